@@ -1,0 +1,1 @@
+"""The database: its schema and migrations, the one writer, and the query language."""

@@ -1,0 +1,1 @@
+"""Backbones, trained models, their cards and vocabularies, and inference."""

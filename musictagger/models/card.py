@@ -1,0 +1,104 @@
+"""The card of a model: everything about it that is not a weight, as one JSON file beside the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from musictagger.audio.frontend import FrontEnd
+from musictagger.errors import ModelError
+
+SCHEMA = "musictagger.model/1"
+
+Category = Literal["genre", "mood", "instrument", "voice", "era", "other"]
+CATEGORIES: tuple[Category, ...] = get_args(Category)
+Task = Literal["tags", "genre"]
+
+
+@dataclass(frozen=True)
+class Tag:
+    """One tag a user sees: the highest score among the network outputs that mean the same."""
+
+    name: str
+    category: Category
+    outputs: tuple[str, ...]
+    threshold: float
+    """The score from which a track is said to have this tag."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A trained model's description. `outputs` names the network's outputs in order; `tags` merges them."""
+
+    name: str
+    backbone: str
+    config: Mapping[str, Any]
+    front_end: FrontEnd
+    outputs: tuple[str, ...]
+    tags: tuple[Tag, ...]
+    task: Task
+    weights_sha256: str
+    description: str = ""
+    licence: str = ""
+    attribution: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises ModelError where the vocabulary does not fit the outputs."""
+        known = set(self.outputs)
+        for tag in self.tags:
+            if not tag.outputs or not known.issuperset(tag.outputs):
+                raise ModelError(f"model {self.name}: tag {tag.name!r} names outputs the network does not have")
+            if tag.category not in CATEGORIES:
+                raise ModelError(f"model {self.name}: tag {tag.name!r} has unknown category {tag.category!r}")
+
+    @property
+    def key(self) -> str:
+        """What makes stored scores this model's: a digest of weights, architecture and front end.
+
+        Tags, thresholds and texts are left out on purpose: changing them must not analyse a library again.
+        """
+        identity = [self.weights_sha256, self.backbone, dict(self.config), self.front_end.to_json()]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as it stands on disk."""
+        values = dataclasses.asdict(self) | {"front_end": self.front_end.to_json()}
+        return {"schema": SCHEMA} | values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Card:
+        """The inverse of `to_json`. Raises ModelError naming what is missing or unknown."""
+        if values.get("schema") != SCHEMA:
+            raise ModelError(f"the model card is {values.get('schema')!r}; this version reads {SCHEMA}")
+        try:
+            return cls(
+                **{k: v for k, v in values.items() if k not in {"schema", "front_end", "outputs", "tags"}},
+                front_end=FrontEnd.from_json(values["front_end"]),
+                outputs=tuple(values["outputs"]),
+                tags=tuple(Tag(**(tag | {"outputs": tuple(tag["outputs"])})) for tag in values["tags"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ModelError(f"the model card cannot be read: {error}") from error
+
+    def save(self, path: Path) -> None:
+        """Write the card as JSON, one stable text for one card."""
+        path.write_text(json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Card:
+        """Read a card. Raises ModelError with the path where it cannot be."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path}: not a readable model card: {error}") from error
+        try:
+            return cls.from_json(values)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
