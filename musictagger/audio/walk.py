@@ -1,0 +1,129 @@
+"""Which files of the given folders are music: recursive, in sorted order, each once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from musictagger.errors import BadRequestError, printable
+
+AUDIO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("mp3", "flac", "ogg", "oga", "opus", "m4a", "m4b", "mp4", "aac", "wav", "aif", "aiff", "aifc"),
+        *("wma", "ape", "wv", "mka", "mpc", "spx"),
+    )
+)
+
+_MAGIC = (b"ID3", b"fLaC", b"OggS", b"RIFF", b"RF64", b"FORM", b"MAC ", b"wvpk", b"MPCK", b"MP+")
+_ASF = bytes.fromhex("3026b2758e66cf11")
+_EBML = bytes.fromhex("1a45dfa3")
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """One music file: absolute path, size in bytes, modification time in nanoseconds."""
+
+    path: Path
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class WalkProblem:
+    """A folder or file that could not be looked at."""
+
+    path: Path
+    reason: str
+
+
+def walk(roots: Sequence[Path], *, all_files: bool = False) -> Iterator[FoundFile | WalkProblem]:
+    """Every music file under `roots` (files or folders), sorted, as absolute paths.
+
+    Hidden files and folders (a leading dot: AppleDouble `._*`, our own temporary copies) are skipped unless named.
+    Links are followed; a folder already visited is not entered again, so loops end. With `all_files`, a file
+    whose extension is missing or unknown counts if its first bytes are those of an audio container.
+
+    Raises BadRequestError when a root does not exist.
+    """
+    for root in roots:
+        if not root.exists():
+            raise BadRequestError(f"{printable(root)}: no such file or folder")
+    seen_folders: set[tuple[int, int]] = set()
+    seen_files: set[Path] = set()
+    for root in sorted(absolute(root) for root in roots):
+        for found in _visit(root, all_files, seen_folders):
+            if found.path not in seen_files:
+                seen_files.add(found.path)
+                yield found
+
+
+def absolute(path: Path) -> Path:
+    """The one spelling under which a file is known: absolute, without `..`, links left as the user sees them."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve would replace links by their targets
+
+
+def _visit(root: Path, all_files: bool, seen: set[tuple[int, int]]) -> Iterator[FoundFile | WalkProblem]:
+    if not root.is_dir():
+        # A file the user names is taken at the user's word, whatever it is called.
+        yield _look(root)
+        return
+    pending = [root]
+    while pending:
+        path = pending.pop()
+        try:
+            status = path.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            entries = sorted(os.scandir(path), key=lambda entry: os.fsencode(entry.name))
+        except OSError as error:
+            yield WalkProblem(path, f"cannot be read: {error.strerror}")
+            continue
+        folders = []
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                folders.append(Path(entry.path))
+            elif is_music(Path(entry.path), all_files):
+                yield _look(Path(entry.path))
+        pending.extend(reversed(folders))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A dangling or looping link: not a folder to enter; as a file it is reported when it looks like music.
+        return False
+
+
+def _look(path: Path) -> FoundFile | WalkProblem:
+    try:
+        status = path.stat()
+    except OSError as error:
+        return WalkProblem(path, f"cannot be read: {error.strerror}")
+    return FoundFile(path, status.st_size, status.st_mtime_ns)
+
+
+def is_music(path: Path, all_files: bool = False) -> bool:
+    """Whether a file's extension says it is music or, with `all_files`, its first bytes do."""
+    if path.suffix.lower() in AUDIO_SUFFIXES:
+        return True
+    return all_files and _has_audio_magic(path)
+
+
+def _has_audio_magic(path: Path) -> bool:
+    try:
+        # A pipe or device could block for ever.
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError:
+        return False
+    mpeg_sync = len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
+    return head.startswith((*_MAGIC, _ASF, _EBML)) or head[4:8] == b"ftyp" or mpeg_sync
