@@ -1,0 +1,212 @@
+"""musicnn: musically motivated convolutions, timbral and temporal, over patches of three seconds.
+
+Source: Pons & Serra 2019, "musicnn: Pre-trained Convolutional Neural Networks for Music Audio Tagging"; the
+front of it from Pons et al. 2018, "End-to-end Learning for Music Audio Tagging at Scale".
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from musictagger.models.backbone import Backbone, Output
+
+_BN_EPS = 1e-3  # TensorFlow's; torch's 1e-5 would shift every published weight
+_MID_STEPS = 7
+_PATCHES_AT_ONCE = 16
+"""Patches in one go without gradients: 0.2 GB at most, and no slower than all 72 of eight frames."""
+_STRIP_STEPS = 8
+"""Output steps a temporal filter makes in one matrix product; 4 and 16 are within 5 % of it, 32 is 20 % slower."""
+
+
+class MusiCNN(Backbone):
+    """Scores a frame as the mean over its patches. Source: Pons & Serra 2019 (`patch_columns` 187 = 3 s at 16 kHz)."""
+
+    name = "musicnn"
+
+    def __init__(
+        self,
+        n_tags: int,
+        *,
+        n_mels: int = 96,
+        patch_columns: int = 187,
+        timbral_channels: int = 204,
+        temporal_channels: int = 51,
+        mid_channels: int = 64,
+        units: int = 200,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.patch_columns = patch_columns
+        self.cnn = _Cnn(n_mels, timbral_channels, temporal_channels, mid_channels)
+        self.dense = _Dense(self.cnn.channels, units, n_tags, dropout)
+
+    def forward(self, mel: Tensor) -> Output:
+        """Log-mel [batch, n_mels, columns] -> logits [batch, n_tags], embedding [batch, units].
+
+        The score of a frame, sigmoid(logits), is the mean of its patches' scores, and its embedding the mean of
+        theirs. Columns after the last whole patch are left out; a frame shorter than a patch is repeated.
+        """
+        patches = cut(mel, self.patch_columns)
+        flat = patches.flatten(0, 1)
+        step = len(flat) if torch.is_grad_enabled() or self.training else _PATCHES_AT_ONCE
+        parts = [self.dense(self.cnn(part)) for part in torch.split(flat, max(step, 1))]
+        logits, embedding = (
+            torch.cat(of_patches).view(*patches.shape[:2], -1) for of_patches in zip(*parts, strict=True)
+        )
+        return Output(mean_score_logits(logits), embedding.mean(1))
+
+
+def cut(mel: Tensor, columns: int) -> Tensor:
+    """Frames [batch, n_mels, any] -> consecutive patches [batch, patches, n_mels, columns], at least one a frame."""
+    if mel.shape[-1] < columns:
+        mel = mel.repeat(1, 1, -(-columns // mel.shape[-1]))
+    return mel.unfold(2, columns, columns).transpose(1, 2)
+
+
+def mean_score_logits(logits: Tensor) -> Tensor:
+    """Patch logits [batch, patches, tags] -> the logits [batch, tags] whose sigmoid is the mean patch score.
+
+    In log space, since a score of 1 - 1e-9 is 1 in float32 and would come back as an infinite logit.
+    """
+    return F.logsigmoid(logits).logsumexp(1) - F.logsigmoid(-logits).logsumexp(1)
+
+
+class _Cnn(nn.Module):
+    """Patches [n, n_mels, steps] -> features [n, steps, channels]: what the two front blocks and three layers saw."""
+
+    def __init__(self, n_mels: int, timbral: int, temporal: int, mid: int) -> None:
+        super().__init__()
+        self.channels = 2 * timbral + 3 * temporal + 3 * mid
+        self.norm = nn.BatchNorm2d(1, eps=_BN_EPS)
+        self.timbral = nn.ModuleList(_Timbral(timbral, int(share * n_mels)) for share in (0.4, 0.7))
+        self.temporal = nn.ModuleList(_Temporal(temporal, steps) for steps in (128, 64, 32))
+        self.mid = nn.ModuleList(_Mid(n, mid) for n in (2 * timbral + 3 * temporal, mid, mid))
+
+    def forward(self, patches: Tensor) -> Tensor:
+        x = self.norm(patches[:, None])[:, 0]
+        front = torch.cat([block(x) for block in (*self.timbral, *self.temporal)], dim=2)
+        features = [front, self.mid[0](front)]
+        for layer in list(self.mid)[1:]:
+            features.append(features[-1] + layer(features[-1]))
+        return torch.cat(features, dim=2)
+
+
+class _Front(nn.Module):
+    """Convolution, ReLU, BatchNorm, then each channel's maximum over frequency: [n, n_mels, steps] -> [n, steps, c].
+
+    Without gradients the maximum is taken first, on the bare convolution: ReLU and BatchNorm act on each channel
+    alone and are monotone, falling where BatchNorm's scale is negative, so there the filter is negated and the
+    maximum is the minimum. That leaves ReLU and BatchNorm 1/30 to 1/96 of the values, and lets the convolution be
+    a matrix product a frequency whose result never leaves the cache: 2 to 3 times as fast on a CPU.
+    """
+
+    def __init__(self, channels: int, bands: int, steps: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, channels, (bands, steps))
+        self.norm = nn.BatchNorm2d(channels, eps=_BN_EPS)
+        self.before, self.after = (steps - 1) // 2, steps // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pad(x, (self.before, self.after))
+        if self.training or torch.is_grad_enabled():
+            normed: Tensor = self.norm(F.relu(self.conv(x[:, None])))
+            return normed.amax(2).transpose(1, 2)
+        scale, shift = _affine(self.norm)
+        sign = torch.where(scale < 0, -1.0, 1.0)
+        filters = self.conv.weight[:, 0] * sign[:, None, None]
+        highest = self.highest(x, filters) if x.is_cpu else _highest(x, filters)
+        assert self.conv.bias is not None
+        return torch.addcmul(shift, F.relu(torch.addcmul(self.conv.bias, highest, sign)), scale)
+
+    def highest(self, x: Tensor, filters: Tensor) -> Tensor:
+        """Padded patches [n, n_mels, any], filters [c, bands, steps] -> highest over frequency [n, any - steps + 1, c]."""
+        raise NotImplementedError
+
+
+class _Timbral(_Front):
+    """Filters of seven steps and a large part of the bands: what an instant sounds like."""
+
+    def __init__(self, channels: int, bands: int) -> None:
+        super().__init__(channels, bands, 7)
+
+    def highest(self, x: Tensor, filters: Tensor) -> Tensor:
+        steps = filters.shape[2]
+        weights = filters.flatten(1).t().contiguous()
+        # [n * steps, n_mels * 7]: at any frequency the filter's window is a run of columns, so nothing is copied again.
+        windows = x.unfold(2, steps, 1).permute(0, 2, 1, 3).reshape(-1, x.shape[1] * steps)
+        highest = windows[:, : len(weights)] @ weights
+        windows, weights = windows.to(highest.dtype), weights.to(highest.dtype)  # autocast leaves `out=` alone
+        response = torch.empty_like(highest)
+        for start in range(steps, windows.shape[1] - len(weights) + 1, steps):
+            torch.mm(windows[:, start : start + len(weights)], weights, out=response)
+            torch.maximum(highest, response, out=highest)
+        return highest.view(len(x), -1, weights.shape[1])
+
+
+class _Temporal(_Front):
+    """Filters of one band and many steps: how each band moves."""
+
+    def __init__(self, channels: int, steps: int) -> None:
+        super().__init__(channels, 1, steps)
+
+    def highest(self, x: Tensor, filters: Tensor) -> Tensor:
+        channels, _, steps = filters.shape
+        n, n_mels, padded = x.shape
+        out_steps = padded - steps + 1
+        x = F.pad(x, (0, -out_steps % _STRIP_STEPS))
+        width = steps + _STRIP_STEPS - 1
+        banded = filters.new_zeros(_STRIP_STEPS, channels, width)  # row t: the filters, moved on by t steps
+        for t in range(_STRIP_STEPS):
+            banded[t, :, t : t + steps] = filters[:, 0]
+        weights = banded.flatten(0, 1).t()
+        strips = [
+            (x[:, :, start : start + width].reshape(-1, width) @ weights).view(n, n_mels, -1, channels).amax(1)
+            for start in range(0, out_steps, _STRIP_STEPS)
+        ]
+        return torch.cat(strips, dim=1)[:, :out_steps]
+
+
+def _highest(x: Tensor, filters: Tensor) -> Tensor:
+    """What `_Front.highest` does, as one convolution: for accelerators, where that is the fast way."""
+    return F.conv2d(x[:, None], filters[:, None]).amax(2).transpose(1, 2)
+
+
+def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """BatchNorm in evaluation as scale [c] and shift [c]."""
+    assert norm.running_var is not None and norm.running_mean is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    return scale, norm.bias - norm.running_mean * scale
+
+
+class _Mid(nn.Module):
+    """Convolution over seven steps, ReLU, BatchNorm: [n, steps, any] -> [n, steps, channels]."""
+
+    def __init__(self, inputs: int, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(inputs, channels, _MID_STEPS, padding=_MID_STEPS // 2)
+        self.norm = nn.BatchNorm1d(channels, eps=_BN_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed: Tensor = self.norm(F.relu(self.conv(x.transpose(1, 2))))
+        return normed.transpose(1, 2)
+
+
+class _Dense(nn.Module):
+    """Features [n, steps, channels] -> patch logits [n, tags] and the penultimate layer [n, units]."""
+
+    def __init__(self, channels: int, units: int, n_tags: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2 * channels, eps=_BN_EPS)
+        self.hidden = nn.Linear(2 * channels, units)
+        self.hidden_norm = nn.BatchNorm1d(units, eps=_BN_EPS)
+        self.output = nn.Linear(units, n_tags)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        # Maximum and mean of a channel lie side by side, as the published weights expect them.
+        pooled = torch.stack([features.amax(1), features.mean(1)], dim=2).flatten(1)
+        hidden = F.relu(self.hidden(self.dropout(self.norm(pooled))))
+        embedding = self.hidden_norm(hidden)
+        return self.output(self.dropout(embedding)), embedding
