@@ -1,0 +1,158 @@
+"""Settings: defaults < config.toml in the user's configuration folder < MUSICTAGGER_* < command-line flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from musictagger.errors import BadRequestError
+from musictagger.paths import user_config_folder, user_data_folder
+
+PREFIX = "MUSICTAGGER_"
+WriteMode = Literal["fill", "append", "replace", "none"]
+AggregateName = Literal["mean", "median", "geometric", "max"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting, with its default. Names are those of the flags, with `_` for `-`."""
+
+    data_dir: Path = dataclasses.field(default_factory=user_data_folder)
+    db: str = ""
+    model: str = ""
+    plugin_dir: tuple[Path, ...] = ()
+    device: str = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+    decode_timeout: float = 120.0
+    trim_edges: float = 5.0
+    frames: int | None = None
+    write: WriteMode = "fill"
+    preserve_mtime: bool = False
+    max_genres: int = 2
+    min_score: float | None = None
+    aggregate: AggregateName = "mean"
+
+    def __post_init__(self) -> None:
+        """Raises BadRequestError for a value out of range."""
+        _require(self.batch_size is None or self.batch_size >= 1, "batch-size must be at least 1")
+        _require(self.workers is None or self.workers >= 1, "workers must be at least 1")
+        _require(self.decode_timeout > 0, "decode-timeout must be more than 0 seconds")
+        _require(self.trim_edges >= 0, "trim-edges must be 0 seconds or more")
+        _require(self.frames is None or self.frames >= 1, "frames must be at least 1")
+        _require(self.max_genres >= 1, "max-genres must be at least 1")
+        _require(self.min_score is None or 0 <= self.min_score <= 1, "min-score must lie between 0 and 1")
+
+    @property
+    def db_location(self) -> str:
+        """Path or SQLAlchemy URL of the database."""
+        return self.db or str(self.data_dir / "library.db")
+
+    @property
+    def model_folders(self) -> list[Path]:
+        """Where the user's own and pulled models lie."""
+        return [self.data_dir / "models"]
+
+    @property
+    def plugin_folders(self) -> list[Path]:
+        """Where the user's own backbones lie."""
+        return [self.data_dir / "plugins", *self.plugin_dir]
+
+
+def load_settings(
+    flags: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    config_file: Path | None = None,
+) -> Settings:
+    """Settings from all sources. `flags` with value None were not given.
+
+    Raises BadRequestError, naming the source, for an unknown key (with a suggestion) or a value of the wrong kind.
+    """
+    environment = os.environ if environment is None else environment
+    file = config_file or Path(environment.get(PREFIX + "CONFIG", user_config_folder() / "config.toml"))
+    values = _from_file(file) | _from_environment(environment)
+    values |= {name: value for name, value in (flags or {}).items() if value is not None and value != ()}
+    return Settings(**values)
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise BadRequestError(f"{path}: cannot be read as TOML: {error}") from error
+    return {_known(name, path): _converted(name, value, path) for name, value in content.items()}
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    given = {name: value for name, value in environment.items() if name.startswith(PREFIX) and value}
+    given.pop(PREFIX + "CONFIG", None)
+    return {
+        _known(name[len(PREFIX) :].lower(), name): _parsed(name[len(PREFIX) :].lower(), value, name)
+        for name, value in given.items()
+    }
+
+
+def _known(name: str, source: object) -> str:
+    plain = name.replace("-", "_")
+    names = [field.name for field in dataclasses.fields(Settings)]
+    if plain not in names:
+        close = difflib.get_close_matches(plain, names, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else f"; known are: {', '.join(names)}"
+        raise BadRequestError(f"{source}: unknown setting {name!r}{hint}")
+    return plain
+
+
+def _kinds(name: str) -> tuple[Any, ...]:
+    """The types a setting takes, without None: `int | None` -> (int,), a Literal -> its words."""
+    hint = typing.get_type_hints(Settings)[name.replace("-", "_")]
+    if isinstance(hint, types.UnionType):
+        return tuple(kind for kind in typing.get_args(hint) if kind is not types.NoneType)
+    return typing.get_args(hint) if typing.get_origin(hint) is Literal else (hint,)
+
+
+def _converted(name: str, value: Any, source: object) -> Any:
+    """A TOML value as the setting's type."""
+    kinds = _kinds(name)
+    if isinstance(kinds[0], str):
+        if value in kinds:
+            return value
+        raise BadRequestError(f"{source}: {name} must be one of {', '.join(kinds)}, not {value!r}")
+    if kinds[0] is Path and isinstance(value, str):
+        return Path(value).expanduser()
+    if typing.get_origin(kinds[0]) is tuple and isinstance(value, list):
+        return tuple(Path(folder).expanduser() for folder in value)
+    if kinds[0] is float and type(value) is int:
+        return float(value)
+    if isinstance(kinds[0], type) and type(value) is kinds[0]:
+        return value
+    raise BadRequestError(f"{source}: {name} cannot be {value!r}")
+
+
+def _parsed(name: str, text: str, source: str) -> Any:
+    """The text of an environment variable as the setting's type."""
+    kind = _kinds(_known(name, source))[0]
+    try:
+        if kind is bool:
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
+        if kind in (int, float):
+            return kind(text)
+    except (ValueError, KeyError):
+        raise BadRequestError(f"{source}: cannot be {text!r}") from None
+    if typing.get_origin(kind) is tuple:
+        return tuple(Path(folder).expanduser() for folder in text.split(os.pathsep))
+    return _converted(name, text, source)
+
+
+def _require(fine: bool, message: str) -> None:
+    if not fine:
+        raise BadRequestError(message)

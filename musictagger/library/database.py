@@ -1,0 +1,170 @@
+"""Opening a database: its engine and pragmas, its migrations, and errors a user can act on."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from musictagger.errors import BadRequestError, StoreError
+from musictagger.library.schema import REVISION
+
+BUSY_TIMEOUT_S = 30
+"""How long to wait for another program's write before giving up; ours take milliseconds."""
+
+
+def open_database(location: str, *, create: bool) -> Engine:
+    """An engine on `location` (a path, or any SQLAlchemy URL), its tables up to date.
+
+    Raises StoreError when it does not exist (unless `create`), cannot be written, is no database of ours, or was
+    made by a newer version; BadRequestError for a URL that makes no sense.
+    """
+    engine = _sqlite(Path(location).expanduser(), create) if "://" not in location else _server(location)
+    with readable_errors(location):
+        _migrate(engine, location, create)
+    return engine
+
+
+@contextmanager
+def exclusive(location: str) -> Iterator[None]:
+    """Hold the right to scan into a SQLite database; the system gives it back however the process ends.
+
+    Raises StoreError when another process holds it. Database servers look after themselves.
+    """
+    if "://" in location:
+        yield
+        return
+    path = Path(location).expanduser()
+    lock = FileLock(f"{path}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StoreError(
+            f"{location}: another scan is writing to this database; wait for it to end, or give this one its own --db"
+        ) from None
+    except OSError as error:
+        raise StoreError(f"{location}: cannot be written: {error.strerror}; choose another place with --db") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def readable_errors(location: str) -> Iterator[None]:
+    """Turn the database's exceptions into a StoreError that says what to do."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        raise StoreError(f"{location}: {_advice(str(cause))}") from error
+    except sqlite3.Error as error:
+        raise StoreError(f"{location}: {_advice(str(error))}") from error
+
+
+def _advice(reason: str) -> str:
+    known = {
+        "disk is full": "the disk is full; what was committed is safe, make room and run the same command again",
+        "database is locked": "another program is writing to this database; try again when it is done",
+        "readonly database": "is read-only; choose another place with --db",
+        "unable to open": "cannot be opened or created there; choose another place with --db",
+        "not a database": "is not a database; choose another file with --db",
+        "malformed": "the database is damaged; restore a copy, or move it away and scan again",
+    }
+    return next((advice for sign, advice in known.items() if sign in reason), reason)
+
+
+def _sqlite(path: Path, create: bool) -> Engine:
+    if not create and not path.exists():
+        raise StoreError(
+            f"{path}: there is no database yet; run `musictagger scan FOLDER` first, or name one with --db"
+        )
+    if create:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be created: {error.strerror}; choose another place with --db") from error
+    writable = os.access(path if path.exists() else path.parent, os.W_OK) and os.access(path.parent, os.W_OK)
+    # A database on read-only media can still be queried; without `immutable` SQLite wants to create a -shm file.
+    mode = "rwc" if create else "rw" if writable else "ro&immutable=1"
+    uri = f"file:{_quoted(path.absolute())}?mode={mode}"
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
+    event.listen(engine, "connect", _take_over_transactions)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    if writable:
+        event.listen(engine, "connect", _set_pragmas)
+    return engine
+
+
+def _quoted(path: Path) -> str:
+    """A path as SQLite's URI takes it, byte for byte."""
+    plain = frozenset(b"/-_.~") | frozenset(range(ord("0"), ord("9") + 1))
+    plain |= frozenset(range(ord("A"), ord("Z") + 1)) | frozenset(range(ord("a"), ord("z") + 1))
+    return "".join(chr(byte) if byte in plain else f"%{byte:02x}" for byte in os.fsencode(path))
+
+
+def _take_over_transactions(connection: Any, _record: Any) -> None:
+    """Python's sqlite3 commits behind one's back before DDL; a migration killed half-way must leave nothing."""
+    connection.isolation_level = None
+
+
+def _set_pragmas(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    # Readers go on while we write, and a killed process leaves a valid database.
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _server(url: str) -> Engine:
+    try:
+        return create_engine(make_url(url))
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise BadRequestError(f"--db {url}: {error}; it takes a path or an SQLAlchemy URL") from error
+
+
+def _migrate(engine: Engine, location: str, create: bool) -> None:
+    """Bring the tables up to date, all or nothing."""
+    with engine.connect() as connection:
+        tables = inspect(connection).get_table_names()
+        current = None
+        if "alembic_version" in tables:
+            current = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        elif tables:
+            raise StoreError(f"{location}: is a database of another program; choose another one with --db")
+    if current == REVISION:
+        return
+    if current is None and not create:
+        raise StoreError(f"{location}: holds no library yet; run `musictagger scan FOLDER` first")
+    _upgrade(engine, location, current)
+
+
+def _upgrade(engine: Engine, location: str, current: str | None) -> None:
+    # Imported here: it costs 0.2 s, and an up-to-date database never needs it.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if current is not None and current not in known:
+        raise StoreError(f"{location}: was made by a newer musictagger (revision {current}); update musictagger")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

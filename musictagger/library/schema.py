@@ -1,0 +1,128 @@
+"""The tables. A file points at its audio, known by a digest that tags do not change; analyses belong to the audio.
+
+So retagging, renaming or moving a file is no new analysis, two copies share one, and several models' analyses live
+side by side. A change to these classes needs a migration in migrations/versions.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+REVISION = "0001"
+"""The migration this code expects; a test holds it against the folder."""
+
+_ESCAPE = "\ufffd"
+_ESCAPED_RUN = re.compile(f"(?:{_ESCAPE}[0-9a-f]{{2}})+")
+_TO_ESCAPE = re.compile(f"[{_ESCAPE}\udc80-\udcff]")
+
+
+def path_to_text(path: Path) -> str:
+    """A path as valid Unicode, one to one: each byte that is no UTF-8 becomes U+FFFD and two hexadecimal digits.
+
+    A U+FFFD that really stands in a name is escaped in the same way, byte by byte, so nothing is ambiguous.
+    """
+    return _TO_ESCAPE.sub(lambda char: "".join(f"{_ESCAPE}{byte:02x}" for byte in os.fsencode(char[0])), str(path))
+
+
+def path_from_text(text: str) -> Path:
+    """The inverse of `path_to_text`."""
+    return Path(_ESCAPED_RUN.sub(lambda run: os.fsdecode(bytes.fromhex(run[0].replace(_ESCAPE, ""))), text))
+
+
+class PathText(TypeDecorator[Path]):
+    """A path stored as text (file names are bytes, and databases refuse text that is no Unicode)."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Path | None, dialect: Dialect) -> str | None:
+        """Path to column."""
+        return None if value is None else path_to_text(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Path | None:
+        """Column to path."""
+        return None if value is None else path_from_text(value)
+
+
+def now() -> datetime:
+    """The present in UTC, which is what all times in the database are."""
+    return datetime.now(UTC)
+
+
+class Base(DeclarativeBase):
+    """Root of the tables."""
+
+
+class Audio(Base):
+    """One piece of sound, whatever files hold it."""
+
+    __tablename__ = "audio"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    duration_s: Mapped[float | None]
+
+
+class File(Base):
+    """One path. `size` and `mtime_ns` tell whether it changed since it was inspected."""
+
+    __tablename__ = "file"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    path: Mapped[Path] = mapped_column(PathText, unique=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    mtime_ns: Mapped[int] = mapped_column(BigInteger)
+    audio_id: Mapped[int | None] = mapped_column(ForeignKey("audio.id"), index=True)
+    artist: Mapped[str | None] = mapped_column(Text)
+    title: Mapped[str | None] = mapped_column(Text)
+    album: Mapped[str | None] = mapped_column(Text)
+    genres: Mapped[list[str]] = mapped_column(JSON, default=list)
+    """What the file's genre field holds."""
+    failure: Mapped[str | None] = mapped_column(Text)
+    """Why the file could not be read or decoded; None where it could."""
+    missing: Mapped[bool] = mapped_column(default=False)
+    """Not there any more when its folder was last scanned."""
+    inspected_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now, onupdate=now)
+
+
+class ModelRow(Base):
+    """One model that analysed something. `key` changes when its scores would (see Card.key)."""
+
+    __tablename__ = "model"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), unique=True)
+    name: Mapped[str] = mapped_column(Text)
+    card: Mapped[dict[str, Any]] = mapped_column(JSON)
+    used_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
+
+
+class Analysis(Base):
+    """What one model said of one piece of sound, frame by frame."""
+
+    __tablename__ = "analysis"
+    __table_args__ = (UniqueConstraint("audio_id", "model_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    audio_id: Mapped[int] = mapped_column(ForeignKey("audio.id"))
+    model_id: Mapped[int] = mapped_column(ForeignKey("model.id"), index=True)
+    rule: Mapped[str] = mapped_column(Text)
+    """The slicing it was made with; another one makes it stale."""
+    status: Mapped[str] = mapped_column(String(16))
+    """ok, too short, silent."""
+    padded: Mapped[bool]
+    frames: Mapped[int]
+    scores: Mapped[bytes] = mapped_column(LargeBinary)
+    """float16 little-endian [frames, outputs]."""
+    embedding: Mapped[bytes] = mapped_column(LargeBinary)
+    """float16 little-endian [dim], the mean over frames."""
+    analysed_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now, onupdate=now)

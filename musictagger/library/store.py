@@ -1,0 +1,314 @@
+"""The library: what is known of each file, and the one place that writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Row, Select, func, select, update
+from sqlalchemy.orm import Session
+
+from musictagger.audio.walk import FoundFile
+from musictagger.errors import StoreError
+from musictagger.library.database import open_database, readable_errors
+from musictagger.library.schema import Analysis, Audio, File, ModelRow, now
+from musictagger.models.card import Card
+
+CHUNK = 500
+"""Paths asked for in one statement; SQLite's oldest limit is 999 parameters."""
+
+Floats = npt.NDArray[np.float32]
+Need = Literal["nothing", "analysis", "inspection"]
+
+
+@dataclass(frozen=True)
+class Todo:
+    """What a file needs. `why` is for people; `genres` is what its genre field held when last looked at."""
+
+    file: FoundFile
+    need: Need
+    why: str
+    digest: str | None = None
+    genres: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NewAnalysis:
+    """What a model said of a track: scores float [frames, outputs], embedding float [dim]."""
+
+    status: str
+    duration_s: float
+    padded: bool
+    scores: Floats
+    embedding: Floats
+
+
+@dataclass(frozen=True)
+class TrackRow:
+    """A file with its analysis by one model; the analysis' fields are None where there is none."""
+
+    path: Path
+    artist: str | None
+    title: str | None
+    album: str | None
+    genres: tuple[str, ...]
+    failure: str | None
+    duration_s: float | None
+    status: str | None
+    padded: bool | None
+    frames: int | None
+    scores: bytes | None
+    embedding: bytes | None
+
+    def frame_scores(self, outputs: int) -> Floats:
+        """Scores per frame, float32 [frames, outputs]."""
+        return np.frombuffer(self.scores or b"", "<f2").reshape(-1, outputs).astype(np.float32)
+
+
+class Store:
+    """An open library. Writes gather in one transaction until `commit`; leaving the `with` block commits."""
+
+    def __init__(self, location: str, *, create: bool = False) -> None:
+        """Open the database at a path or SQLAlchemy URL. Raises StoreError (see library.database)."""
+        self.location = location
+        self._engine = open_database(location, create=create)
+        self._session = Session(self._engine)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            # An error elsewhere takes nothing away from what was found until then; an error of the database does.
+            if kind is None or not issubclass(kind, StoreError):
+                self.commit()
+        finally:
+            self._session.close()
+            self._engine.dispose()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        with readable_errors(self.location):
+            yield
+
+    def commit(self) -> None:
+        """Make everything recorded so far durable."""
+        with self._errors():
+            self._session.commit()
+
+    def model_id(self, card: Card) -> int:
+        """The id of a model, known from now on under its newest card."""
+        with self._errors():
+            row = self._session.scalar(select(ModelRow).where(ModelRow.key == card.key))
+            if row is None:
+                row = ModelRow(key=card.key)
+                self._session.add(row)
+            row.name, row.card, row.used_at = card.name, card.to_json(), now()
+            self._session.flush()
+            return row.id
+
+    def models(self) -> list[tuple[int, Card, int]]:
+        """Models that analysed something: id, card, number of analyses; the last used first."""
+        statement = (
+            select(ModelRow, func.count(Analysis.id))
+            .outerjoin(Analysis)
+            .group_by(ModelRow.id)
+            .order_by(ModelRow.used_at.desc(), ModelRow.id.desc())
+        )
+        with self._errors():
+            return [(row.id, Card.from_json(row.card), count) for row, count in self._session.execute(statement)]
+
+    def todo(
+        self, files: Iterable[FoundFile], model_id: int, rule: str, *, force: bool = False, retry_failed: bool = False
+    ) -> Iterator[Todo]:
+        """What each file needs, in the order given. Asks the database once per chunk of files."""
+        chunk: list[FoundFile] = []
+        for file in files:
+            chunk.append(file)
+            if len(chunk) == CHUNK:
+                yield from self._todo_chunk(chunk, model_id, rule, force, retry_failed)
+                chunk = []
+        yield from self._todo_chunk(chunk, model_id, rule, force, retry_failed)
+
+    def _todo_chunk(
+        self, files: Sequence[FoundFile], model_id: int, rule: str, force: bool, retry_failed: bool
+    ) -> list[Todo]:
+        statement = (
+            select(File, Audio.digest, Analysis.rule)
+            .outerjoin(Audio, File.audio_id == Audio.id)
+            .outerjoin(Analysis, (Analysis.audio_id == Audio.id) & (Analysis.model_id == model_id))
+            .where(File.path.in_([file.path for file in files]))
+        )
+        with self._errors():
+            known = {row.path: (row, digest, made_by) for row, digest, made_by in self._session.execute(statement)}
+            back = [row.id for row, _, _ in known.values() if row.missing]
+            if back:
+                self._session.execute(update(File).where(File.id.in_(back)).values(missing=False))
+        return [_judge(file, known.get(file.path), rule, force, retry_failed) for file in files]
+
+    def record_file(
+        self,
+        file: FoundFile,
+        digest: str,
+        artist: str | None,
+        title: str | None,
+        album: str | None,
+        genres: Sequence[str],
+    ) -> None:
+        """A file's identity and tags as found."""
+        with self._errors():
+            row = self._file(file)
+            row.audio_id = self._audio(digest).id
+            row.artist, row.title, row.album, row.genres = artist, title, album, list(genres)
+            row.failure = None
+
+    def record_failure(self, file: FoundFile, reason: str) -> None:
+        """A file that cannot be read or decoded, and why."""
+        with self._errors():
+            self._file(file).failure = reason
+
+    def record_written(self, file: FoundFile, genres: Sequence[str]) -> None:
+        """A file after our own write: its new size and time, so that the write does not look like a change."""
+        with self._errors():
+            self._file(file).genres = list(genres)
+
+    def has_analysis(self, digest: str, model_id: int, rule: str) -> bool:
+        """Whether this sound was analysed by this model with this slicing."""
+        statement = (
+            select(Analysis.id)
+            .join(Audio)
+            .where(Audio.digest == digest, Analysis.model_id == model_id, Analysis.rule == rule)
+        )
+        with self._errors():
+            return self._session.scalar(statement) is not None
+
+    def record_analysis(self, digest: str, model_id: int, rule: str, analysis: NewAnalysis) -> None:
+        """A model's analysis of a sound, in place of its former one."""
+        with self._errors():
+            audio = self._audio(digest)
+            audio.duration_s = analysis.duration_s
+            row = self._session.scalar(select(Analysis).filter_by(audio_id=audio.id, model_id=model_id))
+            if row is None:
+                row = Analysis(audio_id=audio.id, model_id=model_id)
+                self._session.add(row)
+            row.rule, row.status, row.padded = rule, analysis.status, analysis.padded
+            row.frames = len(analysis.scores)
+            row.scores = analysis.scores.astype("<f2").tobytes()
+            row.embedding = analysis.embedding.astype("<f2").tobytes()
+
+    def mark_missing(self, paths: Iterable[Path]) -> int:
+        """Files that are not there any more; returns how many of them were known."""
+        count = 0
+        with self._errors():
+            for chunk in _chunks(list(paths)):
+                result = self._session.execute(update(File).where(File.path.in_(chunk)).values(missing=True))
+                count += result.rowcount  # type: ignore[attr-defined]
+        return count
+
+    def paths_under(self, folder: Path) -> Iterator[Path]:
+        """Paths of known files in a folder and below it that were there last time."""
+        prefix = str(folder).rstrip("/") + "/"
+        with self._errors():
+            for path in self._session.scalars(select(File.path).where(File.missing.is_(False))):
+                if str(path).startswith(prefix):
+                    yield path
+
+    def tracks(self, model_id: int, paths: Sequence[Path] | None = None) -> Iterator[list[TrackRow]]:
+        """Files with their analysis by a model, sorted by path, in chunks; all that are not missing, or `paths`."""
+        statement = _track_columns(model_id).order_by(File.path)
+        with self._errors():
+            if paths is not None:
+                for chunk in _chunks(list(paths)):
+                    yield self._rows(statement.where(File.path.in_(chunk)))
+                return
+            last = self._session.execute(statement.where(File.missing.is_(False))).partitions(10_000)
+            for partition in last:
+                yield [_track(row) for row in partition]
+
+    def _rows(self, statement: Select[Any]) -> list[TrackRow]:
+        return [_track(row) for row in self._session.execute(statement)]
+
+    def failures(self) -> list[tuple[Path, str]]:
+        """Files that could not be read or decoded, with the reason; sorted."""
+        statement = select(File.path, File.failure).where(File.failure.is_not(None), File.missing.is_(False))
+        with self._errors():
+            return [(path, reason or "") for path, reason in self._session.execute(statement.order_by(File.path))]
+
+    def _file(self, file: FoundFile) -> File:
+        row = self._session.scalar(select(File).where(File.path == file.path))
+        if row is None:
+            row = File(path=file.path, genres=[])
+            self._session.add(row)
+        row.size, row.mtime_ns, row.missing = file.size, file.mtime_ns, False
+        return row
+
+    def _audio(self, digest: str) -> Audio:
+        row = self._session.scalar(select(Audio).where(Audio.digest == digest))
+        if row is None:
+            row = Audio(digest=digest)
+            self._session.add(row)
+            self._session.flush()
+        return row
+
+
+def _judge(
+    file: FoundFile, known: tuple[File, str | None, str | None] | None, rule: str, force: bool, retry_failed: bool
+) -> Todo:
+    if known is None:
+        return Todo(file, "inspection", "new")
+    row, digest, made_by = known
+    genres = tuple(row.genres)
+    if (row.size, row.mtime_ns) != (file.size, file.mtime_ns):
+        return Todo(file, "inspection", "changed")
+    if row.failure is not None:
+        if retry_failed:
+            return Todo(file, "inspection", "failed before")
+        return Todo(file, "nothing", f"failed before: {row.failure}", digest, genres)
+    if digest is None:
+        return Todo(file, "inspection", "not inspected")
+    if force:
+        return Todo(file, "analysis", "forced", digest, genres)
+    if made_by is None:
+        return Todo(file, "analysis", "not analysed by this model", digest, genres)
+    if made_by != rule:
+        return Todo(file, "analysis", f"sliced differently before ({made_by})", digest, genres)
+    return Todo(file, "nothing", "unchanged", digest, genres)
+
+
+def _track_columns(model_id: int) -> Select[Any]:
+    return (
+        select(
+            File.path,
+            File.artist,
+            File.title,
+            File.album,
+            File.genres,
+            File.failure,
+            Audio.duration_s,
+            Analysis.status,
+            Analysis.padded,
+            Analysis.frames,
+            Analysis.scores,
+            Analysis.embedding,
+        )
+        .outerjoin(Audio, File.audio_id == Audio.id)
+        .outerjoin(Analysis, (Analysis.audio_id == Audio.id) & (Analysis.model_id == model_id))
+    )
+
+
+def _track(row: Row[Any]) -> TrackRow:
+    values = row._asdict()
+    return TrackRow(**(values | {"genres": tuple(values["genres"])}))
+
+
+def _chunks(paths: list[Path]) -> Iterator[list[Path]]:
+    for start in range(0, len(paths), CHUNK):
+        yield paths[start : start + CHUNK]

@@ -1,0 +1,69 @@
+"""Which model to use: by path, by name among those on this machine, or by default. Imports no torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from musictagger.errors import BadRequestError, ModelError
+from musictagger.models import catalogue
+from musictagger.models.card import Card
+from musictagger.paths import bundled_folder
+
+FALLBACK = "musicnn-msd"
+"""Used, and fetched when it is not here yet, while no model is embedded: it knows the most genres of those published."""
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """A model's weights file and its card, or what is wrong with the card."""
+
+    name: str
+    weights: Path
+    card: Card | None = None
+    error: str = ""
+
+
+def find_models(folders: Sequence[Path]) -> list[FoundModel]:
+    """Models embedded in the program, then those in `folders`; sorted by name, the first of a name wins."""
+    found: dict[str, FoundModel] = {}
+    for folder in (bundled_folder("weights"), *folders):
+        for weights in sorted(folder.glob("*.safetensors")):
+            if not weights.name.startswith("."):
+                found.setdefault(weights.stem, _examine(weights))
+    return [found[name] for name in sorted(found)]
+
+
+def _examine(weights: Path) -> FoundModel:
+    try:
+        return FoundModel(weights.stem, weights, Card.load(weights.with_suffix(".json")))
+    except ModelError as error:
+        return FoundModel(weights.stem, weights, error=str(error))
+
+
+def find_model(name: str, folders: Sequence[Path]) -> Path | None:
+    """The weights file of a model given by name or by path; None for a published one that is not here yet.
+
+    Raises BadRequestError, with a suggestion, for a name nobody knows.
+    """
+    if name.endswith(".safetensors") or "/" in name:
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise BadRequestError(f"{name}: there is no such model file")
+        return path
+    here = {model.name: model.weights for model in find_models(folders)}
+    if name in here:
+        return here[name]
+    if name in catalogue.names():
+        return None
+    close = difflib.get_close_matches(name, [*here, *catalogue.names()], n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise BadRequestError(f"there is no model {name!r}{hint} `musictagger models` lists all")
+
+
+def default_name() -> str:
+    """The model used when none is named: the embedded one, else the published fallback."""
+    embedded = find_models([])
+    return embedded[0].name if embedded else FALLBACK

@@ -1,0 +1,142 @@
+"""Finds backbones: bundled files, the user's plugin folders, and the entry-point group `musictagger.backbones`.
+
+All three go through the same registration. A plugin that fails to import is listed with the reason and stops
+nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+
+from musictagger.errors import ModelError
+from musictagger.models.backbone import Backbone
+from musictagger.paths import bundled_folder
+
+ENTRY_POINT_GROUP = "musictagger.backbones"
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One backbone found, or one plugin that could not be used (`backbone` None, `error` the reason)."""
+
+    name: str
+    origin: str
+    """Where it was found: a file path or an entry point."""
+    backbone: type[Backbone] | None = None
+    error: str = ""
+
+    @property
+    def summary(self) -> str:
+        """The first line of the backbone's docstring, or what is wrong with the plugin."""
+        if self.backbone is None:
+            return self.error
+        return (inspect.getdoc(self.backbone) or "").partition("\n")[0]
+
+
+def find_plugins(folders: Sequence[Path] = ()) -> list[Plugin]:
+    """Every plugin: bundled ones, those in `folders`, installed ones; sorted by name.
+
+    A later plugin with a name already taken is listed as broken: a library's scores must not depend on which of
+    two files was read first.
+    """
+    found: dict[str, Plugin] = {}
+    broken: list[Plugin] = []
+    for plugin in _all_plugins(folders):
+        if plugin.backbone is None:
+            broken.append(plugin)
+        elif plugin.name in found:
+            taken = f"the name {plugin.name!r} is taken by {found[plugin.name].origin}"
+            broken.append(Plugin(plugin.name, plugin.origin, error=taken))
+        else:
+            found[plugin.name] = plugin
+    return sorted([*found.values(), *broken], key=lambda plugin: (plugin.name, plugin.origin))
+
+
+def find_backbones(folders: Sequence[Path] = ()) -> dict[str, type[Backbone]]:
+    """The usable backbones by name."""
+    return {plugin.name: plugin.backbone for plugin in find_plugins(folders) if plugin.backbone is not None}
+
+
+def build(name: str, n_tags: int, config: Mapping[str, object], folders: Sequence[Path] = ()) -> Backbone:
+    """A backbone with fresh weights. Raises ModelError when it is unknown or refuses its configuration."""
+    backbones = find_backbones(folders)
+    if name not in backbones:
+        known = ", ".join(backbones)
+        raise ModelError(f"there is no backbone {name!r} (found: {known}); `musictagger plugins` lists all")
+    try:
+        return backbones[name](n_tags, **config)  # type: ignore[call-arg]
+    except TypeError as error:
+        raise ModelError(f"backbone {name} does not take this configuration: {error}") from error
+
+
+def _all_plugins(folders: Sequence[Path]) -> Iterator[Plugin]:
+    for folder in (bundled_folder("plugins"), *folders):
+        for path in sorted(folder.glob("*.py")):
+            if not path.name.startswith("_"):
+                yield from _from_file(path)
+    for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
+        yield from _from_entry_point(entry)
+
+
+def _from_file(path: Path) -> Iterable[Plugin]:
+    # Two folders may hold files of one name; the digest keeps their modules apart.
+    module_name = f"musictagger_plugin_{path.stem}_{hashlib.sha1(str(path).encode(errors='replace')).hexdigest()[:8]}"
+    try:
+        module = sys.modules.get(module_name) or _import_file(path, module_name)
+    except (Exception, SystemExit) as error:
+        return [Plugin(path.stem, str(path), error=f"{type(error).__name__}: {error}")]
+    return _register(module, path.stem, str(path))
+
+
+def _import_file(path: Path, module_name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module
+
+
+def _from_entry_point(entry: EntryPoint) -> Iterable[Plugin]:
+    origin = f"entry point {entry.value}"
+    try:
+        target = entry.load()
+    except (Exception, SystemExit) as error:
+        return [Plugin(entry.name, origin, error=f"{type(error).__name__}: {error}")]
+    if isinstance(target, ModuleType):
+        return _register(target, entry.name, origin)
+    return [_checked(target, entry.name, origin)]
+
+
+def _register(module: ModuleType, fallback_name: str, origin: str) -> list[Plugin]:
+    """The backbones a module defines itself (not those it imports)."""
+    classes = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, Backbone) and value.__module__ == module.__name__
+    ]
+    if not classes:
+        return [Plugin(fallback_name, origin, error="defines no subclass of musictagger.models.backbone.Backbone")]
+    return [_checked(backbone, fallback_name, origin) for backbone in classes]
+
+
+def _checked(target: object, fallback_name: str, origin: str) -> Plugin:
+    if not (inspect.isclass(target) and issubclass(target, Backbone)):
+        return Plugin(fallback_name, origin, error="is not a subclass of musictagger.models.backbone.Backbone")
+    name = getattr(target, "name", None)
+    if not isinstance(name, str) or not name:
+        return Plugin(fallback_name, origin, error=f"class {target.__name__} has no `name`")
+    return Plugin(name, origin, target)

@@ -1,0 +1,69 @@
+"""Trained models on disk: NAME.safetensors with its card NAME.json beside it; finding, loading, verifying."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from musictagger.errors import ModelError
+from musictagger.models.backbone import Backbone
+from musictagger.models.card import Card
+from musictagger.models.registry import build
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained backbone in evaluation mode, and its card."""
+
+    card: Card
+    backbone: Backbone
+
+
+def load_model(weights: Path, plugin_folders: Sequence[Path] = ()) -> Model:
+    """Load NAME.safetensors and its card. Raises ModelError naming the file that is missing, damaged or foreign."""
+    card = Card.load(weights.with_suffix(".json"))
+    if sha256_of(weights) != card.weights_sha256:
+        raise ModelError(f"{weights}: is not the file its card describes (SHA-256 differs); fetch or copy it again")
+    backbone = build(card.backbone, len(card.outputs), card.config, plugin_folders)
+    try:
+        tensors = load_file(weights)
+        # Shipped weights are float16 to be small; computing in it would cost accuracy, and speed on a CPU.
+        backbone.load_state_dict({name: _widened(tensor) for name, tensor in tensors.items()})
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise ModelError(f"{weights}: does not fit backbone {card.backbone}: {error}") from error
+    return Model(card, backbone.eval().requires_grad_(False))
+
+
+def save_weights(tensors: Mapping[str, Tensor], weights: Path) -> str:
+    """Write tensors as safetensors, all or nothing, and return the file's SHA-256. Raises ModelError (disk full)."""
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    temporary = weights.with_name(f".{weights.name}.{os.getpid()}.tmp")
+    try:
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(weights)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ModelError(f"{weights}: cannot be written: {error.strerror}") from error
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal. Raises ModelError when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in {torch.float16, torch.bfloat16} else tensor

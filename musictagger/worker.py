@@ -1,0 +1,158 @@
+"""What happens inside one worker process: inspect a file, or decode it to frames. Imports no torch.
+
+A job comes in through the pipe, its answers go out: any number of `Frame`, then one of `Inspected`, `Finished`,
+`Failed`. `Beat` says that a job is slow, not hung.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from musictagger.audio.decode import Decoded, decode_frames
+from musictagger.audio.digest import audio_digest
+from musictagger.audio.frames import FrameRule, Wave
+from musictagger.errors import AudioError, MusictaggerError
+from musictagger.tagging.containers import FileTags, read_tags
+
+BEAT_S = 1.0
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Job: the identity of a file's audio, and its tags."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Job: a file's frames, mono at `rate_hz`."""
+
+    path: Path
+    rate_hz: int
+    rule: FrameRule
+
+
+Job = Inspect | Decode
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """Answer to `Inspect`. `size` and `mtime_ns` were read before the digest, so a later change shows."""
+
+    path: Path
+    size: int
+    mtime_ns: int
+    digest: str
+    tags: FileTags
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame, float32 [samples]. Index 0 starts the track over (see decode_frames)."""
+
+    path: Path
+    index: int
+    wave: Wave
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Answer to `Decode`, after its frames."""
+
+    path: Path
+    decoded: Decoded
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The job's file cannot be used; `killed` when it took its worker down."""
+
+    path: Path
+    reason: str
+    killed: bool = False
+
+
+@dataclass(frozen=True)
+class Beat:
+    """Still at work."""
+
+
+Answer = Inspected | Frame | Finished | Failed
+Send = Callable[[Answer | Beat], None]
+
+
+def serve(connection: Connection) -> None:
+    """A worker's life: answer jobs until the pipe closes."""
+    # Ctrl-C reaches the whole process group; only the main process decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _silence_native_libraries()
+    try:
+        while True:
+            run(connection.recv(), connection.send)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        # The main process is gone, or has closed this worker.
+        return
+
+
+def _silence_native_libraries() -> None:
+    """libsndfile's and FFmpeg's parts print warnings straight to standard error, over the progress bar."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, 2)
+    os.close(sink)
+
+
+def run(job: Job, send: Send) -> None:
+    """Do one job and send its answers; every failure becomes a `Failed` with its reason."""
+    try:
+        if isinstance(job, Inspect):
+            send(_inspect(job.path, _beater(send)))
+        else:
+            _decode(job, send)
+    except (AudioError, MusictaggerError) as error:
+        send(Failed(job.path, getattr(error, "reason", str(error))))
+    except MemoryError:
+        send(Failed(job.path, "needs more memory than there is"))
+    except OSError as error:
+        send(Failed(job.path, error.strerror or str(error)))
+    except Exception as error:
+        # A decoder's surprise costs this file, not the worker; its kind and text are the reason the user reads.
+        send(Failed(job.path, f"{type(error).__name__}: {error}"))
+
+
+def _inspect(path: Path, beat: Callable[[], None]) -> Inspected:
+    status = path.stat()
+    if not status.st_size:
+        raise AudioError(path, "the file is empty")
+    return Inspected(path, status.st_size, status.st_mtime_ns, audio_digest(path, beat), read_tags(path))
+
+
+def _decode(job: Decode, send: Send) -> None:
+    frames = decode_frames(job.path, job.rate_hz, job.rule, _beater(send))
+    while True:
+        try:
+            index, wave = next(frames)
+        except StopIteration as end:
+            send(Finished(job.path, end.value))
+            return
+        send(Frame(job.path, index, wave))
+
+
+def _beater(send: Send) -> Callable[[], None]:
+    """A beat at most once a second, however often it is called."""
+    last_s = time.monotonic()
+
+    def beat() -> None:
+        nonlocal last_s
+        now_s = time.monotonic()
+        if now_s - last_s >= BEAT_S:
+            last_s = now_s
+            send(Beat())
+
+    return beat
