@@ -1,0 +1,109 @@
+"""A backbone made fast for inference, with the same results.
+
+Three things that change no result but rounding, x real time of CRNN-TF's convolutions on two cores:
+
+- BatchNorm, a fixed affine map once trained, folded into the convolution before it;
+- the max-pool before the activation: it commutes with every monotone function, and then the activation runs on an
+  eighth of the values;
+- channels-last memory, which the CPU's convolution and pooling kernels are made for.
+
+And one for memory: a map larger than `WHOLE_BYTES` is convolved and pooled strip by strip, so that what the pool
+throws away never leaves the cache. The first layer of CRNN-TF on 8 frames: 120 ms at once, 21 ms in strips.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from musictagger.models.layers import ACTIVATIONS, ConvBlock, max_pool
+
+WHOLE_BYTES = 32 * 2**20
+"""A map up to this size is done at once: above it, the C library takes fresh pages from the system for each result."""
+STRIP_BYTES = 8 * 2**20
+"""Size of one strip; measured flat from 5 to 22 MB on 2 cores with 32 MB of shared cache."""
+
+
+def fuse(backbone: nn.Module) -> nn.Module:
+    """A copy of `backbone` for inference: eval mode, no gradients, every ConvBlock fused, all else as it was.
+
+    The copy returns what `backbone.eval()` returns, to rounding (1e-4), on any device. A module that is not exactly a
+    ConvBlock is left alone, so a backbone without one comes back as a plain copy. The copy's state dict is not the
+    backbone's: load weights before fusing.
+    """
+    fused = copy.deepcopy(backbone).eval().requires_grad_(False)
+    replaced: dict[nn.Module, FusedConvBlock] = {}
+    for parent in list(fused.modules()):
+        for name, child in parent._modules.items():
+            if type(child) is ConvBlock:
+                parent._modules[name] = replaced.setdefault(child, FusedConvBlock(child))
+    return FusedConvBlock(fused) if type(fused) is ConvBlock else fused
+
+
+class FusedConvBlock(nn.Module):
+    """What a trained ConvBlock does in eval mode, in fewer passes over memory. Built by `fuse`."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, block: ConvBlock) -> None:
+        super().__init__()
+        weight, bias = folded(block)
+        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
+        self.register_buffer("bias", bias)
+        self.activation = block.activation
+        self.pool = block.pool
+        self.ceil = block.ceil
+        self.same = block.conv.padding == "same"
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = channels_last(x)
+        lost = (0, 0) if self.same else (self.weight.shape[2] - 1, self.weight.shape[3] - 1)
+        rows, columns = x.shape[2] - lost[0], x.shape[3] - lost[1]
+        frame_bytes = self.weight.shape[0] * rows * columns * x.element_size()
+        if x.device.type != "cpu" or x.shape[0] * frame_bytes <= WHOLE_BYTES:
+            return self._block(x, "same" if self.same else "valid")
+        frames = max(1, STRIP_BYTES // frame_bytes)
+        return torch.cat([self._strips(chunk, rows, frame_bytes) for chunk in torch.split(x, frames)])
+
+    def _block(self, x: Tensor, padding: str) -> Tensor:
+        x = max_pool(F.conv2d(x, self.weight, self.bias, padding=padding), self.pool, ceil=self.ceil)
+        return ACTIVATIONS[self.activation](x)
+
+    def _strips(self, x: Tensor, rows: int, frame_bytes: int) -> Tensor:
+        """`_block` on frames `x` that give `rows` mel bands, some bands at a time; strips end where windows end."""
+        tall, wide = self.weight.shape[2] - 1, self.weight.shape[3] - 1
+        if self.same:
+            x = channels_last(F.pad(x, (wide // 2, wide - wide // 2, tall // 2, tall - tall // 2)))
+        window = 1 if self.pool is None else self.pool[0]
+        used = rows if self.ceil or rows < window else rows // window * window
+        height = -(-used // (-(-frame_bytes // STRIP_BYTES) * window)) * window
+        ends = [(top, min(top + height, used) + tall) for top in range(0, used, height)]
+        return torch.cat([self._block(x[:, :, top:end], "valid") for top, end in ends], dim=2)
+
+
+def folded(block: ConvBlock) -> tuple[Tensor, Tensor]:
+    """(weight [out, in, mel bands, columns], bias [out]) of the convolution that does convolution and BatchNorm."""
+    weight, norm = block.conv.weight.detach().double(), block.norm
+    bias = weight.new_zeros(len(weight)) if block.conv.bias is None else block.conv.bias.detach().double()
+    if norm is not None:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
+        weight = weight * scale[:, None, None, None]
+        bias = norm.bias.detach().double() + (bias - norm.running_mean.double()) * scale
+    return weight.to(block.conv.weight.dtype), bias.to(block.conv.weight.dtype)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """`x` [batch, channels, mel bands, columns] laid out channels-last.
+
+    One channel is laid out both ways at once, and torch then takes the slow way: 176 ms against 84 for CRNN-TF's first
+    convolution. The strides must say it outright.
+    """
+    if x.shape[1] == 1:
+        return x[:, 0].contiguous().unsqueeze(-1).permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)
