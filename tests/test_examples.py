@@ -1,0 +1,58 @@
+"""The example tracks: there, small, free to pass on, decodable, some with a genre and some without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import mutagen
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+AUDIO = {".flac", ".m4a", ".mp3", ".ogg", ".opus"}
+TRACKS = sorted(path for path in EXAMPLES.iterdir() if path.suffix in AUDIO)
+names = pytest.mark.parametrize("path", TRACKS, ids=lambda path: path.name)
+
+
+def decoded_s(path: Path) -> float:
+    """Seconds of audio that really come out of `path`."""
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        return sum(frame.samples for frame in container.decode(stream)) / stream.rate
+
+
+def has_genre(path: Path) -> bool:
+    return bool(mutagen.File(path, easy=True).get("genre"))
+
+
+def test_there_are_about_six_in_all_the_common_formats() -> None:
+    assert 5 <= len(TRACKS) <= 8
+    assert {path.suffix for path in TRACKS} == AUDIO
+
+
+def test_they_are_small() -> None:
+    assert sum(path.stat().st_size for path in TRACKS) < 4_000_000
+
+
+def test_some_have_a_genre_and_some_have_none() -> None:
+    with_genre = [path.name for path in TRACKS if has_genre(path)]
+    assert len(with_genre) >= 2
+    assert len(TRACKS) - len(with_genre) >= 2
+
+
+@names
+def test_it_decodes_to_35_to_60_seconds(path: Path) -> None:
+    assert 35 <= decoded_s(path) <= 60
+
+
+@names
+def test_it_names_artist_title_and_licence(path: Path) -> None:
+    tags = mutagen.File(path, easy=True)
+    assert all(tags.get(key) for key in ("artist", "title", "copyright"))
+
+
+@names
+def test_its_origin_is_attributed(path: Path) -> None:
+    text = (EXAMPLES / "ATTRIBUTION.md").read_text(encoding="utf-8")
+    section = text.split(f"## {path.name}\n")[1].split("\n## ")[0]
+    assert all(f"- {item}" in section for item in ("Title, artist:", "Licence:", "Source: package", "Done:"))
