@@ -121,7 +121,7 @@ class _Front(nn.Module):
         return torch.addcmul(shift, F.relu(torch.addcmul(self.conv.bias, highest, sign)), scale)
 
     def highest(self, x: Tensor, filters: Tensor) -> Tensor:
-        """Padded patches [n, n_mels, any], filters [c, bands, steps] -> highest over frequency [n, any - steps + 1, c]."""
+        """Padded patches [n, n_mels, x], filters [c, bands, steps] -> highest over frequency [n, x - steps + 1, c]."""
         raise NotImplementedError
 
 
