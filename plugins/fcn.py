@@ -1,0 +1,93 @@
+"""FCN: convolutions and pools down to one cell (or a few), and a dense layer on it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from musictagger.errors import ModelError
+from musictagger.models.backbone import Backbone, Output
+from musictagger.models.layers import MelInput, conv_stack, map_size, whole
+
+LEFTOVER = ("mean", "max", "flatten")
+
+
+class FCN(Backbone):
+    """Fully convolutional network. Source: Choi, Fazekas & Sandler 2016; three sizes by configuration.
+
+    FCN-5, compact (the default; the convolutions of Choi's released tagger), channels x mel bands x columns:
+
+        input, BatchNorm of the input               1 x 96 x 1366
+        conv 3x3, BatchNorm, ELU, max-pool (2, 4)  32 x 48 x 341
+        conv 3x3, BatchNorm, ELU, max-pool (2, 4) 128 x 24 x 85
+        conv 3x3, BatchNorm, ELU, max-pool (2, 4) 128 x 12 x 21
+        conv 3x3, BatchNorm, ELU, max-pool (3, 5) 192 x  4 x 4
+        conv 3x3, BatchNorm, ELU, max-pool (4, 4) 256 x  1 x 1
+        dense on the one cell: the embedding           256 -> n_tags
+
+    FCN-4 (Choi et al. 2016; the FCN of Wang et al. 2019): channels 128, 384, 768, 2048, pools (2,4), (4,5), (3,8),
+    (4,8), dropout 0.5 after each:
+
+        1 x 96 x 1366 -> 128 x 48 x 341 -> 384 x 12 x 68 -> 768 x 4 x 8 -> 2048 x 1 x 1 -> n_tags
+
+    FCN-3 (Flores 2017): 128 mel bands, channels 128, 256, 512, pools (3,4), (4,5), (5,6), ReLU, no BatchNorm, no
+    input normalisation (its front end standardises), everything left over flattened. A 29.12 s frame at 22,050 Hz
+    and hop 1024 has 628 columns:
+
+        1 x 128 x 628 -> 128 x 42 x 157 -> 256 x 10 x 31 -> 512 x 2 x 5 -> flat 5120 -> n_tags
+
+    leftover: what becomes of the map after the last pool, when it is more than one cell. "mean" and "max" take one
+        value a channel, so any length of input works; on 1 x 1 both are exact, they change nothing. "mean" is the
+        default because a longer frame is then judged as its parts on average, as a track is judged by its frames.
+        "flatten" keeps every cell apart, for one declared number of `columns` only.
+    channels, pools: a convolution each; pools are (mel bands, columns), what does not fill a window is dropped.
+    activation: "elu" or "relu". Raises ModelError on values that make no sense, and on an input they do not fit.
+    """
+
+    name = "fcn"
+
+    def __init__(
+        self,
+        n_tags: int,
+        *,
+        n_mels: int = 96,
+        columns: int | None = None,
+        input_norm: bool = True,
+        channels: Sequence[int] = (32, 128, 128, 192, 256),
+        pools: Sequence[Sequence[int]] = ((2, 4), (2, 4), (2, 4), (3, 5), (4, 4)),
+        activation: str = "elu",
+        batch_norm: bool = True,
+        dropout: float = 0.0,
+        leftover: str = "mean",
+    ) -> None:
+        super().__init__()
+        if leftover not in LEFTOVER:
+            raise ModelError(f"leftover must be one of {', '.join(LEFTOVER)}, not {leftover!r}")
+        if leftover == "flatten" and columns is None:
+            raise ModelError('leftover "flatten" needs columns: the number of mel columns of a frame')
+        entrance = MelInput(n_mels, norm=input_norm)
+        blocks = conv_stack(channels, pools, activation=activation, batch_norm=batch_norm, dropout=dropout)
+        self.leftover = leftover
+        self.columns = None if columns is None else whole(columns, "columns")
+        bands, steps = map_size(n_mels, columns or 0, blocks)
+        if bands < 1 or (columns is not None and steps < 1):
+            raise ModelError(f"the pools leave nothing of {n_mels} mel bands x {columns or 'any'} columns: {pools!r}")
+        layers: list[tuple[str, nn.Module]] = [("input", entrance)]
+        layers += [(f"block{number}", block) for number, block in enumerate(blocks, 1)]
+        self.cnn = nn.Sequential(OrderedDict(layers))
+        cells = bands * steps if leftover == "flatten" else 1
+        self.dense = nn.Linear(channels[-1] * cells, whole(n_tags, "n_tags"))
+
+    def forward(self, mel: Tensor) -> Output:
+        if self.columns is not None and mel.shape[-1] != self.columns:
+            raise ModelError(f"this backbone reads frames of {self.columns} mel columns, not {mel.shape[-1]}")
+        embedding = self._embedding(self.cnn(mel))
+        return Output(self.dense(embedding), embedding)
+
+    def _embedding(self, left: Tensor) -> Tensor:
+        """[batch, channels, mel bands, columns] -> [batch, dim]."""
+        if self.leftover == "mean":
+            return left.mean(dim=(2, 3))
+        return left.amax(dim=(2, 3)) if self.leftover == "max" else left.flatten(1)
