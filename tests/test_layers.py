@@ -1,0 +1,118 @@
+"""The shared layers: what goes in, what comes out, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from musictagger.errors import ModelError
+from musictagger.models.layers import ConvBlock, MelInput, conv_stack, map_size
+
+
+def test_mel_input_pads_evenly_and_the_odd_column_goes_right() -> None:
+    mel = torch.ones(2, 3, 5)
+    padded = MelInput(3, norm=False, padded_columns=10)(mel)
+    assert padded.shape == (2, 1, 3, 10)
+    assert padded[0, 0, 0].tolist() == [0, 0, 1, 1, 1, 1, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("padded_columns", [None, 4, 5])
+def test_mel_input_leaves_long_enough_input_alone(padded_columns: int | None) -> None:
+    mel = torch.randn(2, 3, 5)
+    assert torch.equal(MelInput(3, norm=False, padded_columns=padded_columns)(mel), mel.unsqueeze(1))
+
+
+def test_mel_input_pads_after_normalising() -> None:
+    mel = torch.randn(4, 3, 6) * 20 - 40
+    padded = MelInput(3, padded_columns=8)(mel).detach()
+    assert torch.equal(padded[..., [0, 7]], torch.zeros(4, 1, 3, 2))
+    assert padded[..., 1:7].mean().abs() < 1e-4
+    assert padded[..., 1:7].std(correction=0) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 5), (2, 1, 3, 5), (3, 5)])
+def test_mel_input_refuses_another_shape(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ModelError, match="3 mel bands"):
+        MelInput(3)(torch.zeros(shape))
+
+
+def test_block_is_convolution_norm_activation_pool_in_this_order() -> None:
+    block = ConvBlock(1, 1, kernel=(1, 1), pool=(1, 2)).eval()
+    assert block.norm is not None
+    torch.nn.init.constant_(block.conv.weight, -2.0)
+    torch.nn.init.constant_(block.norm.bias, 1.0)
+    block.norm.running_mean, block.norm.running_var = torch.tensor([4.0]), torch.tensor([4.0 - block.norm.eps])
+    given = torch.tensor([[[[1.0, 2.0, -3.0, -4.0]]]])
+    normalised = (-2 * given - 4) / 2 + 1
+    expected = torch.nn.functional.elu(normalised).reshape(2, 2).amax(1)
+    torch.testing.assert_close(block(given).flatten(), expected)
+
+
+def test_convolution_has_a_bias_only_without_batch_norm() -> None:
+    assert ConvBlock(1, 2).conv.bias is None
+    assert ConvBlock(1, 2, batch_norm=False).conv.bias is not None
+    assert ConvBlock(1, 2, batch_norm=False).norm is None
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (9, 11)),
+        ({"pool": [2, 4]}, (4, 2)),
+        ({"pool": [2, 4], "ceil": True}, (5, 3)),
+        ({"kernel": [1, 5]}, (9, 11)),
+        ({"kernel": [9, 1], "padding": "valid"}, (1, 11)),
+        ({"activation": "relu", "dropout": 0.5}, (9, 11)),
+    ],
+)
+def test_block_output_size(options: dict[str, Any], expected: tuple[int, int]) -> None:
+    assert ConvBlock(1, 2, **options)(torch.randn(2, 1, 9, 11)).shape == (2, 2, *expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"activation": "gelu"}, "elu, relu, not 'gelu'"),
+        ({"activation": ["elu"]}, "activation"),
+        ({"padding": "full"}, "'full'"),
+        ({"pool": [2]}, "two numbers"),
+        ({"pool": [0, 2]}, "at least 1, not 0"),
+        ({"pool": 2}, "list of whole numbers"),
+        ({"kernel": [3, 3.0]}, "3.0"),
+        ({"kernel": [True, 3]}, "True"),
+        ({"dropout": 1}, "dropout"),
+        ({"dropout": "some"}, "dropout"),
+    ],
+)
+def test_block_refuses(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ModelError, match=text):
+        ConvBlock(1, 2, **options)
+
+
+def test_block_says_when_nothing_is_left_to_pool() -> None:
+    with pytest.raises(ModelError, match=r"4 x 3 .* pools 2 x 4"):
+        ConvBlock(1, 2, pool=(2, 4))(torch.zeros(1, 1, 4, 3))
+
+
+@pytest.mark.parametrize(
+    ("channels", "pools", "text"),
+    [
+        ([], [], "channels"),
+        ([4, 8], [[2, 2]], "each of the 2 channels"),
+        ([4, -8], [[2, 2], [2, 2]], "-8"),
+        (4, [[2, 2]], "channels"),
+        ([4], "no", "pools"),
+    ],
+)
+def test_stack_refuses(channels: Any, pools: Any, text: str) -> None:
+    with pytest.raises(ModelError, match=text):
+        conv_stack(channels, pools)
+
+
+@pytest.mark.parametrize(("ceil", "expected"), [(False, (6, 5)), (True, (6, 6))])
+def test_map_size_is_what_the_blocks_leave(ceil: bool, expected: tuple[int, int]) -> None:
+    blocks = conv_stack([1, 1, 1, 1], [[2, 4]] * 4, ceil=ceil)
+    assert map_size(96, 1366, blocks) == expected
+    assert torch.nn.Sequential(*blocks)(torch.randn(1, 1, 96, 1366)).shape[2:] == expected
