@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from musictagger.errors import ModelError
 from musictagger.models import fuse as fuse_module
 from musictagger.models.backbone import Backbone, Output
 from musictagger.models.fuse import FusedConvBlock, channels_last, fuse
@@ -112,6 +113,13 @@ def test_strips_equal_the_whole(options: dict[str, Any], strip_bytes: int, monke
         got = fuse(block)(x)
         torch.testing.assert_close(got, block(x), atol=1e-5, rtol=1e-5)
         assert got.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_strips_also_say_when_nothing_is_left_to_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuse_module, "WHOLE_BYTES", 0)
+    for rows, columns in ((4, 9), (9, 4)):
+        with pytest.raises(ModelError, match="too short"):
+            fuse(ConvBlock(1, 2, pool=(5, 5)))(torch.zeros(1, 1, rows, columns))
 
 
 @pytest.mark.parametrize("file", ["crnn CRNN", "crnn_tf CRNNTF", "fcn FCN"])

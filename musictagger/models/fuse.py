@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from musictagger.models.layers import ACTIVATIONS, ConvBlock, max_pool
+from musictagger.models.layers import ACTIVATIONS, ConvBlock, max_pool, pooled
 
 WHOLE_BYTES = 32 * 2**20
 """A map up to this size is done at once: above it, the C library takes fresh pages from the system for each result."""
@@ -66,23 +66,32 @@ class FusedConvBlock(nn.Module):
         frame_bytes = self.weight.shape[0] * rows * columns * x.element_size()
         if x.device.type != "cpu" or x.shape[0] * frame_bytes <= WHOLE_BYTES:
             return self._block(x, "same" if self.same else "valid")
-        frames = max(1, STRIP_BYTES // frame_bytes)
-        return torch.cat([self._strips(chunk, rows, frame_bytes) for chunk in torch.split(x, frames)])
+        return self._strips(x, rows, columns, frame_bytes)
 
     def _block(self, x: Tensor, padding: str) -> Tensor:
         x = max_pool(F.conv2d(x, self.weight, self.bias, padding=padding), self.pool, ceil=self.ceil)
         return ACTIVATIONS[self.activation](x)
 
-    def _strips(self, x: Tensor, rows: int, frame_bytes: int) -> Tensor:
-        """`_block` on frames `x` that give `rows` mel bands, some bands at a time; strips end where windows end."""
+    def _strips(self, x: Tensor, rows: int, columns: int, frame_bytes: int) -> Tensor:
+        """`_block` some frames and some of their mel bands at a time; strips end where pooling windows end."""
         tall, wide = self.weight.shape[2] - 1, self.weight.shape[3] - 1
         if self.same:
             x = channels_last(F.pad(x, (wide // 2, wide - wide // 2, tall // 2, tall - tall // 2)))
-        window = 1 if self.pool is None else self.pool[0]
-        used = rows if self.ceil or rows < window else rows // window * window
-        height = -(-used // (-(-frame_bytes // STRIP_BYTES) * window)) * window
-        ends = [(top, min(top + height, used) + tall) for top in range(0, used, height)]
-        return torch.cat([self._block(x[:, :, top:end], "valid") for top, end in ends], dim=2)
+        window, step = self.pool or (1, 1)
+        size = (
+            x.shape[0],
+            len(self.weight),
+            pooled(rows, window, ceil=self.ceil),
+            pooled(columns, step, ceil=self.ceil),
+        )
+        out = torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last)
+        frames = max(1, STRIP_BYTES // frame_bytes)
+        windows = max(1, size[2] // -(-frame_bytes // STRIP_BYTES))
+        for frame in range(0, size[0], frames):
+            for top in range(0, max(1, size[2]), windows):
+                strip = x[frame : frame + frames, :, top * window : (top + windows) * window + tall]
+                out[frame : frame + frames, :, top : top + windows] = self._block(strip, "valid")
+        return out
 
 
 def folded(block: ConvBlock) -> tuple[Tensor, Tensor]:
