@@ -11,7 +11,6 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -35,7 +34,7 @@ class _Worker:
 
 
 class WorkerPool:
-    """`workers` processes; `submit` jobs, iterate over the answers, close.
+    """`workers` processes; `submit` jobs, take their answers, close.
 
     A worker silent for `timeout_s` is killed and its file reported as `Failed(killed=True)`, as is the file of a
     worker that dies by itself.
@@ -72,8 +71,8 @@ class WorkerPool:
             self._jobs.appendleft(job)
         self._wake_write.send(None)
 
-    def answers(self) -> Iterator[Answer]:
-        """Answers as they come, until every submitted job, also those submitted meanwhile, has its last one."""
+    def next_answer(self) -> Answer | None:
+        """The next answer; None when every submitted job has had its last one."""
         while self.pending:
             try:
                 answer = self._answers.get(timeout=_POLL_S)
@@ -83,7 +82,8 @@ class WorkerPool:
                 continue
             if not isinstance(answer, Frame):
                 self.pending -= 1
-            yield answer
+            return answer
+        return None
 
     def close(self) -> None:
         """End the workers at once; jobs not answered yet are dropped."""

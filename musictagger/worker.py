@@ -32,11 +32,13 @@ class Inspect:
 
 @dataclass(frozen=True)
 class Decode:
-    """Job: a file's frames, mono at `rate_hz`."""
+    """Job: a file's frames, mono at `rate_hz`. `size` and `mtime_ns` are those its digest was taken at."""
 
     path: Path
     rate_hz: int
     rule: FrameRule
+    size: int
+    mtime_ns: int
 
 
 Job = Inspect | Decode
@@ -44,7 +46,7 @@ Job = Inspect | Decode
 
 @dataclass(frozen=True)
 class Inspected:
-    """Answer to `Inspect`. `size` and `mtime_ns` were read before the digest, so a later change shows."""
+    """Answer to `Inspect`."""
 
     path: Path
     size: int
@@ -112,7 +114,7 @@ def run(job: Job, send: Send) -> None:
     """Do one job and send its answers; every failure becomes a `Failed` with its reason."""
     try:
         if isinstance(job, Inspect):
-            send(_inspect(job.path, _beater(send)))
+            send(_inspect(job.path))
         else:
             _decode(job, send)
     except (AudioError, MusictaggerError) as error:
@@ -126,22 +128,34 @@ def run(job: Job, send: Send) -> None:
         send(Failed(job.path, f"{type(error).__name__}: {error}"))
 
 
-def _inspect(path: Path, beat: Callable[[], None]) -> Inspected:
+def _inspect(path: Path) -> Inspected:
     status = path.stat()
     if not status.st_size:
         raise AudioError(path, "the file is empty")
-    return Inspected(path, status.st_size, status.st_mtime_ns, audio_digest(path, beat), read_tags(path))
+    digest = audio_digest(path)
+    tags = read_tags(path)
+    _require_unchanged(path, status.st_size, status.st_mtime_ns)
+    return Inspected(path, status.st_size, status.st_mtime_ns, digest, tags)
 
 
 def _decode(job: Decode, send: Send) -> None:
+    _require_unchanged(job.path, job.size, job.mtime_ns)
     frames = decode_frames(job.path, job.rate_hz, job.rule, _beater(send))
     while True:
         try:
             index, wave = next(frames)
         except StopIteration as end:
+            _require_unchanged(job.path, job.size, job.mtime_ns)
             send(Finished(job.path, end.value))
             return
         send(Frame(job.path, index, wave))
+
+
+def _require_unchanged(path: Path, size: int, mtime_ns: int) -> None:
+    """Scores must never be filed under the digest of another content."""
+    status = path.stat()
+    if (status.st_size, status.st_mtime_ns) != (size, mtime_ns):
+        raise AudioError(path, "changed while it was being scanned; scan it again")
 
 
 def _beater(send: Send) -> Callable[[], None]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import av
 import numpy as np
@@ -23,7 +23,7 @@ from av.audio.stream import AudioStream
 from mutagen import MutagenError
 from mutagen.mp3 import MP3, BitrateMode
 
-from musictagger.audio.frames import FrameRule, Slicer, Wave, frame_starts
+from musictagger.audio.frames import FrameRule, Slicer, Status, Wave, frame_starts
 from musictagger.errors import AudioError
 
 BLOCK_SAMPLES = 1 << 16
@@ -47,9 +47,6 @@ BAD_PACKETS_SHARE = 0.05
 
 _ESTIMATED = frozenset({"mp3", "aac", "ac3", "loas"})
 """FFmpeg formats without a length in the header: it is guessed from the bit rate."""
-
-Status = Literal["ok", "too short", "silent"]
-
 
 @dataclass(frozen=True)
 class Decoded:

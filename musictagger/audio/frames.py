@@ -11,12 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 Wave = npt.NDArray[np.float32]
 """Mono samples, float32 [samples], nominally within -1..1."""
+
+Status = Literal["ok", "too short", "silent"]
+"""Whether a track has frames, and if not, why."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from musictagger.errors import StoreError
 from musictagger.library.database import open_database, readable_errors
 from musictagger.library.schema import Analysis, Audio, File, ModelRow, now
 from musictagger.models.card import Card
+from musictagger.records import Analysed
+from musictagger.tagging.containers import FileTags
 
 CHUNK = 500
 """Paths asked for in one statement; SQLite's oldest limit is 999 parameters."""
@@ -34,19 +36,9 @@ class Todo:
     file: FoundFile
     need: Need
     why: str
+    file_id: int | None = None
     digest: str | None = None
     genres: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class NewAnalysis:
-    """What a model said of a track: scores float [frames, outputs], embedding float [dim]."""
-
-    status: str
-    duration_s: float
-    padded: bool
-    scores: Floats
-    embedding: Floats
 
 
 @dataclass(frozen=True)
@@ -154,26 +146,20 @@ class Store:
                 self._session.execute(update(File).where(File.id.in_(back)).values(missing=False))
         return [_judge(file, known.get(file.path), rule, force, retry_failed) for file in files]
 
-    def record_file(
-        self,
-        file: FoundFile,
-        digest: str,
-        artist: str | None,
-        title: str | None,
-        album: str | None,
-        genres: Sequence[str],
-    ) -> None:
+    def record_file(self, file: FoundFile, digest: str, tags: FileTags) -> None:
         """A file's identity and tags as found."""
         with self._errors():
             row = self._file(file)
             row.audio_id = self._audio(digest).id
-            row.artist, row.title, row.album, row.genres = artist, title, album, list(genres)
+            row.artist, row.title, row.album, row.genres = tags.artist, tags.title, tags.album, list(tags.genres)
             row.failure = None
 
     def record_failure(self, file: FoundFile, reason: str) -> None:
-        """A file that cannot be read or decoded, and why."""
+        """A file that cannot be read or decoded, and why. What was known of a former content is no longer its own."""
         with self._errors():
-            self._file(file).failure = reason
+            row = self._file(file)
+            row.failure = reason
+            row.audio_id = None
 
     def record_written(self, file: FoundFile, genres: Sequence[str]) -> None:
         """A file after our own write: its new size and time, so that the write does not look like a change."""
@@ -190,36 +176,37 @@ class Store:
         with self._errors():
             return self._session.scalar(statement) is not None
 
-    def record_analysis(self, digest: str, model_id: int, rule: str, analysis: NewAnalysis) -> None:
+    def record_analysis(self, model_id: int, rule: str, analysed: Analysed) -> None:
         """A model's analysis of a sound, in place of its former one."""
         with self._errors():
-            audio = self._audio(digest)
-            audio.duration_s = analysis.duration_s
+            audio = self._audio(analysed.digest)
+            audio.duration_s = analysed.duration_s
             row = self._session.scalar(select(Analysis).filter_by(audio_id=audio.id, model_id=model_id))
             if row is None:
                 row = Analysis(audio_id=audio.id, model_id=model_id)
                 self._session.add(row)
-            row.rule, row.status, row.padded = rule, analysis.status, analysis.padded
-            row.frames = len(analysis.scores)
-            row.scores = analysis.scores.astype("<f2").tobytes()
-            row.embedding = analysis.embedding.astype("<f2").tobytes()
+            row.rule, row.status, row.padded = rule, analysed.status, analysed.padded
+            row.frames = len(analysed.scores)
+            row.scores = analysed.scores.astype("<f2").tobytes()
+            row.embedding = analysed.embedding.astype("<f2").tobytes()
 
-    def mark_missing(self, paths: Iterable[Path]) -> int:
-        """Files that are not there any more; returns how many of them were known."""
-        count = 0
-        with self._errors():
-            for chunk in _chunks(list(paths)):
-                result = self._session.execute(update(File).where(File.path.in_(chunk)).values(missing=True))
-                count += result.rowcount  # type: ignore[attr-defined]
-        return count
+    def mark_missing(self, roots: Sequence[Path], seen: Collection[int | None], unread: Sequence[Path]) -> int:
+        """Mark known files under `roots` that were not `seen`, except under folders left `unread`; returns how many.
 
-    def paths_under(self, folder: Path) -> Iterator[Path]:
-        """Paths of known files in a folder and below it that were there last time."""
-        prefix = str(folder).rstrip("/") + "/"
+        They keep their rows: a drive that was away comes back without a new analysis.
+        """
+        inside, outside = _prefixes(roots), _prefixes(unread)
         with self._errors():
-            for path in self._session.scalars(select(File.path).where(File.missing.is_(False))):
-                if str(path).startswith(prefix):
-                    yield path
+            known = self._session.execute(select(File.id, File.path).where(File.missing.is_(False)))
+            gone = [
+                id_
+                for id_, path in known
+                if id_ not in seen and str(path).startswith(inside) and not str(path).startswith(outside)
+            ]
+            for start in range(0, len(gone), CHUNK):
+                ids = gone[start : start + CHUNK]
+                self._session.execute(update(File).where(File.id.in_(ids)).values(missing=True))
+        return len(gone)
 
     def tracks(self, model_id: int, paths: Sequence[Path] | None = None) -> Iterator[list[TrackRow]]:
         """Files with their analysis by a model, sorted by path, in chunks; all that are not missing, or `paths`."""
@@ -233,7 +220,7 @@ class Store:
             for partition in last:
                 yield [_track(row) for row in partition]
 
-    def _rows(self, statement: Select[Any]) -> list[TrackRow]:
+    def _rows(self, statement: Select[*tuple[Any, ...]]) -> list[TrackRow]:
         return [_track(row) for row in self._session.execute(statement)]
 
     def failures(self) -> list[tuple[Path, str]]:
@@ -265,25 +252,26 @@ def _judge(
     if known is None:
         return Todo(file, "inspection", "new")
     row, digest, made_by = known
-    genres = tuple(row.genres)
+
+    def todo(need: Need, why: str) -> Todo:
+        return Todo(file, need, why, row.id, digest, tuple(row.genres))
+
     if (row.size, row.mtime_ns) != (file.size, file.mtime_ns):
-        return Todo(file, "inspection", "changed")
+        return todo("inspection", "changed")
     if row.failure is not None:
-        if retry_failed:
-            return Todo(file, "inspection", "failed before")
-        return Todo(file, "nothing", f"failed before: {row.failure}", digest, genres)
+        return todo("inspection", "failed before") if retry_failed else todo("nothing", "failed before")
     if digest is None:
-        return Todo(file, "inspection", "not inspected")
+        return todo("inspection", "not inspected")
     if force:
-        return Todo(file, "analysis", "forced", digest, genres)
+        return todo("analysis", "forced")
     if made_by is None:
-        return Todo(file, "analysis", "not analysed by this model", digest, genres)
+        return todo("analysis", "not analysed by this model")
     if made_by != rule:
-        return Todo(file, "analysis", f"sliced differently before ({made_by})", digest, genres)
-    return Todo(file, "nothing", "unchanged", digest, genres)
+        return todo("analysis", f"sliced differently before ({made_by})")
+    return todo("nothing", "unchanged")
 
 
-def _track_columns(model_id: int) -> Select[Any]:
+def _track_columns(model_id: int) -> Select[*tuple[Any, ...]]:
     return (
         select(
             File.path,
@@ -307,6 +295,11 @@ def _track_columns(model_id: int) -> Select[Any]:
 def _track(row: Row[Any]) -> TrackRow:
     values = row._asdict()
     return TrackRow(**(values | {"genres": tuple(values["genres"])}))
+
+
+def _prefixes(folders: Sequence[Path]) -> tuple[str, ...]:
+    """What the paths inside these folders start with."""
+    return tuple(str(folder).rstrip("/") + "/" for folder in folders)
 
 
 def _chunks(paths: list[Path]) -> Iterator[list[Path]]:

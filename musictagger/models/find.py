@@ -13,7 +13,7 @@ from musictagger.models.card import Card
 from musictagger.paths import bundled_folder
 
 FALLBACK = "musicnn-msd"
-"""Used, and fetched when it is not here yet, while no model is embedded: it knows the most genres of those published."""
+"""Used while no model is embedded, and fetched when it is not here yet. It knows the most genres of those published."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ def merge_outputs(scores: Scores, card: Card) -> Scores:
     """
     position = {output: index for index, output in enumerate(card.outputs)}
     merged = [scores[..., [position[output] for output in tag.outputs]].max(axis=-1) for tag in card.tags]
-    return np.stack(merged, axis=-1).astype(np.float32, copy=False)
+    stacked: Scores = np.stack(merged, axis=-1).astype(np.float32, copy=False)
+    return stacked
 
 
 def aggregate(frame_scores: Scores, how: Aggregator = "mean") -> Scores:
@@ -50,7 +51,7 @@ def aggregate_tracks(frame_scores: Scores, frames: Sequence[int], how: Aggregato
 
 def _mean(scores: Scores, starts: npt.NDArray[np.intp], frames: npt.NDArray[np.intp]) -> Scores:
     total: Scores = np.add.reduceat(scores, starts, axis=0)
-    return total / frames[:, None].astype(np.float32)
+    return (total / frames[:, None]).astype(np.float32)
 
 
 def _median(scores: Scores, starts: npt.NDArray[np.intp], frames: npt.NDArray[np.intp]) -> Scores:
@@ -59,7 +60,9 @@ def _median(scores: Scores, starts: npt.NDArray[np.intp], frames: npt.NDArray[np
 
 
 def _geometric(scores: Scores, starts: npt.NDArray[np.intp], frames: npt.NDArray[np.intp]) -> Scores:
-    return np.exp(_mean(np.log(np.maximum(scores, SMALLEST_SCORE)), starts, frames))
+    logs: Scores = np.log(np.maximum(scores, np.float32(SMALLEST_SCORE)))
+    geometric: Scores = np.exp(_mean(logs, starts, frames))
+    return geometric
 
 
 def _max(scores: Scores, starts: npt.NDArray[np.intp], frames: npt.NDArray[np.intp]) -> Scores:

@@ -1,0 +1,93 @@
+"""How stored scores are looked at: merged into tags, aggregated over frames, held against thresholds.
+
+Nothing here is stored: changing the aggregator, a threshold or the number of genres never analyses a track again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from musictagger.library.query import Query, Tracks
+from musictagger.library.store import Store, TrackRow
+from musictagger.models.card import Card, Tag
+from musictagger.tagging.aggregate import Aggregator, Scores, aggregate_tracks, merge_outputs
+from musictagger.tagging.genres import choose_genres, ranked, thresholds
+
+
+@dataclass(frozen=True)
+class View:
+    """The choices a user can make about scores."""
+
+    card: Card
+    aggregator: Aggregator = "mean"
+    max_genres: int = 2
+    min_score: float | None = None
+
+
+@dataclass(frozen=True)
+class TrackView:
+    """A track as a user sees it. `scores` is float32 [tags] in the card's order, None without an analysis."""
+
+    row: TrackRow
+    view: View
+    scores: Scores | None
+
+    @property
+    def status(self) -> str:
+        """ok, too short, silent, failed or not analysed."""
+        if self.row.failure is not None:
+            return "failed"
+        return self.row.status or "not analysed"
+
+    @property
+    def tags(self) -> list[tuple[Tag, float]]:
+        """All tags with their scores, highest first."""
+        return [] if self.scores is None else ranked(self.scores, self.view.card.tags)
+
+    @property
+    def genres(self) -> tuple[str, ...]:
+        """The genres that would be written."""
+        if self.scores is None:
+            return ()
+        view = self.view
+        return choose_genres(self.scores, view.card, max_genres=view.max_genres, min_score=view.min_score)
+
+
+def look(rows: Sequence[TrackRow], view: View) -> list[TrackView]:
+    """Each row with its tag scores."""
+    analysed = [row for row in rows if row.scores]
+    outputs = len(view.card.outputs)
+    stored = np.frombuffer(b"".join(row.scores or b"" for row in analysed), "<f2").reshape(-1, outputs)
+    frame_scores = merge_outputs(stored.astype(np.float32), view.card)
+    scores = iter(aggregate_tracks(frame_scores, [row.frames or 0 for row in analysed], view.aggregator))
+    return [TrackView(row, view, next(scores) if row.scores else None) for row in rows]
+
+
+def columns(tracks: Sequence[TrackView], view: View) -> Tracks:
+    """Tracks as the query language takes them."""
+    unknown = np.full(len(view.card.tags), np.nan, np.float32)
+    rows = [track.row for track in tracks]
+    scores = [unknown if track.scores is None else track.scores for track in tracks]
+    return Tracks(
+        path=[row.path for row in rows],
+        artist=[row.artist for row in rows],
+        title=[row.title for row in rows],
+        album=[row.album for row in rows],
+        filegenre=[row.genres for row in rows],
+        duration_s=np.array([np.nan if row.duration_s is None else row.duration_s for row in rows], np.float32),
+        scores=np.stack(scores) if scores else np.zeros((0, len(unknown)), np.float32),
+        thresholds=thresholds(view.card, view.min_score),
+    )
+
+
+def search(store: Store, model_id: int, view: View, query: Query) -> list[TrackView]:
+    """The tracks a query finds, in its order. Holds the tracks found, and 10,000 at a time of the others."""
+    found: list[TrackView] = []
+    for rows in store.tracks(model_id):
+        tracks = look(rows, view)
+        mask = query.matches(columns(tracks, view))
+        found.extend(track for track, matches in zip(tracks, mask, strict=True) if matches)
+    return [found[index] for index in query.order(columns(found, view))]

@@ -1,0 +1,42 @@
+"""What the analysis of files yields and the library records: plain values, no torch, no database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from musictagger.audio.frames import Status
+from musictagger.audio.walk import FoundFile
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Analysed:
+    """A model's word on a sound: scores float32 [frames, outputs], embedding float32 [dim], both empty unless ok."""
+
+    file: FoundFile
+    digest: str
+    status: Status
+    duration_s: float
+    padded: bool
+    scores: Floats
+    embedding: Floats
+
+
+@dataclass(frozen=True)
+class Known:
+    """A file whose sound needs no analysis: it was done before, or another file of this run holds the same."""
+
+    file: FoundFile
+    digest: str
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A file that could not be inspected or decoded."""
+
+    file: FoundFile
+    reason: str
