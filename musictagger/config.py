@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from musictagger.audio.frames import FrameRule
+from musictagger.audio.frontend import FrontEnd
 from musictagger.errors import BadRequestError
 from musictagger.paths import user_config_folder, user_data_folder
 
@@ -65,6 +67,11 @@ class Settings:
     def plugin_folders(self) -> list[Path]:
         """Where the user's own backbones lie."""
         return [self.data_dir / "plugins", *self.plugin_dir]
+
+
+def frame_rule(front_end: FrontEnd, settings: Settings) -> FrameRule:
+    """The slicing that the settings ask for, in samples at the front end's rate."""
+    return FrameRule(front_end.frame_samples, round(settings.trim_edges * front_end.sample_rate_hz), settings.frames)
 
 
 def load_settings(

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from musictagger.analyse import Analyser, Event, Job
-from musictagger.audio.frames import FrameRule
 from musictagger.audio.walk import FoundFile, WalkProblem, absolute, walk
-from musictagger.config import Settings
+from musictagger.config import Settings, frame_rule
 from musictagger.errors import TagWriteError
 from musictagger.library.store import Store, Todo
 from musictagger.library.view import TrackView, View, look
@@ -95,12 +94,6 @@ class ScanOptions:
     force: bool = False
     retry_failed: bool = False
     dry_run: bool = False
-
-
-def frame_rule(predictor: Predictor, settings: Settings) -> FrameRule:
-    """The slicing that the settings ask for, in samples at the model's rate."""
-    front_end = predictor.card.front_end
-    return FrameRule(front_end.frame_samples, round(settings.trim_edges * front_end.sample_rate_hz), settings.frames)
 
 
 def worker_count(settings: Settings, device: str) -> int:
@@ -212,7 +205,7 @@ class _Scan:
         self._reporter.analysing(len(todo))
         workers = min(worker_count(self._settings, self._predictor.device.type), len(todo))
         with WorkerPool(workers, self._settings.decode_timeout) as pool:
-            rule = frame_rule(self._predictor, self._settings)
+            rule = frame_rule(self._predictor.card.front_end, self._settings)
             analyser = Analyser(self._predictor, rule, pool, workers, self._is_known)
             jobs = (Job(item.file, item.digest if item.need == "analysis" else None) for item in todo)
             for event in analyser.run(jobs, self._stop):

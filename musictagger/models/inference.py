@@ -12,9 +12,13 @@ from torch import Tensor, nn
 
 from musictagger.audio.frames import Wave
 from musictagger.audio.logmel import LogMel
+from musictagger.config import Settings
 from musictagger.errors import BadRequestError, MusictaggerError
+from musictagger.models import catalogue
+from musictagger.models.catalogue import Progress, Say
+from musictagger.models.find import default_name, find_model
 from musictagger.models.fuse import fuse
-from musictagger.models.weights import Model
+from musictagger.models.weights import Model, load_model
 
 BATCH_FRAMES = {"cpu": 8, "cuda": 64, "mps": 16}
 """Frames per batch unless told otherwise. On two CPU cores 8 frames are within 3 % of the best of 1..32; a GPU
@@ -84,6 +88,21 @@ class Predictor:
         self.batch_frames = max(1, frames // 2)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def load_predictor(
+    settings: Settings, say: Say = lambda text: None, progress: Progress = lambda done, total: None
+) -> Predictor:
+    """The model that the settings name, on the device that they name; a published one is fetched when missing.
+
+    Raises BadRequestError for a model or device that does not exist, ModelError when it cannot be fetched or loaded.
+    """
+    device = pick_device(settings.device)
+    name = settings.model or default_name()
+    weights = find_model(name, settings.model_folders)
+    if weights is None:
+        weights = catalogue.pull(name, settings.model_folders[0], say=say, progress=progress)
+    return Predictor(load_model(weights, settings.plugin_folders), str(device), settings.batch_size)
 
 
 def pick_device(name: str) -> torch.device:

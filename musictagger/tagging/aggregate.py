@@ -28,7 +28,7 @@ def merge_outputs(scores: Scores, card: Card) -> Scores:
     """
     position = {output: index for index, output in enumerate(card.outputs)}
     merged = [scores[..., [position[output] for output in tag.outputs]].max(axis=-1) for tag in card.tags]
-    stacked: Scores = np.stack(merged, axis=-1).astype(np.float32, copy=False)
+    stacked: Scores = np.stack(merged, axis=-1)
     return stacked
 
 

@@ -1,0 +1,118 @@
+"""The Python API: load a model once, tag many files. No database, no worker processes, no writing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from musictagger.audio.decode import Decoded, decode_frames
+from musictagger.audio.frames import Status, Wave
+from musictagger.config import frame_rule, load_settings
+from musictagger.models.card import Card
+from musictagger.models.inference import Prediction, load_predictor
+from musictagger.tagging.aggregate import Scores, aggregate, merge_outputs
+from musictagger.tagging.genres import choose_genres, ranked
+
+
+@dataclass(frozen=True)
+class TagScore:
+    """One tag of a track: display name, category and score 0..1."""
+
+    name: str
+    category: str
+    score: float
+
+
+@dataclass(frozen=True)
+class TrackTags:
+    """What a model says of one file."""
+
+    path: Path
+    status: Status
+    """ok, too short or silent; only ok has tags."""
+    duration_s: float
+    padded: bool
+    """Whether the track was shorter than a frame and repeated to fill one."""
+    tags: tuple[TagScore, ...]
+    """All tags, highest score first."""
+    genres: tuple[str, ...]
+    """The genres that reach their threshold, best first, as `scan` would write them."""
+    tag_names: tuple[str, ...]
+    """Names of the columns of `frame_scores`."""
+    frame_scores: npt.NDArray[np.float32]
+    """float32 [frames, tags]."""
+    embedding: npt.NDArray[np.float32]
+    """float32 [dim], the mean over frames; empty without frames."""
+
+
+class Tagger:
+    """A model on a device, ready to tag files.
+
+    `model` is a name (`musictagger models` lists them; a published one is fetched when it is not here yet) or the
+    path of a .safetensors file; without one the default model is used. Keyword arguments are those of
+    `musictagger.config.Settings`, for example `device="cpu"`, `trim_edges=0.0`, `aggregate="median"`.
+
+    Raises BadRequestError for an unknown model or setting, ModelError when the model cannot be fetched or loaded.
+    """
+
+    def __init__(self, model: str | os.PathLike[str] | None = None, **settings: object) -> None:
+        self._settings = load_settings({"model": os.fspath(model) if model else None, **settings})
+        self._predictor = load_predictor(self._settings)
+        self._rule = frame_rule(self.card.front_end, self._settings)
+
+    @property
+    def card(self) -> Card:
+        """The model's card: vocabulary, front end, licence."""
+        return self._predictor.card
+
+    def tag(self, path: str | os.PathLike[str]) -> TrackTags:
+        """Tag one file. Raises AudioError, with path and reason, when it cannot be decoded."""
+        file = Path(path)
+        decoded, prediction = self._analyse(file)
+        frame_scores = merge_outputs(prediction.scores, self.card)
+        scores = aggregate(frame_scores, self._settings.aggregate) if decoded.frames else None
+        return TrackTags(
+            path=file,
+            status=decoded.status,
+            duration_s=decoded.duration_s,
+            padded=decoded.padded,
+            tags=() if scores is None else self._tags(scores),
+            genres=() if scores is None else self._genres(scores),
+            tag_names=tuple(tag.name for tag in self.card.tags),
+            frame_scores=frame_scores,
+            embedding=prediction.embedding.mean(axis=0) if decoded.frames else np.zeros(0, np.float32),
+        )
+
+    def _analyse(self, file: Path) -> tuple[Decoded, Prediction]:
+        """Decode and predict in batches, so that memory does not grow with the track."""
+        waves: list[Wave] = []
+        done: list[Prediction] = []
+        frames = decode_frames(file, self.card.front_end.sample_rate_hz, self._rule)
+        while True:
+            try:
+                index, wave = next(frames)
+            except StopIteration as end:
+                decoded: Decoded = end.value
+                break
+            if index == 0:
+                waves, done = [], []
+            waves.append(wave)
+            if len(waves) >= self._predictor.batch_frames:
+                done.append(self._predictor(waves))
+                waves = []
+        done.append(self._predictor(waves if decoded.frames else []))
+        scores = np.concatenate([part.scores for part in done])
+        embeddings = [part.embedding for part in done if len(part.embedding)]
+        joined = np.concatenate(embeddings) if embeddings else done[-1].embedding
+        return decoded, Prediction(scores[: decoded.frames], joined[: decoded.frames])
+
+    def _tags(self, scores: Scores) -> tuple[TagScore, ...]:
+        return tuple(TagScore(tag.name, tag.category, score) for tag, score in ranked(scores, self.card.tags))
+
+    def _genres(self, scores: Scores) -> tuple[str, ...]:
+        settings = self._settings
+        return choose_genres(scores, self.card, max_genres=settings.max_genres, min_score=settings.min_score)

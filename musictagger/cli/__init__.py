@@ -1,0 +1,80 @@
+"""The command line: one file a command, grammar and output only. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+
+import click
+
+from musictagger import __version__
+from musictagger.errors import EXIT_ERROR, EXIT_INTERRUPTED, MusictaggerError
+
+COMMANDS = ("scan", "query", "show", "tags", "failed", "models", "weights", "plugins")
+
+
+class CommandFiles(click.Group):
+    """A group whose command NAME is the object `command` of musictagger.cli.NAME."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """In the order a user meets them, not the alphabet's."""
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """Import the command's file."""
+        if name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"musictagger.cli.{name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=CommandFiles, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="musictagger")
+def cli() -> None:
+    """Tag a music collection by what it sounds like.
+
+    Scan a folder once, then ask for what you want to hear:
+
+    \b
+      musictagger scan ~/Music
+      musictagger query 'genre:jazz mood:mellow -tag:vocals'
+
+    Settings are read from config.toml in the user's configuration folder, then from MUSICTAGGER_* in the
+    environment, then from options. Exit codes: 0 done, 1 it could not be done, 2 wrong usage, 3 done but some
+    files failed, 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Run the command line; every error ends as one line and an exit code, with `--debug` as a traceback too."""
+    try:
+        code = cli(prog_name="musictagger", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`head`, a pager) has gone; what it did not read, it did not want.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except MusictaggerError as error:
+        code = _tell(str(error), error.exit_code)
+    except MemoryError:
+        code = _tell("out of memory; use a smaller --batch-size or fewer --workers", EXIT_ERROR)
+    except Exception as error:
+        code = _tell(f"internal error: {type(error).__name__}: {error} (--debug shows where)", EXIT_ERROR)
+    sys.exit(code or 0)
+
+
+def _tell(message: str, code: int) -> int:
+    if "--debug" in sys.argv:
+        traceback.print_exc()
+    # One line whatever a library put into its message, and no byte a terminal chokes on.
+    line = " ".join(message.split()).encode("utf-8", "replace").decode()
+    click.echo(f"musictagger: {line}", err=True)
+    return code

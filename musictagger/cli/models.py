@@ -1,0 +1,64 @@
+"""`musictagger models`: the models on this machine, and those that can be fetched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from musictagger.cli.options import debug_option, json_output
+
+
+@click.command("models")
+@json_output
+@debug_option
+def command(as_json: bool) -> int:
+    """List the models found, where they lie, and the published ones that `weights pull` fetches."""
+    from musictagger.cli import documents
+    from musictagger.config import load_settings
+    from musictagger.models import catalogue
+    from musictagger.models.find import default_name, find_models
+
+    settings = load_settings()
+    models = find_models(settings.model_folders)
+    here = {model.name for model in models}
+    absent = [catalogue.entry(name) for name in catalogue.names() if name not in here]
+    default = settings.model or default_name()
+    if as_json:
+        listed: list[dict[str, Any]] = [
+            {"name": model.name, "weights": str(model.weights), "error": model.error or None}
+            | ({} if model.card is None else {"card": model.card.to_json()})
+            for model in models
+        ]
+        names = [entry.name for entry in absent]
+        documents.print_json({"schema": documents.MODELS, "default": default, "models": listed, "published": names})
+        return 0
+    _print(models, absent, default)
+    return 0
+
+
+def _print(models: list[Any], absent: list[Any], default: str) -> None:
+    from rich.table import Table
+
+    from musictagger.cli import render
+
+    table = Table("Model", "Backbone", box=None, pad_edge=False, header_style="bold")
+    table.add_column("Tags", justify="right")
+    table.add_column("Size", justify="right")
+    table.add_column("Licence", overflow="ellipsis", no_wrap=True)
+    table.add_column("Where", overflow="fold")
+    for model in models:
+        name = f"{model.name} (default)" if model.name == default else model.name
+        if model.card is None:
+            table.add_row(name, "broken", "", "", "", model.error, style="red")
+            continue
+        size = f"{model.weights.stat().st_size / 1e6:.1f} MB"
+        licence = model.card.licence.partition(",")[0]
+        where = render.home_short(model.weights)
+        table.add_row(name, model.card.backbone, str(len(model.card.tags)), size, licence, where)
+    for entry in absent:
+        name = f"{entry.name} (default)" if entry.name == default else entry.name
+        licence = entry.licence.partition(",")[0]
+        hint = f"not here: musictagger weights pull {entry.name}"
+        table.add_row(name, entry.backbone, str(len(entry.tags)), "", licence, hint, style="dim")
+    render.console().print(table)

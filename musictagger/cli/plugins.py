@@ -1,0 +1,41 @@
+"""`musictagger plugins`: the backbones found, and those that are broken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from musictagger.cli.options import json_output, plugin_options
+
+
+@click.command("plugins")
+@json_output
+@plugin_options
+def command(as_json: bool, **flags: Any) -> int:
+    """List the backbones found and where; broken ones with the reason."""
+    from pathlib import Path
+
+    from rich.table import Table
+
+    from musictagger.cli import documents, render
+    from musictagger.config import load_settings
+    from musictagger.models.registry import find_plugins
+
+    plugins = find_plugins(load_settings(flags).plugin_folders)
+    if as_json:
+        listed = [
+            {"name": plugin.name, "origin": plugin.origin, "summary": plugin.summary, "error": plugin.error or None}
+            for plugin in plugins
+        ]
+        documents.print_json({"schema": documents.PLUGINS, "plugins": listed})
+        return 0
+    table = Table("Backbone", box=None, pad_edge=False, header_style="bold")
+    table.add_column("What it is", overflow="fold", ratio=3)
+    table.add_column("Where", overflow="fold", ratio=2)
+    for plugin in plugins:
+        broken = plugin.backbone is None
+        what = f"broken: {plugin.error}" if broken else plugin.summary
+        table.add_row(plugin.name, what, render.home_short(Path(plugin.origin)), style="red" if broken else "")
+    render.console().print(table)
+    return 0

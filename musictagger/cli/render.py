@@ -1,0 +1,118 @@
+"""What people see: tables, bars and plain text, never wider than the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from musictagger.errors import printable
+from musictagger.library.view import TrackView
+from musictagger.tagging.genres import thresholds
+
+BAR_CELLS = 30
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def console() -> Console:
+    """Standard output: styled on a terminal, plain and unwrapped in a pipe."""
+    plain = Console(highlight=False)
+    return plain if plain.is_terminal else Console(highlight=False, width=160)
+
+
+def bar(score: float, cells: int = BAR_CELLS) -> str:
+    """A horizontal bar of a score 0..1, in eighths of a character."""
+    eighths = round(max(0.0, min(1.0, score)) * cells * 8)
+    full, part = divmod(eighths, 8)
+    return ("█" * full + (_EIGHTHS[part] if part else "")).ljust(cells)
+
+
+def duration(seconds: float | None) -> str:
+    """215.4 -> 3:35; an unknown one is empty."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def track_table(tracks: Sequence[TrackView]) -> Table:
+    """One line a track: name, length, what the file says, what we hear, and the strongest tags."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Track", overflow="ellipsis", no_wrap=True, ratio=4)
+    table.add_column("Length", justify="right")
+    table.add_column("Genre in file", overflow="ellipsis", no_wrap=True, ratio=2)
+    table.add_column("Genre heard", overflow="ellipsis", no_wrap=True, ratio=2)
+    table.add_column("Strongest tags", overflow="ellipsis", no_wrap=True, ratio=4)
+    for track in tracks:
+        strongest = ", ".join(f"{tag.name} {score:.2f}" for tag, score in track.tags[:4]) or track.status
+        heard = ", ".join(track.genres) or ("-" if track.scores is not None else "")
+        table.add_row(
+            escape(label(track)),
+            duration(track.row.duration_s),
+            escape(printable(", ".join(track.row.genres))),
+            escape(heard),
+            escape(strongest),
+        )
+    return table
+
+
+def label(track: TrackView) -> str:
+    """Artist and title where the file has both, else its name."""
+    row = track.row
+    if row.artist and row.title:
+        return printable(f"{row.artist} - {row.title}")
+    return printable(row.path.name)
+
+
+def score_table(track: TrackView) -> Table:
+    """Every tag of a track as a bar; those it has, by their thresholds, are bright."""
+    enough = dict(zip((tag.name for tag in track.view.card.tags), _thresholds(track), strict=True))
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right")
+    for tag, score in track.tags:
+        has = score >= enough[tag.name]
+        style = "bold green" if tag.name in track.genres else "bold" if has else "dim"
+        marked = f"{tag.name} *" if tag.name in track.genres else tag.name
+        table.add_row(Text(marked, style), tag.category, Text(bar(score), style), Text(f"{score:.3f}", style))
+    return table
+
+
+def _thresholds(track: TrackView) -> list[float]:
+    return [float(value) for value in thresholds(track.view.card, track.view.min_score)]
+
+
+def facts(track: TrackView) -> list[tuple[str, str]]:
+    """The lines above the bars: label and value."""
+    row = track.row
+    frames = f"{row.frames or 0} of {_frame_s(track):.2f} s"
+    return [
+        ("File", printable(row.path)),
+        ("Track", " - ".join(printable(text) for text in (row.artist, row.title) if text)),
+        ("Album", printable(row.album or "")),
+        ("Status", track.status + (f": {row.failure}" if row.failure else "")),
+        ("Model", track.view.card.name),
+        ("Length", duration(row.duration_s)),
+        ("Frames", frames + (" (a short track, repeated to fill one)" if row.padded else "")),
+        ("Genre in file", printable("; ".join(row.genres)) or "none"),
+        ("Genre heard", "; ".join(track.genres) or "none is sure enough"),
+    ]
+
+
+def _frame_s(track: TrackView) -> float:
+    return track.view.card.front_end.frame_s
+
+
+def home_short(path: Path) -> str:
+    """A path with the user's home folder as `~`."""
+    try:
+        return printable(Path("~") / path.relative_to(Path.home()))
+    except ValueError:
+        return printable(path)

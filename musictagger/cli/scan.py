@@ -1,0 +1,175 @@
+"""`musictagger scan`: listen to a folder, store what was heard, write genres into the files."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from musictagger.cli.options import (
+    ExistingPath,
+    json_output,
+    library_options,
+    model_options,
+    score_options,
+)
+from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, printable
+
+if TYPE_CHECKING:
+    from musictagger.config import Settings
+    from musictagger.library.store import Store
+    from musictagger.library.view import TrackView
+    from musictagger.models.card import Card
+    from musictagger.scan import Report
+
+MOST_ROWS = 40
+"""Tracks shown one by one; of more than these, only the summary."""
+
+
+@click.command("scan")
+@click.argument("paths", nargs=-1, required=True, type=ExistingPath)
+@click.option(
+    "--write",
+    type=click.Choice(["fill", "append", "replace", "none"]),
+    help="Genre fields: fill empty ones (default), append to them, replace them, or write none.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be written; touch no music file.")
+@click.option("--preserve-mtime", is_flag=True, default=None, help="Keep the modification time of files written.")
+@click.option("--force", is_flag=True, help="Analyse again what was analysed before.")
+@click.option("--retry-failed", is_flag=True, help="Try files again that failed before and have not changed.")
+@click.option("--all-files", is_flag=True, help="Look into files whose extension is not that of music.")
+@click.option("--frames", type=int, metavar="N", help="At most N frames a track, evenly spaced; default: all.")
+@click.option("--trim-edges", type=float, metavar="SECONDS", help="Leave out both ends of a track; default: 5.")
+@click.option("--device", metavar="NAME", help="auto (default), cpu, cuda, cuda:1 or mps.")
+@click.option("--batch-size", type=int, metavar="N", help="Frames per batch; default: by device.")
+@click.option("--workers", type=int, metavar="N", help="Processes that decode; default: by cores and device.")
+@click.option("--decode-timeout", type=float, metavar="SECONDS", help="Give a file up without progress; default: 120.")
+@model_options
+@score_options
+@json_output
+@click.option("--quiet", is_flag=True, help="Print only what failed.")
+@library_options
+def command(
+    paths: tuple[Path, ...],
+    dry_run: bool,
+    force: bool,
+    retry_failed: bool,
+    all_files: bool,
+    as_json: bool,
+    quiet: bool,
+    **flags: Any,
+) -> int:
+    """Tag the music in PATHS (files or folders).
+
+    Each track is cut into frames of 29.12 s, a trained model scores them, and everything is stored in the library.
+    By default, genres are written into files that have none. What was analysed before is not analysed again, even
+    when a file was renamed, moved or retagged. Ctrl-C stops at any time; the next scan goes on from there.
+    """
+    from musictagger.cli import progress
+    from musictagger.config import load_settings
+    from musictagger.library.database import exclusive
+    from musictagger.library.store import Store
+    from musictagger.models.inference import load_predictor
+    from musictagger.scan import ScanOptions, scan
+
+    settings = load_settings(flags)
+    options = ScanOptions(all_files=all_files, force=force, retry_failed=retry_failed, dry_run=dry_run)
+    with progress.reporter(quiet) as reporter, _stoppable(reporter.say) as stop:
+        _require_paths(paths)
+        with exclusive(settings.db_location), Store(settings.db_location, create=True) as store:
+            predictor = load_predictor(settings, reporter.say, reporter.fetched)
+            reporter.say(f"{predictor.card.name} on {predictor.device}, library {store.location}")
+            report = scan(paths, store, predictor, settings, options, reporter, stop)
+            reporter.close()
+            _show(report, _in_scope(store, predictor.card, settings, paths), settings, options.dry_run, as_json, quiet)
+    if report.interrupted:
+        return EXIT_INTERRUPTED
+    return EXIT_SOME_FAILED if report.failures else 0
+
+
+def _require_paths(paths: tuple[Path, ...]) -> None:
+    """Before a model is loaded or fetched: a typing error should not cost a minute."""
+    from musictagger.errors import BadRequestError
+
+    for path in paths:
+        if not path.exists():
+            raise BadRequestError(f"{printable(path)}: no such file or folder")
+
+
+@contextmanager
+def _stoppable(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C (or a request to terminate) asks to stop, the second one stops."""
+    asked = False
+
+    def ask(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        say("stopping: finishing the tracks at hand; Ctrl-C again to stop at once")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _in_scope(store: Store, card: Card, settings: Settings, paths: tuple[Path, ...]) -> Iterator[TrackView]:
+    """The library's tracks under the scanned paths, one by one."""
+    from musictagger.audio.walk import absolute
+    from musictagger.library.view import View, look
+
+    view = View(card, settings.aggregate, settings.max_genres, settings.min_score)
+    roots = [absolute(path) for path in paths]
+    for rows in store.tracks(store.model_id(card)):
+        inside = [row for row in rows if any(root == row.path or root in row.path.parents for root in roots)]
+        yield from look(inside, view)
+
+
+def _show(
+    report: Report, tracks: Iterator[TrackView], settings: Settings, dry_run: bool, as_json: bool, quiet: bool
+) -> None:
+    from musictagger.cli import documents, render
+
+    if as_json:
+        documents.print_json(documents.scan_document(report, tracks, dry_run))
+        return
+    if quiet:
+        return
+    console = render.console()
+    if report.tagged + report.unchanged + report.skipped.total() <= MOST_ROWS:
+        console.print(render.track_table(list(tracks)))
+        console.print()
+    if dry_run:
+        for change in report.changes:
+            before, after = ("; ".join(names) or "(none)" for names in (change.before, change.after))
+            console.print(f"would write {printable(change.path)}: {before} -> {after}", markup=False, soft_wrap=True)
+    for line in _summary(report, settings, dry_run):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _summary(report: Report, settings: Settings, dry_run: bool) -> list[str]:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report.skipped.items()))
+    counts = [
+        f"{report.tagged} tagged",
+        f"{report.unchanged} unchanged",
+        f"{len(report.changes)} {'would be written' if dry_run else 'written'}",
+        f"{report.skipped.total()} skipped" + (f" ({reasons})" if reasons else ""),
+        f"{len(report.failures)} failed",
+        *([f"{report.missing} gone from disk"] if report.missing else []),
+    ]
+    lines = [", ".join(counts) + (" - interrupted" if report.interrupted else "")]
+    if report.audio_s:
+        hours, speed = report.audio_s / 3600, report.realtime_factor
+        lines.append(f"{hours:.2f} h of audio in {report.seconds:.1f} s: {speed:.0f} x real time")
+    lines.append(f"Stored in {settings.db_location}")
+    if report.failures:
+        lines.append("`musictagger failed` lists what failed; `--retry-failed` tries it again")
+    return lines

@@ -1,0 +1,42 @@
+"""`musictagger show`: everything known of one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from musictagger.cli.options import ExistingPath, json_output, opened_view, view_options
+from musictagger.errors import BadRequestError, printable
+
+
+@click.command("show")
+@click.argument("file", type=ExistingPath)
+@json_output
+@view_options
+def command(file: Path, as_json: bool, **flags: Any) -> int:
+    """Show all scores of FILE as bars, with its frames, model and status.
+
+    Bold tags reach their threshold; a * marks the genres that a scan writes.
+    """
+    from musictagger.audio.walk import absolute
+    from musictagger.cli import documents, render
+    from musictagger.library.view import look
+
+    with opened_view(flags) as (store, model_id, view):
+        tracks = [track for rows in store.tracks(model_id, [absolute(file)]) for track in look(rows, view)]
+        location = store.location
+    if not tracks:
+        raise BadRequestError(f"{printable(file)}: is not in {location}; run `musictagger scan` on it first")
+    if as_json:
+        documents.print_json(documents.track_document(tracks[0]))
+        return 0
+    console = render.console()
+    for name, value in render.facts(tracks[0]):
+        if value:
+            console.print(f"{name:<14} {value}", markup=False, soft_wrap=True)
+    if tracks[0].tags:
+        console.print()
+        console.print(render.score_table(tracks[0]))
+    return 0

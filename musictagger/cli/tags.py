@@ -1,0 +1,43 @@
+"""`musictagger tags`: the vocabulary, and how many tracks have each tag."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from musictagger.cli.options import json_output, opened_view, view_options
+
+
+@click.command("tags")
+@json_output
+@view_options
+def command(as_json: bool, **flags: Any) -> int:
+    """List every tag of the model with its category, its threshold and the number of tracks that have it."""
+    import numpy as np
+    from rich.table import Table
+
+    from musictagger.cli import documents, render
+    from musictagger.library.view import columns, look
+    from musictagger.tagging.genres import thresholds
+
+    with opened_view(flags) as (store, model_id, view):
+        limits = thresholds(view.card, view.min_score)
+        counts = np.zeros(len(limits), np.int64)
+        for rows in store.tracks(model_id):
+            counts += (columns(look(rows, view), view).scores >= limits).sum(axis=0)
+    tags = sorted(zip(view.card.tags, limits, counts, strict=True), key=lambda row: (row[0].category, row[0].name))
+    if as_json:
+        listed = [
+            {"name": tag.name, "category": tag.category, "threshold": round(float(limit), 4), "tracks": int(count)}
+            for tag, limit, count in tags
+        ]
+        documents.print_json({"schema": documents.TAGS, "model": view.card.name, "tags": listed})
+        return 0
+    table = Table("Category", "Tag", box=None, pad_edge=False, header_style="bold")
+    table.add_column("From score", justify="right")
+    table.add_column("Tracks", justify="right")
+    for tag, limit, count in tags:
+        table.add_row(tag.category, tag.name, f"{limit:.2f}", str(count), style="" if count else "dim")
+    render.console().print(table)
+    return 0
