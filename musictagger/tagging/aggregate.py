@@ -34,7 +34,8 @@ def merge_outputs(scores: Scores, card: Card) -> Scores:
 
 def aggregate(frame_scores: Scores, how: Aggregator = "mean") -> Scores:
     """Scores of one track, float32 [tags], from those of its frames, [frames, tags] with at least one frame."""
-    return aggregate_tracks(frame_scores, [len(frame_scores)], how)[0]
+    scores: Scores = aggregate_tracks(frame_scores, [len(frame_scores)], how)[0]
+    return scores
 
 
 def aggregate_tracks(frame_scores: Scores, frames: Sequence[int], how: Aggregator = "mean") -> Scores:
