@@ -14,8 +14,8 @@ from musictagger.models.backbone import Backbone, Output
 
 _BN_EPS = 1e-3  # TensorFlow's; torch's 1e-5 would shift every published weight
 _MID_STEPS = 7
-_PATCHES_AT_ONCE = 16
-"""Patches in one go without gradients: 0.2 GB at most, and no slower than all 72 of eight frames."""
+_PATCHES_AT_ONCE = 12
+"""Patches in one go without gradients: under 0.1 GB. 9 to 18 are within 3 % of it on two cores, 4 and 36 slower."""
 _STRIP_STEPS = 8
 """Output steps a temporal filter makes in one matrix product; 4 and 16 are within 5 % of it, 32 is 20 % slower."""
 
@@ -99,7 +99,7 @@ class _Front(nn.Module):
     Without gradients the maximum is taken first, on the bare convolution: ReLU and BatchNorm act on each channel
     alone and are monotone, falling where BatchNorm's scale is negative, so there the filter is negated and the
     maximum is the minimum. That leaves ReLU and BatchNorm 1/30 to 1/96 of the values, and lets the convolution be
-    a matrix product a frequency whose result never leaves the cache: 2 to 3 times as fast on a CPU.
+    matrix products whose results never leave the cache: on two cores 210 x real time instead of 64.
     """
 
     def __init__(self, channels: int, bands: int, steps: int) -> None:
@@ -132,17 +132,46 @@ class _Timbral(_Front):
         super().__init__(channels, bands, 7)
 
     def highest(self, x: Tensor, filters: Tensor) -> Tensor:
-        steps = filters.shape[2]
+        """Two neighbouring frequencies at a time, by three matrix products of half the length instead of four.
+
+        With even and odd bands e, o of the input and h, k of the filter, the responses h*e + k*o and h*o + k*(next e)
+        are (h + k)*o + h*(e - o) and (h + k)*o + k*(next e - o): a fast FIR algorithm, 1.25 times as fast here as
+        frequency by frequency and equal to 4e-6. What the two share need not be added before their maximum is taken.
+        """
+        frequencies = x.shape[1] - filters.shape[1] + 1
+        x = F.pad(x, (0, 0, 0, x.shape[1] % 2 + 2))
+        even, odd, next_even = x[:, :-2:2], x[:, 1:-1:2], x[:, 2::2]
+        filters = F.pad(filters, (0, 0, 0, filters.shape[1] % 2))
+        h, k = filters[:, ::2], filters[:, 1::2]
+        shared, first, second = _Windows(odd, h + k), _Windows(even - odd, h), _Windows(next_even - odd, k)
+        highest = torch.full_like(shared.response, -torch.inf)
+        for at in range(0, frequencies, 2):
+            response = first(at // 2)
+            if at + 1 < frequencies:
+                torch.maximum(response, second(at // 2), out=response)
+            torch.maximum(highest, response.add_(shared(at // 2)), out=highest)
+        return highest.view(len(x), -1, highest.shape[1])
+
+
+class _Windows:
+    """Filters [c, bands, steps] on patches [n, any, x], one frequency at a time, all steps at once.
+
+    The patches become a matrix [n * steps out, any * steps] in which a filter's window is a run of columns at every
+    frequency, so nothing is copied again. Each call writes the same `response` [n * steps out, c].
+    """
+
+    def __init__(self, x: Tensor, filters: Tensor) -> None:
+        self.steps = filters.shape[2]
         weights = filters.flatten(1).t().contiguous()
-        # [n * steps, n_mels * 7]: at any frequency the filter's window is a run of columns, so nothing is copied again.
-        windows = x.unfold(2, steps, 1).permute(0, 2, 1, 3).reshape(-1, x.shape[1] * steps)
-        highest = windows[:, : len(weights)] @ weights
-        windows, weights = windows.to(highest.dtype), weights.to(highest.dtype)  # autocast leaves `out=` alone
-        response = torch.empty_like(highest)
-        for start in range(steps, windows.shape[1] - len(weights) + 1, steps):
-            torch.mm(windows[:, start : start + len(weights)], weights, out=response)
-            torch.maximum(highest, response, out=highest)
-        return highest.view(len(x), -1, weights.shape[1])
+        rows = x.unfold(2, self.steps, 1).permute(0, 2, 1, 3).reshape(-1, x.shape[1] * self.steps)
+        self.response = rows[:, : len(weights)] @ weights
+        dtype = self.response.dtype  # autocast's, which leaves `out=` alone
+        self.rows, self.weights = rows.to(dtype), weights.to(dtype)
+
+    def __call__(self, frequency: int) -> Tensor:
+        start = frequency * self.steps
+        window = self.rows[:, start : start + len(self.weights)]
+        return torch.mm(window, self.weights, out=self.response)
 
 
 class _Temporal(_Front):
