@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,20 +21,21 @@ from torch import Tensor, nn
 from musictagger.audio.logmel import LogMel
 from musictagger.errors import ModelError
 from musictagger.models import catalogue
+from musictagger.models.registry import find_backbones
 from musictagger.models.weights import Model, load_model
-from plugins import musicnn
-from plugins.musicnn import MusiCNN, cut, mean_score_logits
 
+musicnn: Any = sys.modules[find_backbones()["musicnn"].__module__]  # as the program loads it: by file
+MusiCNN, cut, mean_score_logits = musicnn.MusiCNN, musicnn.cut, musicnn.mean_score_logits
 DATA = Path(__file__).parents[2] / "shared" / "data"
 GOLDEN = DATA / "golden" / "musicnn.json"
 MODELS = {"musicnn-msd": "MSD", "musicnn-mtt": "MTT"}
 
 
-def small(**changed: Any) -> MusiCNN:
+def small(**changed: Any) -> Any:
     """A narrow one with everything random, BatchNorm scales of both signs included."""
     torch.manual_seed(3)
     config = {"timbral_channels": 6, "temporal_channels": 4, "mid_channels": 5, "units": 7}
-    backbone = MusiCNN(3, **(config | changed))
+    backbone: nn.Module = MusiCNN(3, **(config | changed))
     for module in backbone.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             assert module.running_mean is not None and module.running_var is not None
