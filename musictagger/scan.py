@@ -16,13 +16,13 @@ from typing import Literal, Protocol
 from musictagger.analyse import Analyser, Event, Job
 from musictagger.audio.walk import FoundFile, WalkProblem, absolute, walk
 from musictagger.config import Settings, frame_rule
-from musictagger.errors import TagWriteError
+from musictagger.errors import AudioError, TagWriteError
 from musictagger.library.store import Store, Todo
 from musictagger.library.view import TrackView, View, look
 from musictagger.models.inference import Predictor
 from musictagger.pool import WorkerPool
 from musictagger.records import Analysed, Broken, Known
-from musictagger.tagging.containers import merge_genres
+from musictagger.tagging.containers import merge_genres, read_tags
 from musictagger.tagging.safewrite import write_fields
 from musictagger.worker import Inspected
 
@@ -177,7 +177,7 @@ class _Scan:
                 work.append(todo)
             elif todo.why == "unchanged":
                 self._report.unchanged += 1
-                self._write_later(todo.file, todo.genres)
+                self._write_later(todo.file, todo.has_genre)
             else:
                 self._report.skipped[todo.why] += 1
         self._write()
@@ -239,7 +239,7 @@ class _Scan:
             self._reporter.done(event.file.path, "skipped", event.duration_s)
             return
         self._report.tagged += 1
-        self._write_later(event.file, None)
+        self._write_later(event.file)
         self._reporter.done(event.file.path, "tagged", event.duration_s if isinstance(event, Analysed) else 0.0)
 
     def _fail(self, path: Path, reason: str) -> None:
@@ -248,10 +248,10 @@ class _Scan:
 
     # Which genres go into the files?
 
-    def _write_later(self, file: FoundFile, genres: tuple[str, ...] | None) -> None:
-        """Note a track whose genre field may need writing. `genres` is what it holds, None when not known here."""
+    def _write_later(self, file: FoundFile, has_genre: bool = False) -> None:
+        """Note a track whose genre field may need writing; what is known to have a genre needs no filling."""
         mode = self._settings.write
-        if mode == "none" or (mode == "fill" and genres):
+        if mode == "none" or (mode == "fill" and has_genre):
             return
         self._to_write.append(file)
         if len(self._to_write) >= WRITE_CHUNK:
@@ -265,24 +265,20 @@ class _Scan:
         self._store.commit()
 
     def _write_track(self, file: FoundFile, track: TrackView) -> None:
-        before = track.row.genres
+        before = track.row.genre_values
         after = merge_genres(before, track.genres, self._settings.write)
         if after == before:
             return
-        change = Change(file.path, before, after)
-        if not self._options.dry_run:
-            try:
-                status = write_fields(
-                    file.path,
-                    {"genre": before},
-                    {"genre": after},
-                    expected_digest=None,
-                    preserve_mtime=self._settings.preserve_mtime,
-                )
-            except TagWriteError as error:
-                self._fail(file.path, error.reason)
-                return
-            written = FoundFile(file.path, status.st_size, status.st_mtime_ns)
-            self._store.record_written(written, after)
-            self._store.commit()
-        self._report.changes.append(change)
+        try:
+            if not self._options.dry_run:
+                self._write_file(file.path, before, after)
+        except (TagWriteError, AudioError) as error:
+            self._fail(file.path, error.reason)
+        else:
+            self._report.changes.append(Change(file.path, before, after))
+
+    def _write_file(self, path: Path, before: tuple[str, ...], after: tuple[str, ...]) -> None:
+        keep = self._settings.preserve_mtime
+        status = write_fields(path, {"genre": before}, {"genre": after}, expected_digest=None, preserve_mtime=keep)
+        self._store.record_written(FoundFile(path, status.st_size, status.st_mtime_ns), read_tags(path))
+        self._store.commit()

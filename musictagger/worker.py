@@ -133,7 +133,11 @@ def _inspect(path: Path) -> Inspected:
     if not status.st_size:
         raise AudioError(path, "the file is empty")
     digest = audio_digest(path)
-    tags = read_tags(path)
+    try:
+        tags = read_tags(path)
+    except AudioError:
+        # Damaged tags say nothing of the sound. Writing to such a file is refused later, with the reason.
+        tags = FileTags("unknown")
     _require_unchanged(path, status.st_size, status.st_mtime_ns)
     return Inspected(path, status.st_size, status.st_mtime_ns, digest, tags)
 

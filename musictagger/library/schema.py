@@ -86,7 +86,9 @@ class File(Base):
     title: Mapped[str | None] = mapped_column(Text)
     album: Mapped[str | None] = mapped_column(Text)
     genres: Mapped[list[str]] = mapped_column(JSON, default=list)
-    """What the file's genre field holds."""
+    """The genres that the file's genre field names."""
+    genre_values: Mapped[list[str]] = mapped_column(JSON, default=list)
+    """The same field as it is stored, `(17)` for Rock: what a write has to preserve."""
     failure: Mapped[str | None] = mapped_column(Text)
     """Why the file could not be read or decoded; None where it could."""
     missing: Mapped[bool] = mapped_column(default=False)

@@ -31,14 +31,14 @@ Need = Literal["nothing", "analysis", "inspection"]
 
 @dataclass(frozen=True)
 class Todo:
-    """What a file needs. `why` is for people; `genres` is what its genre field held when last looked at."""
+    """What a file needs. `why` is for people; `has_genre`: its genre field held something when last read."""
 
     file: FoundFile
     need: Need
     why: str
     file_id: int | None = None
     digest: str | None = None
-    genres: tuple[str, ...] = ()
+    has_genre: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,9 @@ class TrackRow:
     title: str | None
     album: str | None
     genres: tuple[str, ...]
+    """The genres that the file's genre field names."""
+    genre_values: tuple[str, ...]
+    """The same field as it is stored."""
     failure: str | None
     duration_s: float | None
     status: str | None
@@ -151,8 +154,8 @@ class Store:
         with self._errors():
             row = self._file(file)
             row.audio_id = self._audio(digest).id
-            row.artist, row.title, row.album, row.genres = tags.artist, tags.title, tags.album, list(tags.genres)
             row.failure = None
+            _set_tags(row, tags)
 
     def record_failure(self, file: FoundFile, reason: str) -> None:
         """A file that cannot be read or decoded, and why. What was known of a former content is no longer its own."""
@@ -161,10 +164,10 @@ class Store:
             row.failure = reason
             row.audio_id = None
 
-    def record_written(self, file: FoundFile, genres: Sequence[str]) -> None:
-        """A file after our own write: its new size and time, so that the write does not look like a change."""
+    def record_written(self, file: FoundFile, tags: FileTags) -> None:
+        """A file after our own write: its new tags, size and time, so that the write does not look like a change."""
         with self._errors():
-            self._file(file).genres = list(genres)
+            _set_tags(self._file(file), tags)
 
     def has_analysis(self, digest: str, model_id: int, rule: str) -> bool:
         """Whether this sound was analysed by this model with this slicing."""
@@ -232,7 +235,7 @@ class Store:
     def _file(self, file: FoundFile) -> File:
         row = self._session.scalar(select(File).where(File.path == file.path))
         if row is None:
-            row = File(path=file.path, genres=[])
+            row = File(path=file.path, genres=[], genre_values=[])
             self._session.add(row)
         row.size, row.mtime_ns, row.missing = file.size, file.mtime_ns, False
         return row
@@ -246,6 +249,11 @@ class Store:
         return row
 
 
+def _set_tags(row: File, tags: FileTags) -> None:
+    row.artist, row.title, row.album = tags.artist, tags.title, tags.album
+    row.genres, row.genre_values = list(tags.genres), list(tags.fields.get("genre", ()))
+
+
 def _judge(
     file: FoundFile, known: tuple[File, str | None, str | None] | None, rule: str, force: bool, retry_failed: bool
 ) -> Todo:
@@ -254,7 +262,7 @@ def _judge(
     row, digest, made_by = known
 
     def todo(need: Need, why: str) -> Todo:
-        return Todo(file, need, why, row.id, digest, tuple(row.genres))
+        return Todo(file, need, why, row.id, digest, bool(row.genre_values))
 
     if (row.size, row.mtime_ns) != (file.size, file.mtime_ns):
         return todo("inspection", "changed")
@@ -279,6 +287,7 @@ def _track_columns(model_id: int) -> Select[*tuple[Any, ...]]:
             File.title,
             File.album,
             File.genres,
+            File.genre_values,
             File.failure,
             Audio.duration_s,
             Analysis.status,
@@ -294,7 +303,8 @@ def _track_columns(model_id: int) -> Select[*tuple[Any, ...]]:
 
 def _track(row: Row[Any]) -> TrackRow:
     values = row._asdict()
-    return TrackRow(**(values | {"genres": tuple(values["genres"])}))
+    lists = {name: tuple(values[name]) for name in ("genres", "genre_values")}
+    return TrackRow(**(values | lists))
 
 
 def _prefixes(folders: Sequence[Path]) -> tuple[str, ...]:
