@@ -58,6 +58,9 @@ def make(
 ) -> Path:
     """Write a stereo tone in `container` into `folder`; `tags` may hold artist, title, album and genre."""
     path = folder / (name or f"{container}{EXTENSIONS[container]}")
+    if tags and container == "m4a-fragmented":  # mutagen moves the offsets of the first fragment only
+        _encode(path, "mp4", "aac", {"fflags": "+bitexact", **_FRAGMENTED}, tone(seconds, frequency).T, tags)
+        return path
     path.write_bytes(payload(container, seconds, frequency))
     if tags:
         add_tags(path, tags)
@@ -128,8 +131,16 @@ def _pyav(format_: str, codec: str, **options: str) -> Callable[[float, float], 
     return encode
 
 
-def _encode(path: Path, format_: str, codec: str, options: dict[str, str], samples: np.ndarray[Any, Any]) -> None:
+def _encode(
+    path: Path,
+    format_: str,
+    codec: str,
+    options: dict[str, str],
+    samples: np.ndarray[Any, Any],
+    tags: Mapping[str, str] | None = None,
+) -> None:
     with av.open(path, "w", format=format_, options=options) as out:
+        out.metadata.update(tags or {})
         stream: Any = out.add_stream(codec, rate=RATE_HZ)
         stream.layout = "stereo"
         stream.bit_rate = 128_000
@@ -190,6 +201,8 @@ def _page(packets: list[bytes], sequence: int) -> OggPage:
     return page
 
 
+_FRAGMENTED = {"movflags": "+frag_keyframe+empty_moov", "frag_duration": "200000"}
+
 _MAKERS: dict[str, Callable[[float, float], bytes]] = {
     "mp3": _soundfile("MP3", None),
     "flac": _soundfile("FLAC", "PCM_16"),
@@ -200,7 +213,7 @@ _MAKERS: dict[str, Callable[[float, float], bytes]] = {
     "m4a": _pyav("ipod", "aac"),
     "alac": _pyav("ipod", "alac"),
     "m4a-faststart": _pyav("ipod", "aac", movflags="+faststart"),
-    "m4a-fragmented": _pyav("mp4", "aac", movflags="+frag_keyframe+empty_moov", frag_duration="200000"),
+    "m4a-fragmented": _pyav("mp4", "aac", **_FRAGMENTED),
     "wav": _soundfile("WAV", "PCM_16"),
     "aiff": _soundfile("AIFF", "PCM_16"),
     "wma": _pyav("asf", "wmav2"),

@@ -136,6 +136,15 @@ BEHIND = [
 ]
 
 
+@pytest.mark.parametrize("length", range(40, 70))
+def test_an_ape_tag_of_any_length_is_no_id3v1(length: int, tmp_path: Path) -> None:
+    # At one of these lengths the TAG of its header's APETAGEX stands where that of an ID3v1 tag would.
+    path = media.make("ape", tmp_path)
+    before = audio_digest(path)
+    media.add_tags(path, {"title": "x" * length})
+    assert audio_digest(path) == before
+
+
 @pytest.mark.parametrize("container", ["mp3", "aac", "ape", "wavpack", "musepack", "flac"])
 def test_every_tag_in_front_and_behind_is_left_out(container: str, tmp_path: Path) -> None:
     path = media.make(container, tmp_path)

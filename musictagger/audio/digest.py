@@ -168,20 +168,18 @@ def trailing_tags(file: Reader, start: int) -> int:
     """The offset in bytes at which the tags at the end of the file begin, not before `start`."""
     end = file.size
     while True:
-        length = _last_tag_bytes(file, end)
+        length = last_tag_bytes(file, end)
         if not length or end - length < start:
             return end
         end -= length
 
 
-def _last_tag_bytes(file: Reader, end: int) -> int:
+def last_tag_bytes(file: Reader, end: int) -> int:
     """Length in bytes of the tag that ends at `end`, or 0."""
 
     def tail(distance: int, count: int) -> bytes:
         return file.at(end - distance, count) if distance <= end else b""
 
-    if tail(128, 3) == b"TAG":
-        return 128 + (227 if tail(355, 4) == b"TAG+" else 0)
     if tail(32, 8) == b"APETAGEX":
         size, flags = struct.unpack("<I4xI", tail(20, 12))
         return int(size) + (32 if flags & 0x80000000 else 0) if size >= 32 else 0
@@ -193,6 +191,9 @@ def _last_tag_bytes(file: Reader, end: int) -> int:
         return len(window) - found if found >= 0 else 0
     if tail(10, 3) == b"3DI":
         return synchsafe(tail(4, 4)) + 20
+    # Asked last, for three letters are soon found: in the text of a tag of another kind, or in its "APETAGEX".
+    if tail(128, 3) == b"TAG" and tail(131, 8) != b"APETAGEX":
+        return 128 + (227 if tail(355, 4) == b"TAG+" else 0)
     return 0
 
 

@@ -1,0 +1,71 @@
+"""What a genre value means, and how old values and new ones are put together. Pure text, no files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+from mutagen._constants import GENRES
+
+MergeMode = Literal["fill", "append", "replace", "none"]
+
+_SPECIAL = {"RX": "Remix", "CR": "Cover"}
+_NUMBERED = re.compile(r"\((\d{1,3}|RX|CR)\)")
+
+
+def genre_names(value: str) -> tuple[str, ...]:
+    """The genres that a stored value stands for: `(17)`, `17`, `(4)Eurodisco`, `RX` are ID3v1's numbers and codes.
+
+    Any other text is one genre, as it is; only NUL, which no genre contains, separates.
+    """
+    names: list[str] = []
+    for part in value.split("\0"):
+        while found := _NUMBERED.match(part):
+            names.append(_named(found[1]))
+            part = part[found.end() :]
+        if part:
+            names.append(_named(part.removeprefix("(") if part.startswith("((") else part))
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _named(text: str) -> str:
+    if text in _SPECIAL:
+        return _SPECIAL[text]
+    if text.isascii() and text.isdigit() and int(text) < len(GENRES):
+        return str(GENRES[int(text)])
+    return text
+
+
+def merge_genres(
+    existing: tuple[str, ...], chosen: Iterable[str], mode: MergeMode, *, join: str = "; "
+) -> tuple[str, ...]:
+    """The values a genre field is to hold.
+
+    fill: `chosen`, but only where nothing is there; append: `existing` as it is, then what of `chosen` is new;
+    replace: `chosen`, or `existing` where nothing was chosen; none: `existing`.
+    Values are the same if equal in casefold, numbers read as what they mean. A value that holds several genres
+    behind `join`, as ID3v2.3 must, is compared part by part, but never taken apart.
+    """
+    new = _distinct(chosen)
+    if mode == "none" or not new or (mode == "fill" and existing):
+        return existing
+    if mode != "append":
+        return new
+    seen = {part.casefold() for value in existing for part in _parts(value, join)}
+    return existing + tuple(value for value in new if not {name.casefold() for name in genre_names(value)} <= seen)
+
+
+def _distinct(values: Iterable[str]) -> tuple[str, ...]:
+    firsts: dict[str, str] = {}
+    for value in values:
+        if value:
+            firsts.setdefault(value.casefold(), value)
+    return tuple(firsts.values())
+
+
+def _parts(value: str, join: str) -> Iterable[str]:
+    for name in genre_names(value):
+        yield name
+        if join:
+            yield from name.split(join)
