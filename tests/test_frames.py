@@ -1,0 +1,161 @@
+"""The slicing rule: by hand around its corners, by property for every length and every way blocks may fall."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from musictagger.audio.frames import FrameRule, Slicer, Wave, evenly, fill_frame, frame_starts, slice_wave
+
+FRAME, EDGE = 100, 30
+PLAIN, TRIMMED = FrameRule(FRAME), FrameRule(FRAME, EDGE)
+
+rules = st.builds(FrameRule, st.integers(1, 40), st.integers(0, 30))
+lengths = st.integers(0, 400)
+
+
+@st.composite
+def partitions(draw: st.DrawFn) -> list[Wave]:
+    """A track of distinct samples, cut into blocks anywhere, empty ones included."""
+    total = draw(lengths)
+    cuts = sorted(draw(st.lists(st.integers(0, total), max_size=12)))
+    return np.split(np.arange(1, total + 1, dtype=np.float32), cuts)
+
+
+@pytest.mark.parametrize(
+    ("total", "starts"),
+    [
+        (0, []), (1, []), (99, []), (100, [0]), (101, [0]), (150, [0]), (199, [0]), (200, [0, 100]), (250, [0, 100]),
+    ],
+)  # fmt: skip
+def test_frames_lie_side_by_side_and_the_last_partial_one_is_dropped(total: int, starts: list[int]) -> None:
+    assert frame_starts(total, PLAIN) == starts
+
+
+@pytest.mark.parametrize(
+    ("total", "starts"),
+    [
+        (0, []), (1, []), (99, []),
+        # Too short to lose its edges: whole, as far as frames fit.
+        (100, [0]), (150, [0]), (159, [0]),
+        (160, [30]), (161, [30]), (259, [30]), (260, [30, 130]),
+    ],
+)  # fmt: skip
+def test_edges_are_trimmed_only_where_a_whole_frame_remains(total: int, starts: list[int]) -> None:
+    assert frame_starts(total, TRIMMED) == starts
+
+
+def test_a_wide_edge_keeps_every_frame_of_a_track_too_short_for_it() -> None:
+    assert frame_starts(299, FrameRule(100, 100)) == [0, 100]
+    assert frame_starts(300, FrameRule(100, 100)) == [100]
+
+
+@given(lengths, rules)
+def test_frames_of_any_track_are_within_it_and_do_not_overlap(total: int, rule: FrameRule) -> None:
+    starts = frame_starts(total, rule)
+    assert all(after - before == rule.frame_samples for before, after in pairwise(starts))
+    assert bool(starts) == (total >= rule.frame_samples)
+    if starts:
+        edge = rule.edge_samples if total >= rule.frame_samples + 2 * rule.edge_samples else 0
+        assert starts[0] == edge
+        behind = total - (starts[-1] + rule.frame_samples)
+        assert edge <= behind < edge + rule.frame_samples
+
+
+@given(partitions(), rules)
+def test_a_stream_gives_the_frames_of_the_rule_however_its_blocks_fall(blocks: list[Wave], rule: FrameRule) -> None:
+    wave = np.concatenate(blocks)
+    expected = [wave[start : start + rule.frame_samples] for start in frame_starts(len(wave), rule)]
+    if 0 < len(wave) < rule.frame_samples:
+        expected = [fill_frame(wave, rule.frame_samples)]
+    got = slice_wave(blocks, rule)
+    assert len(got) == len(expected)
+    assert all(np.array_equal(one, other) for one, other in zip(got, expected, strict=True))
+
+
+@given(partitions(), rules)
+def test_a_stream_knows_its_length_peak_frames_and_padding(blocks: list[Wave], rule: FrameRule) -> None:
+    slicer = Slicer(rule)
+    frames = [frame for block in blocks for frame in slicer.push(block)]
+    frames += slicer.finish()
+    total = sum(map(len, blocks))
+    assert (slicer.total_samples, slicer.peak, slicer.frames) == (total, float(total), len(frames))
+    assert slicer.padded == (0 < total < rule.frame_samples)
+
+
+@given(partitions(), rules)
+def test_what_is_held_is_bounded(blocks: list[Wave], rule: FrameRule) -> None:
+    slicer = Slicer(rule)
+    most = rule.frame_samples + 2 * rule.edge_samples + max(map(len, blocks))
+    for block in blocks:
+        for _ in slicer.push(block):
+            assert held(slicer) <= most
+        assert held(slicer) <= most
+
+
+def held(slicer: Slicer) -> int:
+    return sum(map(len, slicer._held))
+
+
+def test_what_is_held_keeps_no_larger_array_alive() -> None:
+    slicer = Slicer(FrameRule(FRAME))
+    assert len(list(slicer.push(np.ones(10 * FRAME + 1, np.float32)))) == 10
+    assert [(len(part), part.base) for part in slicer._held] == [(1, None)]
+
+
+def test_a_frame_handed_out_does_not_change_behind_its_owner() -> None:
+    slicer = Slicer(FrameRule(2))
+    block = np.arange(6, dtype=np.float32)
+    frames = list(slicer.push(block))
+    assert [frame.tolist() for frame in frames] == [[0, 1], [2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize(("total", "padded", "frames"), [(0, False, 0), (1, True, 1), (99, True, 1), (100, False, 1)])
+def test_a_short_track_is_repeated_to_fill_one_frame(total: int, padded: bool, frames: int) -> None:
+    slicer = Slicer(TRIMMED)
+    wave = np.linspace(0, 1, total, dtype=np.float32)
+    got = [*slicer.push(wave), *slicer.finish()]
+    assert (slicer.padded, len(got)) == (padded, frames)
+    for frame in got:
+        assert frame.shape == (FRAME,)
+        assert np.array_equal(frame, np.tile(wave, FRAME)[:FRAME])
+
+
+def test_a_track_of_nothing_has_no_frames() -> None:
+    assert slice_wave([], PLAIN) == []
+    assert slice_wave([np.zeros(0, np.float32)] * 3, PLAIN) == []
+
+
+@given(st.integers(0, 300), st.integers(1, 40))
+def test_evenly_takes_distinct_items_in_order_at_even_distances(count: int, most: int) -> None:
+    taken = evenly(list(range(count)), most)
+    assert len(taken) == min(count, most)
+    gaps = [after - before for before, after in pairwise(taken)]
+    assert all(gap > 0 for gap in gaps)
+    assert max(gaps, default=0) - min(gaps, default=0) <= 1
+    if taken and count > most:
+        # As much is left out before the first as behind the last, to rounding.
+        assert abs(taken[0] - (count - 1 - taken[-1])) <= 1
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "taken"), [(9, 1, [4]), (1, 1, [0]), (9, 3, [1, 4, 7]), (4, 2, [1, 3]), (3, 5, [0, 1, 2])]
+)
+def test_evenly_by_hand(count: int, most: int, taken: list[int]) -> None:
+    assert evenly(list(range(count)), most) == taken
+
+
+def test_most_bounds_the_frames_of_a_track() -> None:
+    assert frame_starts(1000, FrameRule(FRAME, EDGE, most=1)) == [430]
+    assert frame_starts(1000, FrameRule(FRAME, EDGE, most=3)) == [130, 430, 730]
+    assert frame_starts(1000, FrameRule(FRAME, EDGE, most=99)) == frame_starts(1000, TRIMMED)
+
+
+@pytest.mark.parametrize("values", [(0,), (-1,), (1, -1), (1, 0, 0), (1, 0, -3)])
+def test_an_impossible_rule_is_refused(values: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="impossible frame rule"):
+        FrameRule(*values)
