@@ -1,0 +1,60 @@
+"""The constants of the front end, and its way into the card and back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from musictagger.audio.frontend import FRAME_HOPS, FrontEnd
+from musictagger.errors import ModelError
+from musictagger.models.catalogue import entry
+
+
+def test_the_default_frame_is_that_of_the_papers() -> None:
+    front_end = FrontEnd()
+    assert FRAME_HOPS == 1365
+    assert (front_end.sample_rate_hz, front_end.n_fft, front_end.hop_samples, front_end.n_mels) == (
+        12_000,
+        512,
+        256,
+        96,
+    )
+    assert front_end.frame_samples == 1365 * 256 == 349_440
+    assert front_end.columns == 1366
+    assert front_end.frame_s == 29.12
+
+
+@pytest.mark.parametrize("model", ["musicnn-msd", "musicnn-mtt"])
+def test_the_frame_of_the_published_models_lasts_as_long(model: str) -> None:
+    front_end = entry(model).front_end
+    assert (front_end.sample_rate_hz, front_end.frame_hops, front_end.columns) == (16_000, 1820, 1821)
+    assert front_end.frame_s == 29.12
+    assert (front_end.compression, front_end.gain) == ("log1p", 10_000)
+
+
+@given(
+    st.builds(
+        FrontEnd,
+        sample_rate_hz=st.integers(8_000, 48_000),
+        frame_hops=st.integers(1, 5_000),
+        f_max_hz=st.none() | st.floats(1_000, 24_000),
+        mel_scale=st.sampled_from(["slaney", "htk"]),
+        mel_norm=st.sampled_from(["slaney", None]),
+        top_db=st.none() | st.floats(1, 200),
+        standardise=st.booleans(),
+    )
+)
+def test_json_holds_every_number(front_end: FrontEnd) -> None:
+    assert FrontEnd.from_json(json.loads(json.dumps(front_end.to_json()))) == front_end
+
+
+def test_a_number_left_out_is_the_default() -> None:
+    assert FrontEnd.from_json({"n_mels": 128}) == FrontEnd(n_mels=128)
+
+
+def test_numbers_of_a_newer_version_are_named() -> None:
+    with pytest.raises(ModelError, match=r"unknown settings: phase, warp; .* update musictagger"):
+        FrontEnd.from_json({"warp": 1, "phase": True, "n_mels": 96})
