@@ -48,6 +48,7 @@ BAD_PACKETS_SHARE = 0.05
 _ESTIMATED = frozenset({"mp3", "aac", "ac3", "loas"})
 """FFmpeg formats without a length in the header: it is guessed from the bit rate."""
 
+
 @dataclass(frozen=True)
 class Decoded:
     """What is known of a track once its frames are out."""
@@ -224,22 +225,42 @@ def open_soundfile(path: Path) -> Iterator[Reader]:
     try:
         # As bytes: soundfile encodes text strictly and would refuse an undecodable name.
         with soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else str(path)) as file:
-            yield _SoundFileReader(file)
+            yield _SoundFileReader(file, _wav_share(path))
     except (soundfile.SoundFileError, OSError) as error:
         raise BrokenAudio(_sndfile_reason(error)) from error
 
 
 def _sndfile_reason(error: Exception) -> str:
-    text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
-    return f"libsndfile: {str(text).strip().rstrip('.')}"
+    text = str(getattr(error, "error_string", None) or getattr(error, "strerror", None) or error).strip().rstrip(".")
+    # What libsndfile says of an .mp3 in which it finds no MPEG frame, though the file does exist.
+    return f"libsndfile: {'format not recognised' if 'does not exist' in text else text}"
+
+
+def _wav_share(path: Path) -> float:
+    """The share of the samples promised by a WAV file's header that the file is long enough to hold; 1 elsewhere.
+
+    Both decoders silently believe the length of the file instead.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"RIFF":
+            return 1.0
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            stated = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                there = path.stat().st_size - file.tell()
+                # A writer that could not go back to state the length leaves all ones or nothing.
+                return min(1.0, there / stated) if 0 < stated < 0xFFFFFFFF else 1.0
+            file.seek(stated + stated % 2, os.SEEK_CUR)
+    return 1.0
 
 
 class _SoundFileReader:
-    def __init__(self, file: soundfile.SoundFile) -> None:
+    def __init__(self, file: soundfile.SoundFile, share: float) -> None:
         self._file = file
         self.rate_hz = file.samplerate
         # A stream whose length was never written states a nearly infinite one.
-        self.promised_samples = file.frames if file.frames < 1 << 62 else None
+        self.promised_samples = round(file.frames / share) if share and file.frames < 1 << 62 else None
 
     def blocks(self, start_sample: int = 0) -> Iterator[Wave]:
         if self._file.tell() != start_sample:

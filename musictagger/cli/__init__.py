@@ -6,6 +6,8 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
@@ -48,10 +50,12 @@ def cli() -> None:
     """
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; every error ends as one line and an exit code, with `--debug` as a traceback too."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
     try:
-        code = cli(prog_name="musictagger", standalone_mode=False)
+        code = cli(list(arguments), prog_name="musictagger", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
@@ -63,16 +67,16 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except MusictaggerError as error:
-        code = _tell(str(error), error.exit_code)
+        code = _tell(str(error), error.exit_code, debug)
     except MemoryError:
-        code = _tell("out of memory; use a smaller --batch-size or fewer --workers", EXIT_ERROR)
+        code = _tell("out of memory; use a smaller --batch-size or fewer --workers", EXIT_ERROR, debug)
     except Exception as error:
-        code = _tell(f"internal error: {type(error).__name__}: {error} (--debug shows where)", EXIT_ERROR)
+        code = _tell(f"internal error: {type(error).__name__}: {error} (--debug shows where)", EXIT_ERROR, debug)
     sys.exit(code or 0)
 
 
-def _tell(message: str, code: int) -> int:
-    if "--debug" in sys.argv:
+def _tell(message: str, code: int, debug: bool) -> int:
+    if debug:
         traceback.print_exc()
     # One line whatever a library put into its message, and no byte a terminal chokes on.
     line = " ".join(message.split()).encode("utf-8", "replace").decode()

@@ -1,0 +1,378 @@
+"""The whole pipeline, on real files, with a small real model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mutagen
+import numpy as np
+import pytest
+import soundfile
+from helpers import TINY, contents, make_model, run, write_tone
+
+from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE
+
+CORPUS = Path(__file__).parent / "corpus"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user of one's own: data folder with the small model, no configuration."""
+    data = tmp_path / "data"
+    make_model(data / "models")
+    monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(data))
+    monkeypatch.setenv("MUSICTAGGER_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("MUSICTAGGER_MODEL", TINY)
+    monkeypatch.setenv("MUSICTAGGER_DEVICE", "cpu")
+    return data
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    """Four tracks: two flac (one of them with a genre), an ogg in a folder, and a short wav."""
+    folder = tmp_path / "music"
+    write_tone(folder / "a.flac", 70, 110)
+    write_tone(folder / "b.flac", 45, 330)
+    write_tone(folder / "sub" / "c.ogg", 35, 550)
+    write_tone(folder / "short.flac", 3, 770)
+    tags = mutagen.File(folder / "b.flac")
+    tags["genre"], tags["artist"], tags["title"] = ["Polka"], ["Anna"], ["Bee"]
+    tags.save()
+    return folder
+
+
+def genres(path: Path) -> list[str]:
+    return list((mutagen.File(path).tags or {}).get("genre", []))
+
+
+def scan(*arguments: object) -> dict[str, object]:
+    result = run("scan", *arguments, "--json")
+    assert result.code == 0, result.err
+    document: dict[str, object] = result.json
+    return document
+
+
+def test_first_scan_tags_everything_and_fills_empty_genres(music: Path) -> None:
+    document = scan(music)
+    summary = document["summary"]
+    assert isinstance(summary, dict)
+    assert {key: summary[key] for key in ("tagged", "unchanged", "written", "skipped", "failed")} == {
+        "tagged": 4, "unchanged": 0, "written": 3, "skipped": 0, "failed": 0,
+    }  # fmt: skip
+    assert summary["audio_hours"] == pytest.approx((70 + 45 + 35 + 3) / 3600, abs=1e-3)
+    assert genres(music / "b.flac") == ["Polka"]
+    assert set(genres(music / "a.flac")) == {"Rock", "Jazz"}
+    tracks = {Path(track["path"]).name: track for track in document["tracks"]}  # type: ignore[attr-defined]
+    assert tracks["a.flac"]["frames"] == 2
+    assert tracks["a.flac"]["genres"] == genres(music / "a.flac")
+    assert tracks["short.flac"]["padded"] and tracks["short.flac"]["frames"] == 1
+    scores = [tag["score"] for tag in tracks["a.flac"]["tags"]]
+    assert scores == sorted(scores, reverse=True) and len(scores) == 4
+
+
+def test_second_scan_decodes_and_writes_nothing(music: Path, home: Path) -> None:
+    scan(music)
+    before = contents(home / "library.db")
+    summary = scan(music)["summary"]
+    assert isinstance(summary, dict)
+    assert (summary["tagged"], summary["unchanged"], summary["written"], summary["audio_hours"]) == (0, 4, 0, 0)
+    assert contents(home / "library.db") == before
+
+
+def test_scores_do_not_depend_on_batch_size(music: Path, tmp_path: Path) -> None:
+    scan(music, "--write", "none", "--db", tmp_path / "one.db", "--batch-size", 1)
+    scan(music, "--write", "none", "--db", tmp_path / "many.db", "--batch-size", 16)
+    one, many = contents(tmp_path / "one.db"), contents(tmp_path / "many.db")
+    for left, right in zip(one, many, strict=True):
+        scores = [np.frombuffer(bytes.fromhex(row[13]), "<f2").astype(np.float32) for row in (left, right)]
+        np.testing.assert_allclose(*scores, atol=2e-3)
+        assert left[:13] == right[:13]
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("append", ["Polka", "Rock", "Jazz"]), ("none", ["Polka"])])
+def test_append_keeps_what_was_there_first(music: Path, mode: str, expected: list[str]) -> None:
+    scan(music, "--write", mode)
+    assert sorted(genres(music / "b.flac")[1:]) == sorted(expected[1:])
+    assert genres(music / "b.flac")[0] == "Polka"
+
+
+def test_replace_replaces_and_is_stable(music: Path) -> None:
+    assert scan(music, "--write", "replace")["summary"]["written"] == 4  # type: ignore[index]
+    assert "Polka" not in genres(music / "b.flac")
+    assert scan(music, "--write", "replace")["summary"]["written"] == 0  # type: ignore[index]
+
+
+def test_unchanged_tracks_are_written_when_writing_is_asked_for_later(music: Path) -> None:
+    scan(music, "--write", "none")
+    assert genres(music / "a.flac") == []
+    summary = scan(music)["summary"]
+    assert isinstance(summary, dict)
+    assert (summary["tagged"], summary["written"]) == (0, 3)
+
+
+def test_dry_run_touches_no_file(music: Path) -> None:
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in music.rglob("*.*")}
+    document = scan(music, "--dry-run")
+    assert len(document["changes"]) == 3  # type: ignore[arg-type]
+    assert document["summary"]["written"] == 0  # type: ignore[index]
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in music.rglob("*.*")} == before
+
+
+def test_abstains_where_no_genre_is_sure_enough(music: Path) -> None:
+    assert scan(music, "--min-score", "1")["summary"]["written"] == 0  # type: ignore[index]
+    assert genres(music / "a.flac") == []
+
+
+def test_retagged_renamed_moved_and_copied_files_are_not_analysed_again(music: Path) -> None:
+    scan(music)
+    tags = mutagen.File(music / "a.flac")
+    tags["title"] = ["x" * 5000]
+    tags.save()
+    (music / "b.flac").rename(music / "sub" / "renamed.flac")
+    shutil.copy(music / "short.flac", music / "copy.flac")
+    summary = scan(music)["summary"]
+    assert isinstance(summary, dict)
+    assert summary["audio_hours"] == 0
+    assert (summary["tagged"], summary["unchanged"], summary["missing"]) == (3, 2, 1)
+
+
+def test_two_copies_are_decoded_once(tmp_path: Path) -> None:
+    write_tone(tmp_path / "m" / "one.flac", 40)
+    shutil.copy(tmp_path / "m" / "one.flac", tmp_path / "m" / "two.flac")
+    summary = scan(tmp_path / "m", "--write", "none")["summary"]
+    assert isinstance(summary, dict)
+    assert summary["tagged"] == 2
+    assert summary["audio_hours"] == pytest.approx(40 / 3600, abs=1e-3)
+
+
+def test_models_live_side_by_side_and_another_slicing_is_stale(music: Path, home: Path) -> None:
+    make_model(home / "models", "other", seed=1)
+    scan(music, "--write", "none")
+    assert scan(music, "--write", "none", "--model", "other")["summary"]["tagged"] == 4  # type: ignore[index]
+    assert scan(music, "--write", "none")["summary"]["unchanged"] == 4  # type: ignore[index]
+    assert scan(music, "--write", "none", "--frames", "1")["summary"]["tagged"] == 4  # type: ignore[index]
+    names = [run("query", "--json", "--model", name).json["tracks"][0]["model"] for name in (TINY, "other")]
+    assert names == [TINY, "other"]
+
+
+def test_model_by_path(music: Path, home: Path) -> None:
+    document = scan(music, "--write", "none", "--model", home / "models" / f"{TINY}.safetensors")
+    assert document["tracks"][0]["model"] == TINY  # type: ignore[index]
+
+
+def test_corpus_of_broken_files(tmp_path: Path, home: Path) -> None:
+    """Each gives what expected.json says of it; the sound one beside them is tagged all the same."""
+    import json
+
+    expected = json.loads((CORPUS / "expected.json").read_text())
+    folder = tmp_path / "broken"
+    shutil.copytree(CORPUS, folder)
+    write_tone(folder / "zz-sound.flac", 31)
+    result = run("scan", folder, "--json", "--write", "none")
+    assert result.code == EXIT_SOME_FAILED, result.err
+    document = result.json
+    status = {Path(track["path"]).name: track["status"] for track in document["tracks"]}
+    failed = {Path(failure["path"]).name: failure["reason"] for failure in document["failures"]}
+    assert status.pop("zz-sound.flac") == "ok"
+    for name, expectation in expected.items():
+        outcome = expectation["outcome"]
+        if outcome.startswith("not audio"):
+            assert name not in status and name not in failed
+        else:
+            assert status[name] == {"tagged": "ok"}.get(outcome, outcome), (name, failed.get(name))
+        assert (name in failed) == (outcome == "failed")
+        if outcome == "failed":
+            assert failed[name] and "\n" not in failed[name]
+            assert str(folder / name) in result.err
+    summary = document["summary"]
+    assert summary["failed"] == len(failed)
+    again = run("scan", folder, "--json", "--write", "none")
+    assert again.code == 0
+    assert again.json["summary"]["skipped"] == len(failed)
+    retried = run("scan", folder, "--json", "--write", "none", "--retry-failed")
+    assert retried.json["summary"]["failed"] == len(failed)
+    listed = run("failed", "--json").json["failures"]
+    assert {Path(failure["path"]).name for failure in listed} == set(failed)
+
+
+def test_a_failed_file_is_tried_again_when_it_changes(tmp_path: Path) -> None:
+    track = tmp_path / "m" / "a.flac"
+    track.parent.mkdir()
+    track.write_bytes(b"fLaC nonsense")
+    assert run("scan", track.parent).code == EXIT_SOME_FAILED
+    write_tone(track, 31)
+    assert scan(track.parent)["summary"]["tagged"] == 1  # type: ignore[index]
+    assert run("failed").out == "no file failed\n"
+
+
+def test_files_that_vanish_and_come_back(music: Path) -> None:
+    scan(music, "--write", "none")
+    (music / "a.flac").rename(music.parent / "a.flac")
+    assert scan(music, "--write", "none")["summary"]["missing"] == 1  # type: ignore[index]
+    assert len(run("query", "--json").json["tracks"]) == 3
+    (music.parent / "a.flac").rename(music / "a.flac")
+    summary = scan(music, "--write", "none")["summary"]
+    assert isinstance(summary, dict)
+    assert (summary["tagged"], summary["unchanged"]) == (0, 4)
+    assert len(run("query", "--json").json["tracks"]) == 4
+
+
+def test_undecodable_and_very_long_names(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    folder.mkdir()
+    source = write_tone(tmp_path / "source.flac", 31)
+    names = [b"caf\xe9 \xff.flac", b"n" * 250 + b".flac", "日本語 🎵.flac".encode(), b"%41?#.flac"]
+    for name in names:
+        shutil.copy(source, os.fsencode(folder) + b"/" + name)
+    document = scan(folder)
+    assert document["summary"]["written"] == 4  # type: ignore[index]
+    assert {os.fsencode(track["path"]) for track in document["tracks"]} == {  # type: ignore[attr-defined]
+        os.fsencode(folder) + b"/" + name for name in names
+    }
+    assert run("show", os.fsdecode(os.fsencode(folder) + b"/" + names[0])).code == 0
+    assert os.fsencode(run("query", "--paths").out).splitlines() == sorted(
+        os.fsencode(folder) + b"/" + name for name in names
+    )
+
+
+def test_missing_folder_and_unknown_model_are_usage_errors(tmp_path: Path, music: Path) -> None:
+    missing = run("scan", tmp_path / "nowhere")
+    assert missing.code == EXIT_USAGE
+    assert "no such file or folder" in missing.err and missing.err.count("\n") == 1
+    unknown = run("scan", music, "--model", "tinny")
+    assert unknown.code == EXIT_USAGE
+    assert "did you mean 'tiny'" in unknown.err
+
+
+@pytest.mark.parametrize("place", ["/proc/nowhere/x.db", "{file}/x.db"])
+def test_database_where_none_can_be(music: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("x")
+    result = run("scan", music, "--db", place.format(file=tmp_path / "file"))
+    assert result.code == 1
+    assert "--db" in result.err and result.err.count("\n") == 1
+
+
+def _start(music: Path, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "musictagger", "scan", str(music), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _many(folder: Path, count: int) -> Path:
+    noise = np.random.default_rng(0).normal(0, 0.1, 12_000 * 33).astype(np.float32)
+    folder.mkdir()
+    for index in range(count):
+        soundfile.write(folder / f"{index:03}.flac", np.roll(noise, 997 * index), 12_000)
+    return folder
+
+
+def _wait_for_rows(database: Path, process: subprocess.Popen[str], rows: int) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if sum(row[10] is not None for row in contents(database)) >= rows:
+                return
+        except Exception:
+            pass
+        time.sleep(0.02)
+    raise AssertionError(f"the scan ended or hung before {rows} tracks were done: {process.poll()}")
+
+
+def test_killed_scan_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """kill -9 in mid-scan, then a rerun: the same database as one clean run."""
+    music = _many(tmp_path / "music", 60)
+    killed, clean = tmp_path / "killed.db", tmp_path / "clean.db"
+    process = _start(music, "--write", "none", "--db", killed, "--batch-size", 2)
+    _wait_for_rows(killed, process, 6)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = sum(row[10] is not None for row in contents(killed))
+    assert 6 <= done < 60
+    rerun = scan(music, "--write", "none", "--db", killed, "--batch-size", 2)["summary"]
+    assert isinstance(rerun, dict)
+    assert rerun["unchanged"] == done and rerun["tagged"] == 60 - done
+    scan(music, "--write", "none", "--db", clean, "--batch-size", 2)
+    for left, right in zip(contents(killed), contents(clean), strict=True):
+        assert left[:13] == right[:13]
+        scores = [np.frombuffer(bytes.fromhex(row[13]), "<f2").astype(np.float32) for row in (left, right)]
+        np.testing.assert_allclose(*scores, atol=2e-3)
+
+
+def test_interrupt_finishes_the_tracks_at_hand_and_exits_130(tmp_path: Path) -> None:
+    music = _many(tmp_path / "music", 60)
+    database = tmp_path / "x.db"
+    process = _start(music, "--write", "none", "--db", database, "--batch-size", 2)
+    _wait_for_rows(database, process, 4)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == EXIT_INTERRUPTED, err
+    assert "Traceback" not in err
+    done = sum(row[10] is not None for row in contents(database))
+    assert 4 <= done < 60
+    assert sum(row[3] is not None for row in contents(database)) == done, "a begun track was not finished"
+
+
+def test_second_scan_at_the_same_time_is_refused(tmp_path: Path) -> None:
+    music = _many(tmp_path / "music", 60)
+    database = tmp_path / "x.db"
+    process = _start(music, "--write", "none", "--db", database, "--batch-size", 2)
+    _wait_for_rows(database, process, 1)
+    second = run("scan", music, "--db", database)
+    assert second.code == 1
+    assert "another scan" in second.err and second.err.count("\n") == 1
+    assert run("query", "--db", database, "--json").code == 0, "reading goes on meanwhile"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+
+
+MEMORY = """
+import resource, sys
+from musictagger.cli import main
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    finally:
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+            print(resource.getrusage(who).ru_maxrss // 1024, file=sys.stderr)
+"""
+
+
+def _memory_mib(tmp_path: Path, music: Path) -> list[int]:
+    """Peak memory of a scan in a process of its own: main process, largest worker."""
+    script = tmp_path / "measure.py"
+    script.write_text(MEMORY)
+    command = [
+        sys.executable,
+        script,
+        "scan",
+        music,
+        "--write",
+        "none",
+        "--quiet",
+        "--db",
+        tmp_path / f"{music.name}.db",
+    ]
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return [int(line) for line in result.stderr.split()[-2:]]
+
+
+def test_memory_does_not_grow_with_the_length_of_a_track(tmp_path: Path) -> None:
+    second = (0.1 * np.sin(2 * np.pi * 300 * np.arange(8000) / 8000)).astype(np.float32)
+    peaks = {}
+    for minutes in (5, 120):
+        track = tmp_path / f"{minutes}" / "track.flac"
+        track.parent.mkdir()
+        with soundfile.SoundFile(track, "w", 8000, 1, format="FLAC") as file:
+            for _ in range(60 * minutes):
+                file.write(second)
+        peaks[minutes] = _memory_mib(tmp_path, track.parent)
+    # Two hours are 345 MB of float32 at 12 kHz; 100 MB are left for noise between runs.
+    for short, long in zip(peaks[5], peaks[120], strict=True):
+        assert long - short < 100, peaks
+    assert contents(tmp_path / "120.db")[0][12] == (7200 - 10) * 100 // 2912
