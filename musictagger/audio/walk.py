@@ -17,7 +17,11 @@ AUDIO_SUFFIXES = frozenset(
     )
 )
 
-_MAGIC = (b"ID3", b"fLaC", b"OggS", b"RIFF", b"RF64", b"FORM", b"MAC ", b"wvpk", b"MPCK", b"MP+")
+_MAGIC = (b"ID3", b"fLaC", b"OggS", b"MAC ", b"wvpk", b"MPCK", b"MP+")
+_CHUNKED = {b"RIFF": (b"WAVE",), b"RF64": (b"WAVE",), b"FORM": (b"AIFF", b"AIFC")}
+"""Containers of many kinds of things, and the kinds that are sound: RIFF holds AVI and WebP as well."""
+_PICTURES = frozenset({b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis", b"crx "})
+"""Kinds of MP4 that are pictures."""
 _ASF = bytes.fromhex("3026b2758e66cf11")
 _EBML = bytes.fromhex("1a45dfa3")
 
@@ -125,5 +129,13 @@ def _has_audio_magic(path: Path) -> bool:
             head = file.read(16)
     except OSError:
         return False
-    mpeg_sync = len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
-    return head.startswith((*_MAGIC, _ASF, _EBML)) or head[4:8] == b"ftyp" or mpeg_sync
+    if head[:4] in _CHUNKED:
+        return head[8:12] in _CHUNKED[head[:4]]
+    if head[4:8] == b"ftyp":
+        return head[8:12] not in _PICTURES
+    return head.startswith((*_MAGIC, _ASF, _EBML)) or _is_mpeg_sync(head)
+
+
+def _is_mpeg_sync(head: bytes) -> bool:
+    # Layer I (both layer bits set) is extinct, and ff fe is how text in UTF-16 begins.
+    return len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x06 != 0x06
