@@ -40,6 +40,10 @@ class _FileError(MusictaggerError):
         self.path = os.fspath(path)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[_FileError], tuple[str, str]]:
+        """Exceptions are pickled by their message, which alone does not make one of these again."""
+        return type(self), (self.path, self.reason)
+
 
 class AudioError(_FileError):
     """One file cannot be read as audio."""
