@@ -38,7 +38,7 @@ def test_music_is_known_by_its_extension_in_any_case(suffix: str, tmp_path: Path
 
 
 def test_every_extension_of_the_issue_is_known() -> None:
-    asked = "mp3 flac ogg oga opus m4a mp4 aac wav aif aiff wma ape wv mka".split()
+    asked = ["mp3", "flac", "ogg", "oga", "opus", "m4a", "mp4", "aac", "wav", "aif", "aiff", "wma", "ape", "wv", "mka"]
     assert {f".{name}" for name in asked} <= AUDIO_SUFFIXES
 
 
@@ -159,7 +159,8 @@ def test_a_root_that_is_not_there_is_an_error_before_anything_is_found(tmp_path:
 @pytest.mark.parametrize(
     ("head", "music"),
     [
-        (b"ID3\x04", True), (b"fLaC", True), (b"OggS", True), (b"RIFF\x00\x00\x00\x00WAVE", True), (b"\xff\xfb\x90", True),
+        (b"ID3\x04", True), (b"fLaC", True), (b"OggS", True), (b"RIFF\x00\x00\x00\x00WAVE", True),
+        (b"\xff\xfb\x90", True),
         (b"FORM\x00\x00\x00\x00AIFF", True), (b"\x00\x00\x00\x20ftypM4A ", True), (b"MAC ", True), (b"wvpk", True),
         (bytes.fromhex("3026b2758e66cf11a6d9"), True), (bytes.fromhex("1a45dfa3"), True), (b"\xff\xf1\x50", True),
         (b"", False), (b"\xff", False), (b"#!/bin/sh", False), (b"%PDF", False), (b"\x89PNG", False),
