@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+TEMPORARY_PREFIX = ".musictagger-"
+"""What the names of our temporary copies beside music files begin with."""
+
 _PACKAGE = Path(__file__).parent
 
 

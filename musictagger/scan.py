@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from musictagger.analyse import Analyser, Event, Job
-from musictagger.audio.walk import FoundFile, WalkProblem, absolute, walk
+from musictagger.audio.walk import FoundFile, LeftOver, absolute, walk
 from musictagger.config import Settings, frame_rule
 from musictagger.errors import AudioError, TagWriteError
 from musictagger.library.store import Store, Todo
@@ -23,7 +23,7 @@ from musictagger.models.inference import Predictor
 from musictagger.pool import WorkerPool
 from musictagger.records import Analysed, Broken, Known
 from musictagger.tagging.containers import merge_genres, read_tags
-from musictagger.tagging.safewrite import write_fields
+from musictagger.tagging.safewrite import sweep, write_fields
 from musictagger.worker import Inspected
 
 WRITE_CHUNK = 200
@@ -70,7 +70,9 @@ class Report:
     skipped: Counter[str] = field(default_factory=Counter)
     """Files without scores, by reason: too short, silent, failed before."""
     failures: list[tuple[Path, str]] = field(default_factory=list)
-    """Files and folders that failed in this scan. A file whose tags could not be written is among the tagged too."""
+    """Files and folders that could not be read or decoded."""
+    unwritten: list[tuple[Path, str]] = field(default_factory=list)
+    """Files whose genre field could not be written, though it should; they are as they were."""
     changes: list[Change] = field(default_factory=list)
     """Genre fields written or, in a dry run, that would be written."""
     missing: int = 0
@@ -154,6 +156,7 @@ class _Scan:
         if todo and not self._stop():
             self._analyse(todo)
         self._report.failures.sort()
+        self._report.unwritten.sort()
         self._report.interrupted = self._stop()
         self._report.seconds = time.monotonic() - started_s
         return self._report
@@ -191,13 +194,15 @@ class _Scan:
         for found in walk(roots, all_files=self._options.all_files):
             if self._stop():
                 return
-            if isinstance(found, WalkProblem):
-                unread.append(found.path)
-                self._fail(found.path, found.reason)
-            else:
+            if isinstance(found, FoundFile):
                 files += 1
                 self._reporter.looking(files)
                 yield found
+            elif isinstance(found, LeftOver):
+                sweep(found.path.parent)
+            else:
+                unread.append(found.path)
+                self._fail(found.path, found.reason)
 
     # What do they sound like?
 
@@ -273,7 +278,8 @@ class _Scan:
             if not self._options.dry_run:
                 self._write_file(file.path, before, after)
         except (TagWriteError, AudioError) as error:
-            self._fail(file.path, error.reason)
+            self._report.unwritten.append((file.path, error.reason))
+            self._reporter.failed(file.path, error.reason)
         else:
             self._report.changes.append(Change(file.path, before, after))
 

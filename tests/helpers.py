@@ -80,7 +80,7 @@ def run(*arguments: object) -> Result:
             main([str(argument) for argument in arguments])
         except SystemExit as end:
             code = int(end.code or 0)
-    texts = [stream.buffer.getvalue().decode("utf-8", "surrogateescape") for stream in (out, err)]  # type: ignore[attr-defined]
+    texts = [stream.buffer.getvalue().decode("utf-8", "surrogateescape") for stream in (out, err)]
     return Result(code, *texts)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from musictagger.errors import BadRequestError, printable
+from musictagger.paths import TEMPORARY_PREFIX
 
 AUDIO_SUFFIXES = frozenset(
     f".{name}"
@@ -36,6 +37,13 @@ class FoundFile:
 
 
 @dataclass(frozen=True)
+class LeftOver:
+    """A temporary copy of ours: a write is going on, or was killed."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
 class WalkProblem:
     """A folder or file that could not be looked at."""
 
@@ -43,7 +51,10 @@ class WalkProblem:
     reason: str
 
 
-def walk(roots: Sequence[Path], *, all_files: bool = False) -> Iterator[FoundFile | WalkProblem]:
+Found = FoundFile | LeftOver | WalkProblem
+
+
+def walk(roots: Sequence[Path], *, all_files: bool = False) -> Iterator[Found]:
     """Every music file under `roots` (files or folders), sorted, as absolute paths.
 
     Hidden files and folders (a leading dot: AppleDouble `._*`, our own temporary copies) are skipped unless named.
@@ -55,13 +66,15 @@ def walk(roots: Sequence[Path], *, all_files: bool = False) -> Iterator[FoundFil
     for root in roots:
         if not root.exists():
             raise BadRequestError(f"{printable(root)}: no such file or folder")
+    spelled = sorted({absolute(root) for root in roots})
+    named = {root for root in spelled if not root.is_dir()}
     seen_folders: set[tuple[int, int]] = set()
-    seen_files: set[Path] = set()
-    for root in sorted(absolute(root) for root in roots):
-        for found in _visit(root, all_files, seen_folders):
-            if found.path not in seen_files:
-                seen_files.add(found.path)
-                yield found
+    for root in spelled:
+        if root in named:
+            # A file the user names is taken at the user's word, whatever it is called.
+            yield _look(root)
+        else:
+            yield from (found for found in _visit(root, all_files, seen_folders) if found.path not in named)
 
 
 def absolute(path: Path) -> Path:
@@ -69,11 +82,7 @@ def absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve would replace links by their targets
 
 
-def _visit(root: Path, all_files: bool, seen: set[tuple[int, int]]) -> Iterator[FoundFile | WalkProblem]:
-    if not root.is_dir():
-        # A file the user names is taken at the user's word, whatever it is called.
-        yield _look(root)
-        return
+def _visit(root: Path, all_files: bool, seen: set[tuple[int, int]]) -> Iterator[Found]:
     pending = [root]
     while pending:
         path = pending.pop()
@@ -89,6 +98,8 @@ def _visit(root: Path, all_files: bool, seen: set[tuple[int, int]]) -> Iterator[
         folders = []
         for entry in entries:
             if entry.name.startswith("."):
+                if entry.name.startswith(TEMPORARY_PREFIX):
+                    yield LeftOver(Path(entry.path))
                 continue
             if _is_folder(entry):
                 folders.append(Path(entry.path))
@@ -105,7 +116,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _look(path: Path) -> FoundFile | WalkProblem:
+def _look(path: Path) -> Found:
     try:
         status = path.stat()
     except OSError as error:

@@ -63,7 +63,7 @@ def scan_document(report: Report, tracks: Iterable[TrackView], dry_run: bool) ->
             "unchanged": report.unchanged,
             "written": 0 if dry_run else len(report.changes),
             "skipped": report.skipped.total(),
-            "failed": len(report.failures),
+            "failed": len(report.failures) + len(report.unwritten),
             "missing": report.missing,
             "interrupted": report.interrupted,
             "audio_hours": round(report.audio_s / 3600, 4),
@@ -75,7 +75,7 @@ def scan_document(report: Report, tracks: Iterable[TrackView], dry_run: bool) ->
             for change in report.changes
         ],
         "tracks": [track_document(track) for track in tracks],
-        "failures": failure_list(report.failures),
+        "failures": failure_list(sorted(report.failures + report.unwritten)),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -40,11 +40,12 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def track_table(tracks: Sequence[TrackView]) -> Table:
-    """One line a track: name, length, what the file says, what we hear, and the strongest tags."""
+def track_table(tracks: Sequence[TrackView], written: Collection[Path] = ()) -> Table:
+    """One line a track: name, length, what the file says (+ where it was just written), what we hear, and the
+    strongest tags."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("Track", overflow="ellipsis", no_wrap=True, ratio=4)
-    table.add_column("Length", justify="right")
+    table.add_column("Length", justify="right", no_wrap=True, min_width=6)
     table.add_column("Genre in file", overflow="ellipsis", no_wrap=True, ratio=2)
     table.add_column("Genre heard", overflow="ellipsis", no_wrap=True, ratio=2)
     table.add_column("Strongest tags", overflow="ellipsis", no_wrap=True, ratio=4)
@@ -54,7 +55,7 @@ def track_table(tracks: Sequence[TrackView]) -> Table:
         table.add_row(
             escape(label(track)),
             duration(track.row.duration_s),
-            escape(printable(", ".join(track.row.genres))),
+            escape(("+ " if track.row.path in written else "") + printable(", ".join(track.row.genres))),
             escape(heard),
             escape(strongest),
         )

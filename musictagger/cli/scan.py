@@ -89,7 +89,7 @@ def command(
             _show(report, _in_scope(store, predictor.card, settings, paths), settings, options.dry_run, as_json, quiet)
     if report.interrupted:
         return EXIT_INTERRUPTED
-    return EXIT_SOME_FAILED if report.failures else 0
+    return EXIT_SOME_FAILED if report.failures or report.unwritten else 0
 
 
 def _require_paths(paths: tuple[Path, ...]) -> None:
@@ -145,8 +145,9 @@ def _show(
         return
     console = render.console()
     if report.tagged + report.unchanged + report.skipped.total() <= MOST_ROWS:
-        console.print(render.track_table(list(tracks)))
-        console.print()
+        written = set() if dry_run else {change.path for change in report.changes}
+        console.print(render.track_table(list(tracks), written))
+        console.print("+ written by this scan\n" if written else "", style="dim")
     if dry_run:
         for change in report.changes:
             before, after = ("; ".join(names) or "(none)" for names in (change.before, change.after))
@@ -163,6 +164,7 @@ def _summary(report: Report, settings: Settings, dry_run: bool) -> list[str]:
         f"{len(report.changes)} {'would be written' if dry_run else 'written'}",
         f"{report.skipped.total()} skipped" + (f" ({reasons})" if reasons else ""),
         f"{len(report.failures)} failed",
+        *([f"{len(report.unwritten)} could not be written"] if report.unwritten else []),
         *([f"{report.missing} gone from disk"] if report.missing else []),
     ]
     lines = [", ".join(counts) + (" - interrupted" if report.interrupted else "")]
