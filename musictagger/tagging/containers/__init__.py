@@ -112,11 +112,10 @@ def read_tags(path: Path) -> FileTags:
     if not writable(container):
         return FileTags(container)
     file = _open_to_read(path)
-    names = {name: "; ".join(file.get(key)) or None for name, key in NAMES[file.system].items()}
+    names = {name: "; ".join(filter(None, file.get(key))) or None for name, key in NAMES[file.system].items()}
     fields = {field: file.get(key) for field, key in LOCATIONS[file.system].items()}
-    numbered = file.system.startswith("ID3") or file.system == "MP4"
-    genres = fields["genre"]
-    if numbered:
+    genres = tuple(filter(None, fields["genre"]))
+    if file.system.startswith("ID3") or file.system == "MP4":
         genres = tuple(dict.fromkeys(name for value in genres for name in genre_names(value)))
     return FileTags(container, names["artist"], names["title"], names["album"], genres, fields)
 
@@ -127,7 +126,7 @@ def read_field(path: Path, field: Field) -> tuple[str, ...]:
 
 
 def read_fields(path: Path, fields: Collection[Field] = FIELDS) -> dict[Field, tuple[str, ...]]:
-    """The raw values of several fields, each () where there is none. Raises OSError, AudioError."""
+    """The raw values of several fields: () where there is none, ("",) where an empty text is. Raises OSError, AudioError."""
     file = _open_to_read(path)
     return {field: file.get(LOCATIONS[file.system][field]) for field in fields}
 
@@ -167,7 +166,7 @@ def snapshot(path: Path, but: Collection[Field] = FIELDS) -> dict[str, str]:
 def _check(path: Path, values: Mapping[Field, tuple[str, ...]]) -> None:
     for field, texts in values.items():
         for text in texts:
-            if not text or any("\ud800" <= character <= "\udfff" for character in text):
+            if any("\ud800" <= character <= "\udfff" for character in text):
                 raise MalformedError(f"a {field} of {text!r} cannot be written")
 
 

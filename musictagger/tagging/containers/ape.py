@@ -46,7 +46,7 @@ class ApeFile:
 
     def get(self, key: str) -> tuple[str, ...]:
         values = [value.split(b"\0") for flags, name, value in self._items if _is(name, key) and _kind(flags) == _TEXT]
-        return tuple(part.decode("utf-8", "replace") for parts in values for part in parts if part)
+        return tuple(part.decode("utf-8", "replace") for parts in values for part in parts)
 
     def set(self, key: str, values: tuple[str, ...]) -> None:
         mine = [index for index, item in enumerate(self._items) if _is(item[1], key)]

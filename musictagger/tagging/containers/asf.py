@@ -37,7 +37,7 @@ class AsfFile:
 
     def get(self, key: str) -> tuple[str, ...]:
         values = (value for name, value in self._file.tags if name == key)
-        return tuple(str(value) for value in values if isinstance(value, ASFUnicodeAttribute) and str(value))
+        return tuple(str(value) for value in values if isinstance(value, ASFUnicodeAttribute))
 
     def set(self, key: str, values: tuple[str, ...]) -> None:
         tags = self._file.tags

@@ -44,13 +44,15 @@ def merge_genres(
 
     fill: `chosen`, but only where nothing is there; append: `existing` as it is, then what of `chosen` is new;
     replace: `chosen`, or `existing` where nothing was chosen; none: `existing`.
+    A field of empty texts, which some programs write, is one where nothing is there.
     Values are the same if equal in casefold, numbers read as what they mean. A value that holds several genres
     behind `join`, as ID3v2.3 must, is compared part by part, but never taken apart.
     """
     new = _distinct(chosen)
-    if mode == "none" or not new or (mode == "fill" and existing):
+    filled = any(existing)
+    if mode == "none" or not new or (mode == "fill" and filled):
         return existing
-    if mode != "append":
+    if mode != "append" or not filled:
         return new
     seen = {part.casefold() for value in existing for part in _parts(value, join)}
     return existing + tuple(value for value in new if not {name.casefold() for name in genre_names(value)} <= seen)

@@ -52,9 +52,8 @@ class Id3Tag:
         texts = [self._text(frame, "replace") for frame in self.named(key)]
         if self.version < 4:
             # Two frames, though forbidden, exist; as one frame they are what readers of such files expect.
-            whole = "\0".join(text for text in texts if text)
-            return (whole,) if whole else ()
-        return tuple(value for text in texts for value in text.split("\0") if value)
+            return ("\0".join(texts),) if texts else ()
+        return tuple(value for text in texts for value in text.split("\0"))
 
     def set(self, key: str, values: tuple[str, ...]) -> None:
         """Replace the frames that `key` names by one; a frame that already says so stays as it is."""
@@ -63,7 +62,8 @@ class Id3Tag:
             return
         for index in mine:
             self._text(self.frames[index], "strict")
-        new = [self._frame(key, values)] if values else []
+        like = self._body(self.frames[mine[0]]) if mine else b""
+        new = [self._frame(key, values, like)] if values else []
         at = mine[0] if mine else len(self.frames)
         kept = [frame for index, frame in enumerate(self.frames) if index not in mine]
         self.frames = kept[:at] + new + kept[at:]
@@ -74,7 +74,10 @@ class Id3Tag:
 
     def stored(self, values: tuple[str, ...]) -> tuple[str, ...]:
         """What `get` will return after `values` were set."""
-        return values if self.version == 4 or not values else (self._joined(values),)
+        if not values:
+            return ()
+        whole = self._joined(values).rstrip("\0")
+        return tuple(whole.split("\0")) if self.version == 4 else (whole,)
 
     def _joined(self, values: tuple[str, ...]) -> str:
         if self.version == 4:
@@ -127,10 +130,11 @@ class Id3Tag:
         except zlib.error as error:
             raise MalformedError(f"its {frame.name} frame cannot be decompressed") from error
 
-    def _frame(self, key: str, values: tuple[str, ...]) -> Frame:
+    def _frame(self, key: str, values: tuple[str, ...], like: bytes) -> Frame:
+        """`like`: the body of the frame that this one replaces; its encoding, and a NUL at its end, are kept."""
         name, _, description = key.partition(":")
         text = f"{description}\0{self._joined(values)}" if description else self._joined(values)
-        body = _encoded(text, self.version)
+        body = _encoded(text, self.version, like)
         if self.version == 2:
             return Frame(name, name.encode() + len(body).to_bytes(3, "big") + body)
         size = _synchsafe_bytes(len(body)) if self.version == 4 and not self.plain_sizes else None
@@ -204,10 +208,22 @@ def _frames(body: bytes, version: int, plain_sizes: bool) -> list[Frame]:
     return frames
 
 
-def _encoded(text: str, version: int) -> bytes:
-    if text.isascii():
-        return b"\0" + text.encode("ascii")
-    return b"\x03" + text.encode("utf-8") if version == 4 else b"\x01" + b"\xff\xfe" + text.encode("utf-16-le")
+def _encoded(text: str, version: int, like: bytes) -> bytes:
+    encoding = like[0] if like and like[0] < len(_CODECS) else 0
+    ended = len(like) > 1 and like.endswith(b"\0\0" if encoding in (1, 2) else b"\0")
+    text += "\0" if ended else ""
+    if encoding == 0 and not _fits_latin1(text, like):
+        encoding = 3 if version == 4 else 1
+    return bytes([encoding]) + (
+        b"\xff\xfe" + text.encode("utf-16-le") if encoding == 1 else text.encode(_CODECS[encoding])
+    )
+
+
+def _fits_latin1(text: str, like: bytes) -> bool:
+    """Latin-1 beyond ASCII is often another code page in truth: it is kept where it is found, but never begun."""
+    if like and not like.isascii():
+        return all(ord(character) < 256 for character in text)
+    return text.isascii()
 
 
 def _synchsafe_bytes(value: int) -> bytes:

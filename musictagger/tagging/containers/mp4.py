@@ -100,7 +100,7 @@ class Mp4File:
         return ilst.children or [] if ilst else []
 
     def get(self, key: str) -> tuple[str, ...]:
-        return tuple(value for item in self._items() if _key(item) == _folded(key) for value in _values(item) if value)
+        return tuple(value for item in self._items() if _key(item) == _folded(key) for value in _values(item))
 
     def set(self, key: str, values: tuple[str, ...]) -> None:
         if values == self.get(key):

@@ -56,13 +56,12 @@ class Comments:
         return lengths[0] + struct.pack("<I", len(self.items)) + b"".join(lengths[1:])
 
     def get(self, key: str) -> tuple[str, ...]:
-        values = (item.partition(b"=")[2] for item in self.items if _is(item, key))
-        return tuple(value.decode("utf-8", "replace") for value in values if value)
+        return tuple(item.partition(b"=")[2].decode("utf-8", "replace") for item in self.items if _is(item, key))
 
     def set(self, key: str, values: tuple[str, ...]) -> None:
         """Replace the comments of this key, in the place and the spelling of the first."""
         mine = [index for index, item in enumerate(self.items) if _is(item, key)]
-        if values == self.get(key) and len(mine) == len(values):
+        if values == self.get(key):
             return
         for index in mine:
             try:
