@@ -60,11 +60,11 @@ class Card:
 
     @property
     def key(self) -> str:
-        """What makes stored scores this model's: a digest of weights, architecture and front end.
+        """What makes stored scores this model's: a digest of weights, architecture, front end and task.
 
         Tags, thresholds and texts are left out on purpose: changing them must not analyse a library again.
         """
-        identity = [self.weights_sha256, self.backbone, dict(self.config), self.front_end.to_json()]
+        identity = [self.weights_sha256, self.backbone, dict(self.config), self.front_end.to_json(), self.task]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
@@ -75,6 +75,8 @@ class Card:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Card:
         """The inverse of `to_json`. Raises ModelError naming what is missing or unknown."""
+        if not isinstance(values, Mapping):
+            raise ModelError("the model card is no JSON object")
         if values.get("schema") != SCHEMA:
             raise ModelError(f"the model card is {values.get('schema')!r}; this version reads {SCHEMA}")
         try:
