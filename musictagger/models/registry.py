@@ -78,9 +78,12 @@ def build(name: str, n_tags: int, config: Mapping[str, object], folders: Sequenc
 
 
 def _all_plugins(folders: Sequence[Path]) -> Iterator[Plugin]:
+    seen: set[Path] = set()
     for folder in (bundled_folder("plugins"), *folders):
         for path in sorted(folder.glob("*.py")):
-            if not path.name.startswith("_"):
+            # A folder may be named twice: in the settings and on the command line.
+            if not path.name.startswith(("_", ".")) and path.resolve() not in seen:
+                seen.add(path.resolve())
                 yield from _from_file(path)
     for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
         yield from _from_entry_point(entry)
