@@ -1,0 +1,130 @@
+"""The card of a model: there and back, its errors, and the key that stored scores belong to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TAGS, make_card
+
+from musictagger.audio.frontend import FrontEnd
+from musictagger.errors import ModelError
+from musictagger.models.card import CATEGORIES, Card, Tag
+
+FULL = make_card(
+    config={"pools": [[2, 2], [3, 3]], "activation": "elu"},
+    front_end=FrontEnd(sample_rate_hz=16_000, top_db=None),
+    description="Größe und Maß",
+    licence="ISC",
+    attribution="somebody",
+    training={"seed": 1},
+    metrics={"auc": 0.9},
+)
+
+
+def test_a_card_comes_back_from_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    for card in (make_card(), FULL):
+        card.save(path)
+        assert Card.load(path) == card
+        assert Card.load(path).key == card.key
+
+
+def test_one_card_has_one_text(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.json", tmp_path / "other.json"
+    FULL.save(one)
+    Card.load(one).save(other)
+    assert one.read_bytes() == other.read_bytes()
+    assert "Größe" in one.read_text(encoding="utf-8")
+    assert one.read_text(encoding="utf-8").endswith("}\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": "musictagger.model/9"}, "'musictagger.model/9'; this version reads musictagger.model/1"),
+        ({"schema": None}, "None"),
+        ({"tags": None}, "cannot be read"),
+        ({"tags": [{"name": "Rock"}]}, "cannot be read"),
+        ({"colour": "blue"}, "colour"),
+        ({"front_end": {"warp": 9}}, "unknown settings: warp"),
+        ({"front_end": None}, "cannot be read"),
+        ({"outputs": ["only this"]}, "tag 'Rock' names outputs the network does not have"),
+        ({"tags": [{"name": "X", "category": "taste", "outputs": ["rock"], "threshold": 0.5}]}, "category 'taste'"),
+        ({"tags": [{"name": "X", "category": "mood", "outputs": [], "threshold": 0.5}]}, "tag 'X' names outputs"),
+    ],
+)
+def test_a_card_that_cannot_be_is_named_with_its_reason(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    path.write_text(json.dumps(FULL.to_json() | change))
+    with pytest.raises(ModelError, match=message) as caught:
+        Card.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("missing", ["name", "backbone", "front_end", "outputs", "tags", "weights_sha256"])
+def test_a_missing_part_is_named(missing: str) -> None:
+    values = FULL.to_json()
+    del values[missing]
+    with pytest.raises(ModelError, match=missing):
+        Card.from_json(values)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b"3", b'"text"', b"null"])
+def test_a_file_that_is_no_card_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"m\.json"):
+        Card.load(path)
+
+
+def test_a_card_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"gone\.json: not a readable model card"):
+        Card.load(tmp_path / "gone.json")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tags": TAGS[:3]},
+        {"tags": tuple(dataclasses.replace(tag, threshold=0.9) for tag in TAGS)},
+        {"name": "other"},
+        {"description": "better words"},
+        {"metrics": {"auc": 0.1}},
+        {"licence": "?"},
+        # Scores are stored by position: a name put right needs no new analysis.
+        {"outputs": ("ROCK", *FULL.outputs[1:]), "tags": TAGS[1:]},
+    ],
+)
+def test_what_does_not_change_scores_does_not_change_the_key(change: dict[str, Any]) -> None:
+    assert dataclasses.replace(FULL, **change).key == FULL.key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights_sha256": "1" * 64},
+        {"backbone": "fcn"},
+        {"config": {}},
+        {"task": "genre"},
+        {"front_end": FrontEnd(sample_rate_hz=16_000, top_db=80.0)},
+    ],
+)
+def test_what_changes_scores_changes_the_key(change: dict[str, Any]) -> None:
+    assert dataclasses.replace(FULL, **change).key != FULL.key
+
+
+def test_the_key_does_not_depend_on_the_order_of_the_configuration() -> None:
+    turned = dict(reversed(list(FULL.config.items())))
+    assert dataclasses.replace(FULL, config=turned).key == FULL.key
+
+
+def test_the_categories_are_those_of_the_design() -> None:
+    assert CATEGORIES == ("genre", "mood", "instrument", "voice", "era", "other")
+
+
+def test_a_tag_of_several_outputs_is_fine() -> None:
+    assert make_card(outputs=("a", "b"), tags=(Tag("A", "mood", ("a", "b"), 0.5),)).tags[0].outputs == ("a", "b")
