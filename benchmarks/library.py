@@ -1,0 +1,92 @@
+"""How fast is a large library looked at? Rescan of unchanged files, and queries, on a library made up for it.
+
+    uv run python benchmarks/library.py [FILES]
+
+Makes FILES (10,000) small files and a library that knows each of them as analysed by the default model with seven
+frames, then times what a user waits for, the best of three. Start-up (Python, torch, the model) is not in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from musictagger.audio.walk import FoundFile
+from musictagger.cli.progress import reporter
+from musictagger.config import load_settings
+from musictagger.library.query import parse
+from musictagger.library.store import Store
+from musictagger.library.view import View, search
+from musictagger.models.card import Card
+from musictagger.models.inference import load_predictor
+from musictagger.records import Analysed
+from musictagger.scan import ScanOptions, scan
+from musictagger.tagging.containers import FileTags
+
+FRAMES = 7
+"""Of a track of three and a half minutes."""
+
+
+def main() -> None:
+    """Make the library, time, print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("files", nargs="?", type=int, default=10_000)
+    count = parser.parse_args().files
+    settings = load_settings({"device": "cpu"})
+    predictor = load_predictor(settings)
+    with tempfile.TemporaryDirectory() as folder, Store(f"{folder}/library.db", create=True) as store:
+        music = Path(folder) / "music"
+        _fill(store, music, count, predictor.card)
+        size_mb = sum(path.stat().st_size for path in Path(folder).glob("library.db*")) / 1e6
+        print(f"{count} files, database {size_mb:.0f} MB")
+
+        def rescan() -> str:
+            report = scan([music], store, predictor, settings, ScanOptions(), reporter(quiet=True))
+            return f"{report.unchanged} unchanged"
+
+        _time("rescan, nothing changed", rescan)
+        model_id, view = store.model_id(predictor.card), View(predictor.card)
+        genre = next(tag.name for tag in predictor.card.tags if tag.category == "genre")
+        for text in (f'genre:"{genre}"', f'score."{genre}":0.5.. sort:score."{genre}"-', "artist:7"):
+            query = parse(text, predictor.card)
+            _time(f"query {text}", lambda query=query: f"{len(search(store, model_id, view, query))} found")
+
+
+def _fill(store: Store, music: Path, count: int, card: Card) -> None:
+    random = np.random.default_rng(0)
+    model_id = store.model_id(card)
+    outputs = len(card.outputs)
+    for index in range(count):
+        path = music / f"{index // 100:05}" / f"{index:07}.mp3"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+        status = path.stat()
+        digest = hashlib.sha256(str(index).encode()).hexdigest()
+        file = FoundFile(path, status.st_size, status.st_mtime_ns)
+        tags = FileTags("mp3", f"Artist {index % 1000}", f"Title {index}", "Album", ("Rock",), {"genre": ("Rock",)})
+        store.record_file(file, digest, tags)
+        scores = random.random((FRAMES, outputs), np.float32) ** 3
+        embedding = np.zeros(200, np.float32)
+        store.record_analysis(
+            model_id, "edges 5 s, all frames", Analysed(file, digest, "ok", 210.0, False, scores, embedding)
+        )
+    store.commit()
+
+
+def _time(name: str, task: Callable[[], str]) -> None:
+    best_s = float("inf")
+    for _ in range(3):
+        started_s = time.perf_counter()
+        result = task()
+        best_s = min(best_s, time.perf_counter() - started_s)
+    print(f"{name}: {best_s:.2f} s ({result})")
+
+
+if __name__ == "__main__":
+    main()
