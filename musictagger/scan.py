@@ -270,7 +270,7 @@ class _Scan:
         self._store.commit()
 
     def _write_track(self, file: FoundFile, track: TrackView) -> None:
-        before = track.row.genre_values
+        before = tuple(track.row.fields.get("genre", ()))
         after = merge_genres(before, track.genres, self._settings.write)
         if after == before:
             return

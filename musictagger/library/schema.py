@@ -87,8 +87,8 @@ class File(Base):
     album: Mapped[str | None] = mapped_column(Text)
     genres: Mapped[list[str]] = mapped_column(JSON, default=list)
     """The genres that the file's genre field names."""
-    genre_values: Mapped[list[str]] = mapped_column(JSON, default=list)
-    """The same field as it is stored, `(17)` for Rock: what a write has to preserve."""
+    fields: Mapped[dict[str, list[str]]] = mapped_column(JSON, default=dict)
+    """The raw values of each field that we may write, `(17)` for Rock: what a write has to preserve."""
     failure: Mapped[str | None] = mapped_column(Text)
     """Why the file could not be read or decoded; None where it could."""
     missing: Mapped[bool] = mapped_column(default=False)

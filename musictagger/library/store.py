@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +51,8 @@ class TrackRow:
     album: str | None
     genres: tuple[str, ...]
     """The genres that the file's genre field names."""
-    genre_values: tuple[str, ...]
-    """The same field as it is stored."""
+    fields: Mapping[str, Sequence[str]]
+    """The raw values of each field that we may write."""
     failure: str | None
     duration_s: float | None
     status: str | None
@@ -235,7 +235,7 @@ class Store:
     def _file(self, file: FoundFile) -> File:
         row = self._session.scalar(select(File).where(File.path == file.path))
         if row is None:
-            row = File(path=file.path, genres=[], genre_values=[])
+            row = File(path=file.path, genres=[], fields={})
             self._session.add(row)
         row.size, row.mtime_ns, row.missing = file.size, file.mtime_ns, False
         return row
@@ -251,7 +251,8 @@ class Store:
 
 def _set_tags(row: File, tags: FileTags) -> None:
     row.artist, row.title, row.album = tags.artist, tags.title, tags.album
-    row.genres, row.genre_values = list(tags.genres), list(tags.fields.get("genre", ()))
+    row.genres = list(tags.genres)
+    row.fields = {field: list(values) for field, values in tags.fields.items()}
 
 
 def _judge(
@@ -262,7 +263,7 @@ def _judge(
     row, digest, made_by = known
 
     def todo(need: Need, why: str) -> Todo:
-        return Todo(file, need, why, row.id, digest, bool(row.genre_values))
+        return Todo(file, need, why, row.id, digest, bool(row.fields.get("genre")))
 
     if (row.size, row.mtime_ns) != (file.size, file.mtime_ns):
         return todo("inspection", "changed")
@@ -287,7 +288,7 @@ def _track_columns(model_id: int) -> Select[*tuple[Any, ...]]:
             File.title,
             File.album,
             File.genres,
-            File.genre_values,
+            File.fields,
             File.failure,
             Audio.duration_s,
             Analysis.status,
@@ -303,8 +304,7 @@ def _track_columns(model_id: int) -> Select[*tuple[Any, ...]]:
 
 def _track(row: Row[Any]) -> TrackRow:
     values = row._asdict()
-    lists = {name: tuple(values[name]) for name in ("genres", "genre_values")}
-    return TrackRow(**(values | lists))
+    return TrackRow(**(values | {"genres": tuple(values["genres"])}))
 
 
 def _prefixes(folders: Sequence[Path]) -> tuple[str, ...]:

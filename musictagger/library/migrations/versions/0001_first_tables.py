@@ -28,7 +28,7 @@ def upgrade() -> None:
         sa.Column("title", sa.Text),
         sa.Column("album", sa.Text),
         sa.Column("genres", sa.JSON, nullable=False),
-        sa.Column("genre_values", sa.JSON, nullable=False),
+        sa.Column("fields", sa.JSON, nullable=False),
         sa.Column("failure", sa.Text),
         sa.Column("missing", sa.Boolean, nullable=False),
         sa.Column("inspected_at", sa.DateTime(timezone=True), nullable=False),
