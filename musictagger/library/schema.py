@@ -96,6 +96,21 @@ class File(Base):
     inspected_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now, onupdate=now)
 
 
+class Choice(Base):
+    """What the user decided for a piece of sound (`musictagger fix`); no scan and no model touches it."""
+
+    __tablename__ = "choice"
+
+    audio_id: Mapped[int] = mapped_column(ForeignKey("audio.id"), primary_key=True, autoincrement=False)
+    genres: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """Written whatever a model says; None where the model decides."""
+    excluded: Mapped[list[str]] = mapped_column(JSON, default=list)
+    """Never written, whatever a model says."""
+    locked: Mapped[bool] = mapped_column(default=False)
+    """Nothing is written at all."""
+    chosen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now, onupdate=now)
+
+
 class ModelRow(Base):
     """One model that analysed something. `key` changes when its scores would (see Card.key)."""
 

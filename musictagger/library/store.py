@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from sqlalchemy.orm import Session
 from musictagger.audio.walk import FoundFile
 from musictagger.errors import StoreError
 from musictagger.library.database import open_database, readable_errors
-from musictagger.library.schema import Analysis, Audio, File, ModelRow, now
+from musictagger.library.schema import Analysis, Audio, Choice, File, ModelRow, now
 from musictagger.models.card import Card
 from musictagger.records import Analysed
 from musictagger.tagging.containers import FileTags
@@ -43,9 +44,12 @@ class Todo:
 
 @dataclass(frozen=True)
 class TrackRow:
-    """A file with its analysis by one model; the analysis' fields are None where there is none."""
+    """A file with the user's choice for it, and its analysis by one model; None where there is none of these."""
 
     path: Path
+    size: int
+    mtime_ns: int
+    digest: str | None
     artist: str | None
     title: str | None
     album: str | None
@@ -60,6 +64,10 @@ class TrackRow:
     frames: int | None
     scores: bytes | None
     embedding: bytes | None
+    analysed_at: datetime | None
+    chosen_genres: Sequence[str] | None
+    excluded_genres: Sequence[str] | None
+    locked: bool | None
 
     def frame_scores(self, outputs: int) -> Floats:
         """Scores per frame, float32 [frames, outputs]."""
@@ -226,6 +234,24 @@ class Store:
     def _rows(self, statement: Select[*tuple[Any, ...]]) -> list[TrackRow]:
         return [_track(row) for row in self._session.execute(statement)]
 
+    def choose(self, digest: str, genres: Sequence[str] | None, excluded: Sequence[str], locked: bool) -> None:
+        """The user's decision for a sound, in place of an earlier one; deciding nothing forgets it."""
+        with self._errors():
+            audio_id = self._audio(digest).id
+            row = self._session.get(Choice, audio_id) or Choice(audio_id=audio_id)
+            if genres is None and not excluded and not locked:
+                if row in self._session:
+                    self._session.delete(row)
+                return
+            row.genres, row.excluded, row.locked = None if genres is None else list(genres), list(excluded), locked
+            self._session.add(row)
+
+    def paths_of(self, digest: str) -> list[Path]:
+        """Where a sound is now, sorted."""
+        statement = select(File.path).join(Audio).where(Audio.digest == digest, File.missing.is_(False))
+        with self._errors():
+            return list(self._session.scalars(statement.order_by(File.path)))
+
     def failures(self) -> list[tuple[Path, str]]:
         """Files that could not be read or decoded, with the reason; sorted."""
         statement = select(File.path, File.failure).where(File.failure.is_not(None), File.missing.is_(False))
@@ -284,6 +310,9 @@ def _track_columns(model_id: int) -> Select[*tuple[Any, ...]]:
     return (
         select(
             File.path,
+            File.size,
+            File.mtime_ns,
+            Audio.digest,
             File.artist,
             File.title,
             File.album,
@@ -296,8 +325,13 @@ def _track_columns(model_id: int) -> Select[*tuple[Any, ...]]:
             Analysis.frames,
             Analysis.scores,
             Analysis.embedding,
+            Analysis.analysed_at,
+            Choice.genres.label("chosen_genres"),
+            Choice.excluded.label("excluded_genres"),
+            Choice.locked,
         )
         .outerjoin(Audio, File.audio_id == Audio.id)
+        .outerjoin(Choice, Choice.audio_id == Audio.id)
         .outerjoin(Analysis, (Analysis.audio_id == Audio.id) & (Analysis.model_id == model_id))
     )
 

@@ -1,4 +1,4 @@
-"""The first tables: audio, file, model, analysis."""
+"""The first tables: audio, file, choice, model, analysis."""
 
 from __future__ import annotations
 
@@ -34,6 +34,14 @@ def upgrade() -> None:
         sa.Column("inspected_at", sa.DateTime(timezone=True), nullable=False),
     )
     op.create_table(
+        "choice",
+        sa.Column("audio_id", sa.Integer, sa.ForeignKey("audio.id"), primary_key=True),
+        sa.Column("genres", sa.JSON),
+        sa.Column("excluded", sa.JSON, nullable=False),
+        sa.Column("locked", sa.Boolean, nullable=False),
+        sa.Column("chosen_at", sa.DateTime(timezone=True), nullable=False),
+    )
+    op.create_table(
         "model",
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("key", sa.String(64), nullable=False, unique=True),
@@ -59,5 +67,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop everything."""
-    for table in ("analysis", "model", "file", "audio"):
+    for table in ("analysis", "model", "choice", "file", "audio"):
         op.drop_table(table)
