@@ -107,11 +107,13 @@ def load_predictor(
 
 def pick_device(name: str) -> torch.device:
     """The device called `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. Raises BadRequestError when it is not there."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = {"cuda": cuda, "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
-    if not there.get(name.partition(":")[0], False):
-        usable = ", ".join(kind for kind, is_there in there.items() if is_there)
+        return torch.device(next(kind for kind, count in there.items() if count))
+    names = {*there, *(f"{kind}:{index}" for kind, count in there.items() for index in range(count))}
+    if name not in names or not there[name.partition(":")[0]]:
+        usable = ", ".join(kind for kind, count in there.items() if count)
         raise BadRequestError(f"there is no device {name!r} on this machine (there is: {usable}); use --device auto")
     return torch.device(name)
 
