@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -51,7 +52,8 @@ def save_weights(tensors: Mapping[str, Tensor], weights: Path) -> str:
         temporary.write_bytes(content)
         temporary.replace(weights)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise ModelError(f"{weights}: cannot be written: {error.strerror}") from error
     return hashlib.sha256(content).hexdigest()
 
