@@ -54,3 +54,45 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("MUSICTAGGER_") and name not in {"MUSICTAGGER_DATA_DIR", "MUSICTAGGER_CONFIG"}:
             monkeypatch.delenv(name)
+
+
+PLUGIN = '''
+"""A user's own backbone."""
+import torch
+from torch import nn
+from musictagger.models.backbone import Backbone, Output
+
+
+class Mine(Backbone):
+    """The mean of each mel band, and a dense layer. Beyond `most` frames at once its memory is full."""
+
+    name = "mine"
+
+    def __init__(self, n_tags: int, *, n_mels: int = 96, most: int = 1000, oom: str = "torch") -> None:
+        super().__init__()
+        self.most, self.oom = most, oom
+        self.batches = []
+        self.dense = nn.Linear(n_mels, n_tags)
+
+    def forward(self, mel: torch.Tensor) -> Output:
+        self.batches.append(len(mel))
+        if len(mel) > self.most:
+            if self.oom == "torch":
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            raise RuntimeError(self.oom)
+        embedding = mel.mean(dim=2) / 100
+        return Output(self.dense(embedding), embedding)
+'''
+
+
+def plugin_folder(folder: Path) -> Path:
+    """A plugin folder in `folder` with one backbone, `mine`."""
+    plugins = folder / "plugins"
+    plugins.mkdir(exist_ok=True)
+    (plugins / "mine.py").write_text(PLUGIN, encoding="utf-8")
+    return plugins
+
+
+def mine_card(**changes: Any) -> Card:
+    """A card for `mine`, on frames of 1.3 s."""
+    return make_card(**({"backbone": "mine", "front_end": FrontEnd(frame_hops=60)} | changes))
