@@ -386,7 +386,7 @@ def test_genres_as_they_are_found(
 
 @pytest.mark.parametrize("content", [b"\x03Rock\0", b"\0caf\xe9", b"\x01\xff\xfeR\0\0\0", b"\x02\0R\0o", b"\0(17)"])
 def test_undoing_restores_every_byte(content: bytes, tmp_path: Path) -> None:
-    path = with_tag(tmp_path, id3(4, ("TIT2", b"\0T"), ("TCON", content), ("TALB", b"\0A"), padding=100))
+    path = with_tag(tmp_path, id3(4, ("TIT2", content[:1]), ("TCON", content), ("TALB", b"\1"), padding=100))
     old, raw = path.read_bytes(), read_field(path, "genre")
     set_fields(path, {"genre": (*raw, "New"), "mood": ("calm",)})
     set_fields(path, {"genre": raw, "mood": ()})

@@ -126,7 +126,7 @@ def read_field(path: Path, field: Field) -> tuple[str, ...]:
 
 
 def read_fields(path: Path, fields: Collection[Field] = FIELDS) -> dict[Field, tuple[str, ...]]:
-    """The raw values of several fields: () where there is none, ("",) where an empty text is. Raises OSError, AudioError."""
+    """The raw values of several fields: () for none, ("",) for an empty text. Raises OSError, AudioError."""
     file = _open_to_read(path)
     return {field: file.get(LOCATIONS[file.system][field]) for field in fields}
 

@@ -134,11 +134,21 @@ class Id3Tag:
         """`like`: the body of the frame that this one replaces; its encoding, and a NUL at its end, are kept."""
         name, _, description = key.partition(":")
         text = f"{description}\0{self._joined(values)}" if description else self._joined(values)
-        body = _encoded(text, self.version, like)
+        old = like[0] if like and like[0] < len(_CODECS) else 0
+        ended = len(like) > 1 and like.endswith(b"\0\0" if old in (1, 2) else b"\0")
+        body = self._encoded(text + "\0" * ended, old, like)
         if self.version == 2:
             return Frame(name, name.encode() + len(body).to_bytes(3, "big") + body)
         size = _synchsafe_bytes(len(body)) if self.version == 4 and not self.plain_sizes else None
         return Frame(name, name.encode() + (size or len(body).to_bytes(4, "big")) + b"\0\0" + body)
+
+    def _encoded(self, text: str, encoding: int, like: bytes) -> bytes:
+        # Latin-1 beyond ASCII is often another code page in truth: it is kept where it is found, but never begun.
+        fits = text.isascii() or (not like.isascii() and all(ord(character) < 256 for character in text))
+        if encoding == 0 and not fits:
+            encoding = 3 if self.version == 4 else 1
+        mark = b"\xff\xfe" if encoding == 1 else b""
+        return bytes([encoding]) + mark + text.encode("utf-16-le" if encoding == 1 else _CODECS[encoding])
 
     def render(self, room: int) -> bytes:
         """The whole tag, exactly `room` bytes long if it fits there, else with fresh padding; b"" without frames."""
@@ -206,24 +216,6 @@ def _frames(body: bytes, version: int, plain_sizes: bool) -> list[Frame]:
     if body[at:].strip(b"\0"):
         raise MalformedError(f"its ID3 tag holds something unknown at byte {at + 10}")
     return frames
-
-
-def _encoded(text: str, version: int, like: bytes) -> bytes:
-    encoding = like[0] if like and like[0] < len(_CODECS) else 0
-    ended = len(like) > 1 and like.endswith(b"\0\0" if encoding in (1, 2) else b"\0")
-    text += "\0" if ended else ""
-    if encoding == 0 and not _fits_latin1(text, like):
-        encoding = 3 if version == 4 else 1
-    return bytes([encoding]) + (
-        b"\xff\xfe" + text.encode("utf-16-le") if encoding == 1 else text.encode(_CODECS[encoding])
-    )
-
-
-def _fits_latin1(text: str, like: bytes) -> bool:
-    """Latin-1 beyond ASCII is often another code page in truth: it is kept where it is found, but never begun."""
-    if like and not like.isascii():
-        return all(ord(character) < 256 for character in text)
-    return text.isascii()
 
 
 def _synchsafe_bytes(value: int) -> bytes:
