@@ -90,7 +90,9 @@ def parse(text: str, card: Card) -> Query:
         if not word.pieces:
             continue
         if word.pieces[0].lower().startswith("sort:"):
-            sort.extend(_sort_key(piece, card) for piece in word.pieces)
+            if word.negated:
+                raise BadRequestError(f"query {text!r}: to sort from high to low, put the `-` behind: `sort:FIELD-`")
+            sort.extend(_sort_key(_unquoted(piece), card) for piece in word.pieces)
         else:
             alternatives[-1].append(_word(word, card))
     groups = [_all(terms) for terms in alternatives if terms]
@@ -100,6 +102,7 @@ def parse(text: str, card: Card) -> Query:
 @dataclass(frozen=True)
 class _Word:
     pieces: list[str]
+    """Still in their quotes: a colon inside them ends no field."""
     negated: bool = False
     starts_alternative: bool = False
 
@@ -113,10 +116,9 @@ def _words(text: str) -> list[_Word]:
     for raw in re.findall(r'(?:[^\s"]|"[^"]*")+', text):
         pieces = re.findall(r'(?:[^,"]|"[^"]*")+', raw)
         negated = bool(pieces) and len(pieces[0]) > 1 and pieces[0].startswith("-")
-        plain = [piece.replace('"', "") for piece in pieces]
         if negated:
-            plain[0] = plain[0][1:]
-        words.append(_Word(plain, negated, alternative or raw.startswith(",")))
+            pieces[0] = pieces[0][1:]
+        words.append(_Word(pieces, negated, alternative or raw.startswith(",")))
         alternative = raw.endswith(",")
     return words
 
@@ -124,9 +126,11 @@ def _words(text: str) -> list[_Word]:
 def _word(word: _Word, card: Card) -> Predicate:
     terms: list[Predicate] = []
     field = ""
-    for piece in word.pieces:
-        name, colon, value = piece.partition(":")
-        if colon and _is_field(name, piece):
+    for quoted in word.pieces:
+        piece = _unquoted(quoted)
+        name_and_value = re.fullmatch(r'((?:[^":]|"[^"]*")*):(.*)', quoted, re.DOTALL)
+        name, value = map(_unquoted, name_and_value.groups()) if name_and_value else ("", "")
+        if name_and_value and _is_field(name, piece):
             field = name.lower()
         else:
             # `genre:rock,jazz`: a piece without a field of its own takes its neighbour's.
@@ -134,6 +138,10 @@ def _word(word: _Word, card: Card) -> Predicate:
         terms.append(_term(field, value, piece, card))
     either = _any(terms)
     return (lambda tracks: ~either(tracks)) if word.negated else either
+
+
+def _unquoted(text: str) -> str:
+    return text.replace('"', "")
 
 
 def _is_field(name: str, piece: str) -> bool:
@@ -185,6 +193,8 @@ def _range(value: str, piece: str, number: Callable[[str], float]) -> tuple[floa
         if not dots or not (low or high):
             raise ValueError
         bounds = (number(low) if low else -np.inf, number(high) if high else np.inf)
+        if np.isnan(bounds).any():
+            raise ValueError
     except ValueError:
         field = piece.partition(":")[0]
         raise BadRequestError(
@@ -226,7 +236,8 @@ def _text(fields: Sequence[str], value: str) -> Predicate:
     def matches(tracks: Tracks) -> Mask:
         mask = np.zeros(len(tracks.path), np.bool_)
         for field in fields:
-            mask |= [any(fits(text) for text in _texts(value)) for value in getattr(tracks, field)]
+            values = getattr(tracks, field)
+            mask |= np.array([any(fits(text) for text in _texts(value)) for value in values], np.bool_)
         return mask
 
     return matches
