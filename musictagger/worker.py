@@ -114,7 +114,7 @@ def run(job: Job, send: Send) -> None:
     """Do one job and send its answers; every failure becomes a `Failed` with its reason."""
     try:
         if isinstance(job, Inspect):
-            send(_inspect(job.path))
+            send(_inspect(job.path, _beater(send)))
         else:
             _decode(job, send)
     except (AudioError, MusictaggerError) as error:
@@ -128,11 +128,11 @@ def run(job: Job, send: Send) -> None:
         send(Failed(job.path, f"{type(error).__name__}: {error}"))
 
 
-def _inspect(path: Path) -> Inspected:
+def _inspect(path: Path, beat: Callable[[], None]) -> Inspected:
     status = path.stat()
     if not status.st_size:
         raise AudioError(path, "the file is empty")
-    digest = audio_digest(path)
+    digest = audio_digest(path, beat)
     try:
         tags = read_tags(path)
     except AudioError:

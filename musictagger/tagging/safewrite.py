@@ -34,8 +34,11 @@ from musictagger.tagging.containers import (
     stored_form,
     writable,
 )
+from musictagger.paths import TEMPORARY_PREFIX
 
-TEMPORARY_PREFIX = ".musictagger-"
+if sys.platform == "linux":
+    import fcntl
+
 TEMPORARY_SUFFIX = ".tmp"
 STEPS = ("check", "copy", "compare", "save", "verify", "attributes", "sync", "recheck", "replace", "sync folder")
 """The steps of a write in order; `step` is called with each name before it. After "replace" the file is the new one."""
