@@ -23,6 +23,7 @@ from pathlib import Path
 
 from musictagger.audio.digest import audio_digest
 from musictagger.errors import AudioError, TagWriteError
+from musictagger.paths import TEMPORARY_PREFIX
 from musictagger.tagging.containers import (
     CONTAINERS,
     DEFAULT_JOIN,
@@ -34,10 +35,6 @@ from musictagger.tagging.containers import (
     stored_form,
     writable,
 )
-from musictagger.paths import TEMPORARY_PREFIX
-
-if sys.platform == "linux":
-    import fcntl
 
 TEMPORARY_SUFFIX = ".tmp"
 STEPS = ("check", "copy", "compare", "save", "verify", "attributes", "sync", "recheck", "replace", "sync folder")
