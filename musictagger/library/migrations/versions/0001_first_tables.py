@@ -15,7 +15,7 @@ def upgrade() -> None:
         "audio",
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("digest", sa.String(64), nullable=False, unique=True),
-        sa.Column("duration_s", sa.Float),
+        sa.Column("duration_s", sa.Double),
     )
     op.create_table(
         "file",
