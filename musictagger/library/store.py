@@ -202,7 +202,7 @@ class Store:
             row.embedding = analysed.embedding.astype("<f2").tobytes()
 
     def mark_missing(self, roots: Sequence[Path], seen: Collection[int | None], unread: Sequence[Path]) -> int:
-        """Mark known files under `roots` that were not `seen`, except under folders left `unread`; returns how many.
+        """Mark known files under `roots` that were not `seen`, except those `unread` and under them; returns how many.
 
         They keep their rows: a drive that was away comes back without a new analysis.
         """
@@ -212,7 +212,7 @@ class Store:
             gone = [
                 id_
                 for id_, path in known
-                if id_ not in seen and str(path).startswith(inside) and not str(path).startswith(outside)
+                if id_ not in seen and str(path).startswith(inside) and not f"{path}/".startswith(outside)
             ]
             for start in range(0, len(gone), CHUNK):
                 ids = gone[start : start + CHUNK]
