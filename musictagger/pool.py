@@ -113,6 +113,10 @@ class WorkerPool:
     def _hand_out(self) -> None:
         for position, worker in enumerate(self._workers):
             if worker.job is None and self._jobs:
+                if not worker.process.is_alive():
+                    # It died idle, of whatever: no file of ours is to blame.
+                    _end(worker)
+                    worker = self._workers[position] = self._start()
                 worker.job = self._jobs.popleft()
                 worker.heard_s = time.monotonic()
                 try:
