@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 import tomllib
 import types
@@ -48,7 +49,7 @@ class Settings:
         _require(self.batch_size is None or self.batch_size >= 1, "batch-size must be at least 1")
         _require(self.workers is None or self.workers >= 1, "workers must be at least 1")
         _require(self.decode_timeout > 0, "decode-timeout must be more than 0 seconds")
-        _require(self.trim_edges >= 0, "trim-edges must be 0 seconds or more")
+        _require(0 <= self.trim_edges < math.inf, "trim-edges must be 0 seconds or more")
         _require(self.frames is None or self.frames >= 1, "frames must be at least 1")
         _require(self.max_genres >= 1, "max-genres must be at least 1")
         _require(self.min_score is None or 0 <= self.min_score <= 1, "min-score must lie between 0 and 1")
@@ -136,7 +137,8 @@ def _converted(name: str, value: Any, source: object) -> Any:
         raise BadRequestError(f"{source}: {name} must be one of {', '.join(kinds)}, not {value!r}")
     if kinds[0] is Path and isinstance(value, str):
         return Path(value).expanduser()
-    if typing.get_origin(kinds[0]) is tuple and isinstance(value, list):
+    folders = isinstance(value, list) and all(isinstance(folder, str) for folder in value)
+    if typing.get_origin(kinds[0]) is tuple and folders:
         return tuple(Path(folder).expanduser() for folder in value)
     if kinds[0] is float and type(value) is int:
         return float(value)
