@@ -1,0 +1,92 @@
+"""Which model is meant by a path, a name, or nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import make_card
+
+from musictagger.errors import BadRequestError
+from musictagger.models import find
+from musictagger.models.find import FALLBACK, default_name, find_model, find_models
+
+
+@pytest.fixture(autouse=True)
+def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in place of the embedded models."""
+    folder = tmp_path / "bundled"
+    folder.mkdir()
+    monkeypatch.setattr(find, "bundled_folder", lambda name: folder)
+    return folder
+
+
+def put(folder: Path, name: str, *, card: bool = True) -> Path:
+    folder.mkdir(exist_ok=True)
+    weights = folder / f"{name}.safetensors"
+    weights.write_bytes(b"weights")
+    if card:
+        make_card(name=name).save(weights.with_suffix(".json"))
+    return weights
+
+
+def test_a_model_is_found_by_name_and_by_path(tmp_path: Path) -> None:
+    weights = put(tmp_path / "models", "mine")
+    assert find_model("mine", [tmp_path / "models"]) == weights
+    assert find_model(str(weights), []) == weights
+
+
+def test_a_path_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+    for name in (str(tmp_path / "gone.safetensors"), "gone.safetensors", "some/where"):
+        with pytest.raises(BadRequestError, match="there is no such model file"):
+            find_model(name, [])
+
+
+def test_an_unknown_name_is_a_usage_error_with_a_suggestion(tmp_path: Path) -> None:
+    put(tmp_path / "models", "mine")
+    with pytest.raises(BadRequestError, match=r"no model 'mien'; did you mean 'mine'.*musictagger models"):
+        find_model("mien", [tmp_path / "models"])
+    with pytest.raises(BadRequestError, match="did you mean 'musicnn-msd'"):
+        find_model("musicn-msd", [])
+    with pytest.raises(BadRequestError, match="no model 'xyzzy'"):
+        find_model("xyzzy", [])
+
+
+def test_a_published_model_that_is_not_here_is_none(tmp_path: Path) -> None:
+    assert find_model("musicnn-msd", [tmp_path]) is None
+    weights = put(tmp_path, "musicnn-msd")
+    assert find_model("musicnn-msd", [tmp_path]) == weights
+
+
+def test_models_are_sorted_and_the_first_of_a_name_wins(tmp_path: Path, bundled: Path) -> None:
+    embedded = put(bundled, "b")
+    put(tmp_path / "one", "b")
+    first = put(tmp_path / "one", "a")
+    put(tmp_path / "two", "a")
+    put(tmp_path / "two", ".hidden")
+    folders = [tmp_path / "one", tmp_path / "two", tmp_path / "gone"]
+    assert [(model.name, model.weights) for model in find_models(folders)] == [("a", first), ("b", embedded)]
+
+
+def test_a_model_without_a_readable_card_is_listed_with_the_reason(tmp_path: Path) -> None:
+    put(tmp_path / "models", "bare", card=False)
+    put(tmp_path / "models", "list").with_suffix(".json").write_text("[]")
+    put(tmp_path / "models", "whole")
+    bare, listed, whole = find_models([tmp_path / "models"])
+    assert bare.card is None
+    assert "not a readable model card" in bare.error
+    assert "no JSON object" in listed.error
+    assert (whole.error, whole.card) == ("", make_card(name="whole"))
+
+
+def test_the_default_is_the_embedded_model_else_the_published_one(bundled: Path) -> None:
+    assert default_name() == FALLBACK == "musicnn-msd"
+    put(bundled, "house-model")
+    assert default_name() == "house-model"
+
+
+def test_finding_imports_no_torch() -> None:
+    code = "import sys, musictagger.models.find; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
