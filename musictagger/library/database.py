@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
@@ -22,13 +23,34 @@ BUSY_TIMEOUT_S = 30
 """How long to wait for another program's write before giving up; ours take milliseconds."""
 
 
+@dataclass(frozen=True)
+class Advice:
+    """What a user can do about a database file that does not serve: choose another, make one, mend it."""
+
+    elsewhere: str
+    missing: str
+    damaged: str
+
+
+LIBRARY_ADVICE = Advice(
+    elsewhere="choose another place with --db",
+    missing="there is no database yet; run `musictagger scan FOLDER` first, or name one with --db",
+    damaged="restore a copy, or move it away and scan again",
+)
+# Readers go on while we write, and a killed process leaves a valid database.
+_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
+
+
 def open_database(location: str, *, create: bool) -> Engine:
     """An engine on `location` (a path, or any SQLAlchemy URL), its tables up to date.
 
     Raises StoreError when it does not exist (unless `create`), cannot be written, is no database of ours, or was
     made by a newer version; BadRequestError for a URL that makes no sense.
     """
-    engine = _sqlite(Path(location).expanduser(), create) if "://" not in location else _server(location)
+    if "://" in location:
+        engine = _server(location)
+    else:
+        engine = sqlite_engine(Path(location).expanduser(), LIBRARY_ADVICE, create=create, pragmas=_PRAGMAS)
     with readable_errors(location):
         _migrate(engine, location, create)
     return engine
@@ -61,39 +83,42 @@ def exclusive(location: str) -> Iterator[None]:
 
 
 @contextmanager
-def readable_errors(location: str) -> Iterator[None]:
+def readable_errors(location: str, advice: Advice = LIBRARY_ADVICE) -> Iterator[None]:
     """Turn the database's exceptions into a StoreError that says what to do."""
     try:
         yield
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error
-        raise StoreError(f"{location}: {_advice(str(cause))}") from error
+        raise StoreError(f"{location}: {_explained(str(cause), advice)}") from error
     except sqlite3.Error as error:
-        raise StoreError(f"{location}: {_advice(str(error))}") from error
+        raise StoreError(f"{location}: {_explained(str(error), advice)}") from error
 
 
-def _advice(reason: str) -> str:
+def _explained(reason: str, advice: Advice) -> str:
     known = {
         "disk is full": "the disk is full; what was committed is safe, make room and run the same command again",
         "database is locked": "another program is writing to this database; try again when it is done",
-        "readonly database": "is read-only; choose another place with --db",
-        "unable to open": "cannot be opened or created there; choose another place with --db",
-        "not a database": "is not a database; choose another file with --db",
-        "malformed": "the database is damaged; restore a copy, or move it away and scan again",
+        "readonly database": f"is read-only; {advice.elsewhere}",
+        "unable to open": f"cannot be opened or created there; {advice.elsewhere}",
+        "not a database": f"is not a database; {advice.elsewhere}",
+        "malformed": f"the database is damaged; {advice.damaged}",
     }
-    return next((advice for sign, advice in known.items() if sign in reason), reason)
+    return next((text for sign, text in known.items() if sign in reason), reason)
 
 
-def _sqlite(path: Path, create: bool) -> Engine:
+def sqlite_engine(path: Path, advice: Advice, *, create: bool, pragmas: Collection[str]) -> Engine:
+    """An engine on one SQLite file, not opened yet; `pragmas` are set on each connection that may write.
+
+    Transactions begin with BEGIN, or with what the execution option `begin` says. Raises StoreError when the file does
+    not exist (unless `create`), or its folder cannot be made.
+    """
     if not create and not path.exists():
-        raise StoreError(
-            f"{path}: there is no database yet; run `musictagger scan FOLDER` first, or name one with --db"
-        )
+        raise StoreError(f"{path}: {advice.missing}")
     if create:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"{path}: cannot be created: {error.strerror}; choose another place with --db") from error
+            raise StoreError(f"{path}: cannot be created: {error.strerror}; {advice.elsewhere}") from error
     writable = os.access(path if path.exists() else path.parent, os.W_OK) and os.access(path.parent, os.W_OK)
     # A database on read-only media can still be queried; without `immutable` SQLite wants to create a -shm file.
     mode = "rwc" if create else "rw" if writable else "ro&immutable=1"
@@ -102,12 +127,21 @@ def _sqlite(path: Path, create: bool) -> Engine:
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
 
+    def set_pragmas(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        for pragma in pragmas if writable else ():
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
     engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
     event.listen(engine, "connect", _take_over_transactions)
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
-    if writable:
-        event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "connect", set_pragmas)
+    event.listen(engine, "begin", _begin)
     return engine
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
 
 
 def _quoted(path: Path) -> str:
@@ -120,15 +154,6 @@ def _quoted(path: Path) -> str:
 def _take_over_transactions(connection: Any, _record: Any) -> None:
     """Python's sqlite3 commits behind one's back before DDL; a migration killed half-way must leave nothing."""
     connection.isolation_level = None
-
-
-def _set_pragmas(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    # Readers go on while we write, and a killed process leaves a valid database.
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()
 
 
 def _server(url: str) -> Engine:
