@@ -15,7 +15,7 @@ from musictagger.config import frame_rule, load_settings
 from musictagger.models.card import Card
 from musictagger.models.inference import Prediction, load_predictor
 from musictagger.tagging.aggregate import Scores, aggregate, merge_outputs
-from musictagger.tagging.genres import choose_genres, ranked
+from musictagger.tagging.genres import GenreChoice, choose_genres, ranked
 
 
 @dataclass(frozen=True)
@@ -115,4 +115,4 @@ class Tagger:
 
     def _genres(self, scores: Scores) -> tuple[str, ...]:
         settings = self._settings
-        return choose_genres(scores, self.card, max_genres=settings.max_genres, min_score=settings.min_score)
+        return choose_genres(scores, self.card, GenreChoice(settings.max_genres, settings.min_score))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -9,8 +12,10 @@ from conftest import TAGS, make_card
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musictagger.models.card import Tag
-from musictagger.tagging.genres import choose_genres, ranked, thresholds
+from musictagger.models.card import Card, Tag
+from musictagger.models.vocabulary import known_words, tags_for
+from musictagger.tagging.genres import GenreChoice, choose_genres, chooser, moods, most_specific, ranked, thresholds
+from musictagger.tagging.genretree import load_tree
 
 CARD = make_card()
 ORDER = [tag.name for tag in TAGS]
@@ -49,12 +54,12 @@ def test_genres_are_those_that_reach_their_threshold(given_scores: dict[str, flo
 def test_the_number_of_genres_can_be_chosen() -> None:
     values = scores(rock=0.9, jazz=0.8, hiphop=0.7, rnb=0.6)
     for most, genres in ((1, ("Rock",)), (3, ("Rock", "Jazz", "Hip-Hop")), (9, ("Rock", "Jazz", "Hip-Hop", "R&B"))):
-        assert choose_genres(values, CARD, max_genres=most) == genres
+        assert choose_genres(values, CARD, GenreChoice(max_genres=most)) == genres
 
 
 @pytest.mark.parametrize(("least", "genres"), [(0.0, ("Rock", "Jazz")), (0.15, ("Rock", "Jazz")), (0.18, ("Rock",))])
 def test_one_threshold_can_stand_for_all(least: float, genres: tuple[str, ...]) -> None:
-    assert choose_genres(scores(rock=0.2, jazz=0.17), CARD, min_score=least) == genres
+    assert choose_genres(scores(rock=0.2, jazz=0.17), CARD, GenreChoice(min_score=least)) == genres
 
 
 def test_thresholds_are_those_of_the_card() -> None:
@@ -82,3 +87,180 @@ def test_tags_are_ranked_by_score_then_name(values: list[float]) -> None:
 def test_a_model_without_genres_gives_none() -> None:
     card = make_card(outputs=("calm",), tags=(Tag("Calm", "mood", ("calm",), 0.1),))
     assert choose_genres(np.ones(1, np.float32), card) == ()
+
+
+TREE = load_tree()
+ROCKS = make_card(
+    outputs=(
+        "rock",
+        "indie",
+        "indie rock",
+        "alternative rock",
+        "jazz",
+        "electronic",
+        "electronica",
+        "deep house",
+        "sad",
+    ),
+    tags=tags_for(
+        ("rock", "indie", "indie rock", "alternative rock", "jazz", "electronic", "electronica", "deep house", "sad"),
+        0.2,
+    ),
+)
+
+
+def choose(scores: Mapping[str, float], excluded: Sequence[str] = (), **options: object) -> tuple[str, ...]:
+    """What `ROCKS` chooses, by the names of its tags; those not given score 0."""
+    values = np.array([scores.get(tag.name, 0.0) for tag in ROCKS.tags], np.float32)
+    choice = GenreChoice(**options)  # type: ignore[arg-type]
+    return choose_genres(values, ROCKS, choice, excluded=frozenset(excluded))
+
+
+@pytest.mark.parametrize(
+    ("given_scores", "genres"),
+    [
+        ({"Rock": 0.9, "Indie Rock": 0.5}, ("Indie Rock",)),
+        ({"Indie Rock": 0.9, "Rock": 0.5}, ("Indie Rock",)),
+        ({"Electronic": 0.9, "Electronica": 0.8}, ("Electronica",)),
+        # It implies both, and takes the place of the better.
+        ({"Rock": 0.9, "Jazz": 0.8, "Indie": 0.7, "Indie Rock": 0.3}, ("Indie Rock", "Jazz")),
+        # The strength of Rock counts for the first kind of Rock only.
+        (
+            {"Rock": 0.9, "Jazz": 0.5, "Indie Rock": 0.4, "Alternative Rock": 0.3},
+            ("Indie Rock", "Jazz", "Alternative Rock"),
+        ),
+        # A place that falls free goes to the next best, though it came before.
+        (
+            {"Rock": 0.9, "Indie": 0.8, "Jazz": 0.7, "Indie Rock": 0.6, "Electronic": 0.5},
+            ("Indie Rock", "Jazz", "Electronic"),
+        ),
+        # Over several steps.
+        ({"Electronic": 0.9, "Deep House": 0.3}, ("Deep House",)),
+        # What does not pass implies nothing.
+        ({"Rock": 0.9, "Indie Rock": 0.1}, ("Rock",)),
+        ({"Indie Rock": 0.5, "Jazz": 0.5}, ("Indie Rock", "Jazz")),
+        ({"Rock": 0.5, "Indie Rock": 0.5}, ("Indie Rock",)),
+        ({"Sad": 0.9}, ()),
+    ],
+)  # fmt: skip
+def test_what_a_more_specific_genre_implies_is_left_out(
+    given_scores: dict[str, float], genres: tuple[str, ...]
+) -> None:
+    for most in (1, 2, 3):
+        assert choose(given_scores, max_genres=most) == genres[:most]
+
+
+def test_parents_can_be_kept() -> None:
+    both = {"Indie Rock": 0.5, "Rock": 0.9, "Indie": 0.4}
+    assert choose(both, keep_parents=True) == ("Rock", "Indie Rock")
+
+
+@pytest.mark.parametrize(
+    ("allow", "genres"),
+    [
+        ({"Rock", "Jazz"}, ("Rock", "Jazz")),
+        ({"INDIE-ROCK", "jazz music"}, ("Indie Rock", "Jazz")),
+        ({"Polka"}, ()),
+        (set(), ()),
+    ],
+)
+def test_only_genres_that_are_allowed_are_chosen(allow: set[str], genres: tuple[str, ...]) -> None:
+    assert choose({"Rock": 0.9, "Indie Rock": 0.8, "Jazz": 0.7}, allow=frozenset(allow)) == genres
+
+
+@pytest.mark.parametrize(
+    ("excluded", "genres"),
+    [
+        (["Jazz"], ("Indie Rock",)),
+        (["indie rock"], ("Rock", "Jazz")),
+        # Without Rock it can still be Indie Rock.
+        (["Rock"], ("Indie Rock", "Jazz")),
+        (["jazz music", "IndieRock", "Rock Music"], ()),
+        (["Polka"], ("Indie Rock", "Jazz")),
+    ],
+)
+def test_a_track_never_gets_what_is_excluded_for_it(excluded: list[str], genres: tuple[str, ...]) -> None:
+    assert choose({"Rock": 0.9, "Indie Rock": 0.8, "Jazz": 0.7}, excluded) == genres
+
+
+def test_what_is_renamed_to_the_same_counts_once(tmp_path: Path) -> None:
+    path = tmp_path / "genres.toml"
+    path.write_text('[aliases]\n"Electronica" = "Electronic"\n"Jazz" = "Jazz & More"', encoding="utf-8")
+    tree = load_tree(path)
+    values = {"Electronica": 0.9, "Electronic": 0.8, "Jazz": 0.7}
+    assert choose(values, tree=tree) == ("Electronic", "Jazz & More")
+    assert choose(values, ["Electronica"], tree=tree) == ("Jazz & More",)
+    assert choose(values, tree=tree, allow=frozenset({"jazz", "more"})) == ("Jazz & More",)
+
+
+def test_spellings_of_a_genre_that_the_tree_does_not_have_are_one() -> None:
+    tags = (Tag("Space Polka", "genre", ("a",), 0.1), Tag("space-polka", "genre", ("b",), 0.1))
+    card = make_card(outputs=("a", "b"), tags=tags)
+    for values in ([0.5, 0.4], [0.4, 0.5]):
+        assert choose_genres(np.array(values, np.float32), card) == ("Space Polka",)
+    allow = GenreChoice(allow=frozenset({"SPACEPOLKA"}))
+    assert choose_genres(np.ones(2, np.float32), card, allow) == ("Space Polka",)
+
+
+GENRES = sorted({name for name, category in known_words().values() if category == "genre"})
+SOME_CARDS = st.lists(
+    st.tuples(st.sampled_from(GENRES), st.sampled_from([0.0, 0.3, 0.31, 0.9]), st.sampled_from([0.1, 0.3])),
+    unique_by=lambda tag: tag[0],
+    max_size=25,
+)
+
+
+def card_of(tags: Sequence[tuple[str, float, float]]) -> tuple[Card, npt.NDArray[np.float32]]:
+    made = tuple(Tag(name, "genre", (name,), threshold) for name, _, threshold in tags)
+    return make_card(outputs=tuple(tag.name for tag in made), tags=made), np.array([tag[1] for tag in tags], np.float32)
+
+
+@given(SOME_CARDS, st.integers(1, 4), st.booleans(), st.frozensets(st.sampled_from(GENRES), max_size=5), st.data())
+def test_the_choice_keeps_its_promises(
+    tags: list[tuple[str, float, float]], most: int, keep: bool, excluded: frozenset[str], data: st.DataObject
+) -> None:
+    choice = GenreChoice(max_genres=most, keep_parents=keep)
+    card, values = card_of(tags)
+    chosen = choose_genres(values, card, choice, excluded=excluded)
+    passing = {name for name, score, threshold in tags if score >= threshold} - excluded
+    assert len(chosen) == len(set(chosen)) <= most
+    assert set(chosen) <= passing
+    assert bool(chosen) == bool(passing)
+    if keep:
+        score = {name: value for name, value, _ in tags}
+        assert list(chosen) == sorted(passing, key=lambda name: (-score[name], name))[:most]
+    else:
+        assert not any(one in TREE.ancestors(other) for one in chosen for other in passing)
+    shuffled, moved = card_of(data.draw(st.permutations(tags)))
+    assert choose_genres(moved, shuffled, choice, excluded=excluded) == chosen
+    more = GenreChoice(max_genres=most + 1, keep_parents=keep)
+    assert choose_genres(values, card, more, excluded=excluded)[:most] == chosen
+
+
+@given(st.permutations(GENRES))
+def test_every_genre_is_among_the_most_specific_or_implied_by_them(names: list[str]) -> None:
+    left = most_specific(names, TREE.above)
+    implied = frozenset().union(*(TREE.ancestors(name) for name in left))
+    assert set(left) == set(names) - implied
+    assert set(names) <= set(left) | implied
+
+
+def test_a_chooser_serves_many_tracks() -> None:
+    choose_one = chooser(ROCKS, GenreChoice(max_genres=1))
+    for index, tag in enumerate(ROCKS.tags[:-1]):
+        values = np.eye(len(ROCKS.tags), dtype=np.float32)[index]
+        assert choose_one(values) == (tag.name,)
+        assert choose_one(values, frozenset({tag.name.upper()})) == ()
+
+
+def test_moods_are_the_best_moods_and_nothing_else() -> None:
+    card = make_card(
+        outputs=("rock", "sad", "happy", "calm", "dark", "party"),
+        tags=tags_for(("rock", "sad", "happy", "calm", "dark", "party"), {"Party": 0.8, "default": 0.2}),
+    )
+    values = np.array([0.9, 0.3, 0.3, 0.5, 0.25, 0.7], np.float32)
+    assert moods(values, card) == ("Calm", "Happy", "Sad")
+    assert moods(values, card, max_moods=1) == ("Calm",)
+    assert moods(values, card, max_moods=9) == ("Calm", "Happy", "Sad", "Dark")
+    assert moods(values, card, min_score=0.4) == ("Party", "Calm")
+    assert moods(values * np.float32(0.1), card) == ()

@@ -5,8 +5,9 @@ Nothing here is stored: changing the aggregator, a threshold or the number of ge
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from musictagger.library.query import Query, Tracks
 from musictagger.library.store import Store, TrackRow
 from musictagger.models.card import Card, Tag
 from musictagger.tagging.aggregate import Aggregator, Scores, aggregate_tracks, merge_outputs
-from musictagger.tagging.genres import choose_genres, ranked, thresholds
+from musictagger.tagging.genres import GenreChoice, GenreChooser, chooser, moods, ranked, thresholds
+from musictagger.tagging.genretree import GenreTree, load_tree
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,17 @@ class View:
     aggregator: Aggregator = "mean"
     max_genres: int = 2
     min_score: float | None = None
+    keep_parents: bool = False
+    allow: frozenset[str] | None = None
+    """The only genres that may be chosen; None allows all."""
+    tree: GenreTree = field(default_factory=load_tree)
+
+    @functools.cached_property
+    def chooser(self) -> GenreChooser:
+        """What chooses the genres of each track: made once, since tree and card are slow to go through."""
+        return chooser(
+            self.card, GenreChoice(self.max_genres, self.min_score, self.keep_parents, self.allow, self.tree)
+        )
 
 
 @dataclass(frozen=True)
@@ -49,11 +62,15 @@ class TrackView:
 
     @property
     def genres(self) -> tuple[str, ...]:
-        """The genres that would be written."""
+        """The genres that would be written, without those that the user says this track has not."""
         if self.scores is None:
             return ()
-        view = self.view
-        return choose_genres(self.scores, view.card, max_genres=view.max_genres, min_score=view.min_score)
+        return self.view.chooser(self.scores, frozenset(self.row.excluded_genres or ()))
+
+    @property
+    def moods(self) -> tuple[str, ...]:
+        """The moods that would be written."""
+        return () if self.scores is None else moods(self.scores, self.view.card, min_score=self.view.min_score)
 
 
 def look(rows: Sequence[TrackRow], view: View) -> list[TrackView]:

@@ -1,15 +1,63 @@
-"""Which genres a track gets: pure functions from scores to names. Only tags of the category genre can be chosen."""
+"""Which genres and moods a track gets: pure functions from scores to names. Names and their tree: `genretree`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from musictagger.models.card import Card, Tag
 from musictagger.tagging.aggregate import Scores
+from musictagger.tagging.genretree import GenreTree, load_tree
 
 DEFAULT_MAX_GENRES = 2
+DEFAULT_MAX_MOODS = 3
+
+
+@dataclass(frozen=True)
+class GenreChoice:
+    """What a user can say about the choice of genres."""
+
+    max_genres: int = DEFAULT_MAX_GENRES
+    min_score: float | None = None
+    """One threshold for all genres, instead of the card's."""
+    keep_parents: bool = False
+    """Whether Rock stays beside Indie Rock."""
+    allow: frozenset[str] | None = None
+    """The only genres that may be chosen, in any spelling; None allows all."""
+    tree: GenreTree = field(default_factory=load_tree)
+
+
+@dataclass(frozen=True, eq=False)
+class GenreChooser:
+    """A choice made ready for a card by `chooser`: asking it for one track looks nothing up in card or tree."""
+
+    choice: GenreChoice
+    positions: npt.NDArray[np.intp]
+    """Where the genres that may be chosen stand in the card, [genres], in the order of their names."""
+    limits: Scores
+    """Their thresholds, float32 [genres]."""
+    names: tuple[str, ...]
+    """How they are written; tags that mean one genre have equal names."""
+    above: Mapping[str, frozenset[str]]
+    """What each implies, by name."""
+    keys: Mapping[str, str]
+    """The tree's key of each, by name."""
+
+    def __call__(self, scores: Scores, excluded: frozenset[str] = frozenset()) -> tuple[str, ...]:
+        """The genres of one track, from float32 [tags] in the card's order. See `choose_genres`."""
+        values = scores[self.positions]
+        passing = np.flatnonzero(values >= self.limits)
+        # The sort is stable, and the positions are in the order of names: equal scores are sorted by name.
+        best = passing[np.argsort(-values[passing], kind="stable")].tolist()
+        names = list(dict.fromkeys(self.names[index] for index in best))
+        if excluded:
+            unwanted = {self.choice.tree.key(name) for name in excluded}
+            names = [name for name in names if self.keys[name] not in unwanted]
+        chosen = names if self.choice.keep_parents else most_specific(names, self.above)
+        return tuple(chosen[: self.choice.max_genres])
 
 
 def ranked(scores: Scores, tags: Sequence[Tag]) -> list[tuple[Tag, float]]:
@@ -23,15 +71,63 @@ def thresholds(card: Card, min_score: float | None = None) -> Scores:
     return np.array([tag.threshold if min_score is None else min_score for tag in card.tags], np.float32)
 
 
-def choose_genres(
-    scores: Scores, card: Card, *, max_genres: int = DEFAULT_MAX_GENRES, min_score: float | None = None
-) -> tuple[str, ...]:
-    """At most `max_genres` genre names, best first, of those that reach their threshold; none when unsure.
+def chooser(card: Card, choice: GenreChoice) -> GenreChooser:
+    """Make a choice ready for many tracks of one model."""
+    tree, limits = choice.tree, thresholds(card, choice.min_score)
+    allowed = None if choice.allow is None else {tree.key(name) for name in choice.allow}
+    genres = sorted((tree.canonical(tag.name), index) for index, tag in enumerate(card.tags) if tag.category == "genre")
+    kept = [(name, index) for name, index in genres if allowed is None or tree.key(name) in allowed]
+    first: dict[str, str] = {}
+    names = tuple(first.setdefault(tree.key(name), name) for name, _ in kept)
+    positions = np.array([index for _, index in kept], np.intp)
+    above, keys = {name: tree.ancestors(name) for name in names}, {name: tree.key(name) for name in names}
+    return GenreChooser(choice, positions, limits[positions], names, above, keys)
 
-    Genres are compared by score, not by how far they clear their threshold, so that what is written is what
-    `show` lists first. `scores` is float32 [tags], in the card's order.
+
+def choose_genres(
+    scores: Scores, card: Card, choice: GenreChoice | None = None, *, excluded: frozenset[str] = frozenset()
+) -> tuple[str, ...]:
+    """At most `max_genres` names, best first, of the genres that reach their threshold; none when unsure.
+
+    Genres are compared by score, not by how far they clear their threshold, so that what is written is what `show`
+    lists first; equal scores by name. A genre that another passing one implies is left out (Rock beside Indie Rock),
+    and the other takes its place, see `most_specific`. The number is cut last, so that the choice of one genre is
+    the first of the choice of two.
+
+    `scores` is float32 [tags], in the card's order. `excluded` are genres that this track has not, in any spelling:
+    these names and no others, so that without Rock it can still be Indie Rock. For many tracks, keep a `chooser`.
     """
-    enough = scores >= thresholds(card, min_score)
-    kept = [tag for tag, passes in zip(card.tags, enough, strict=True) if passes and tag.category == "genre"]
-    best = ranked(np.array([scores[card.tags.index(tag)] for tag in kept], np.float32), kept)
-    return tuple(tag.name for tag, _ in best[:max_genres])
+    return chooser(card, choice or GenreChoice())(scores, excluded)
+
+
+def most_specific(names: Iterable[str], above: Mapping[str, frozenset[str]]) -> list[str]:
+    """`names`, best first, without those that another of them implies; `above` says what each implies.
+
+    Down the ranking, a genre that one chosen before implies is passed over. One that implies genres chosen before
+    replaces all of them, in the place of the best: with Rock 0.9, Jazz 0.5 and Indie Rock 0.3 the track is Indie Rock
+    first and Jazz second, because it is Rock first. A second kind of Rock stands where its own score puts it.
+    """
+    chosen: list[str] = []
+    for name in names:
+        if any(name in above[other] for other in chosen):
+            continue
+        implied = [other for other in chosen if other in above[name]]
+        if implied:
+            chosen[chosen.index(implied[0])] = name
+            chosen = [other for other in chosen if other not in implied[1:]]
+        else:
+            chosen.append(name)
+    return chosen
+
+
+def moods(
+    scores: Scores, card: Card, *, max_moods: int = DEFAULT_MAX_MOODS, min_score: float | None = None
+) -> tuple[str, ...]:
+    """At most `max_moods` moods that reach their threshold, best first, equal ones by name; none when unsure.
+
+    `scores` is float32 [tags], in the card's order.
+    """
+    limits = thresholds(card, min_score)
+    kept = [index for index, tag in enumerate(card.tags) if tag.category == "mood" and scores[index] >= limits[index]]
+    best = ranked(scores[kept], [card.tags[index] for index in kept])
+    return tuple(tag.name for tag, _ in best[:max_moods])

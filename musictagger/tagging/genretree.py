@@ -1,0 +1,250 @@
+"""The tree of genres: which words name one genre, and which genres imply which. Data in genres.toml.
+
+A genre may stand under several: Indie Rock is Rock and Indie. A user's own genres.toml changes names and places.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import tomllib
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from musictagger.errors import BadRequestError
+
+OWN_FILE = Path(__file__).with_name("genres.toml")
+TYPO_LIKENESS = 0.9
+"""How alike (difflib's ratio) a new name may be to a known one before it counts as a typo: one letter in ten."""
+HINT_LIKENESS = 0.75
+"""How alike a known name must be to be suggested for one that must be known: one letter of a short word."""
+
+
+@dataclass(frozen=True, eq=False)
+class GenreTree:
+    """Names and places of genres, as `load_tree` makes it. Looking up is a dictionary access."""
+
+    names: Mapping[str, str]
+    """The name to write, by the `genre_key` of each of its spellings."""
+    above: Mapping[str, frozenset[str]]
+    """The names of all that a genre implies, by its own."""
+
+    def canonical(self, name: str) -> str:
+        """How a genre is written; a name that the tree does not have stays as it is."""
+        return self.names.get(genre_key(name), name)
+
+    def ancestors(self, name: str) -> frozenset[str]:
+        """All genres that this one implies, as they are written; none for a name that the tree does not have."""
+        return self.above.get(self.canonical(name), frozenset())
+
+    def key(self, name: str) -> str:
+        """Equal for two names that mean one genre, whether or not the tree has it."""
+        return genre_key(self.canonical(name))
+
+
+def genre_key(name: str) -> str:
+    """A name without case, spaces, punctuation and accents, `&` read as `and`: `Forró` = `forro`, `R & B` = `r and b`.
+
+    Marks that are letters of their own scripts, as in Hindi or Japanese, stay.
+    """
+    folded = unicodedata.normalize("NFKD", name).casefold().replace("&", "and")
+    return "".join(c for c in folded if _counts(c)) or folded
+
+
+def load_tree(user_file: Path | None = None) -> GenreTree:
+    """This program's genres, changed by the user's genres.toml where there is one. Read again only when it changed.
+
+    Raises BadRequestError with the path for a file that cannot be read, an unknown table (with a suggestion), a name
+    that looks like a typo, and genres that would imply each other.
+    """
+    if user_file is None:
+        return _load(None, None)
+    try:
+        stat = user_file.stat()
+    except FileNotFoundError:
+        return _load(None, None)
+    except OSError as error:
+        raise BadRequestError(f"{user_file}: cannot be read: {error.strerror}") from error
+    return _load(user_file.absolute(), (stat.st_mtime_ns, stat.st_size))
+
+
+@functools.lru_cache(maxsize=8)
+def _load(user_file: Path | None, stamp: tuple[int, int] | None) -> GenreTree:
+    """`stamp` is only there to be part of the cache's key."""
+    draft = _own()
+    if user_file is not None:
+        tables = _tables(user_file, ("aliases", "parents"))
+        _rename(draft, tables["aliases"], user_file)
+        _move(draft, tables["parents"], user_file)
+    return _finished(draft, user_file or OWN_FILE)
+
+
+@dataclass
+class _Draft:
+    """A tree being built. Genres are known by the `genre_key` of their first name, whatever they are called now."""
+
+    names: dict[str, str] = field(default_factory=dict)
+    parents: dict[str, set[str]] = field(default_factory=dict)
+    same: dict[str, str] = field(default_factory=dict)
+
+    def find(self, name: str) -> str:
+        key = genre_key(name)
+        return self.same.get(key, key)
+
+    def under(self, key: str) -> set[str]:
+        return self.parents.setdefault(key, set())
+
+
+def _own() -> _Draft:
+    draft = _Draft()
+    tables = _tables(OWN_FILE, ("children", "aliases"))
+    for parent, children in tables["children"].items():
+        for name in (parent, *children):
+            draft.names.setdefault(genre_key(name), name)
+        for child in children:
+            draft.under(genre_key(child)).add(genre_key(parent))
+    _rename(draft, tables["aliases"], OWN_FILE)
+    return draft
+
+
+def _rename(draft: _Draft, aliases: Mapping[str, Any], path: Path) -> None:
+    """Each line is a genre, by any of its spellings, and what it is to be called: a new name or another genre's."""
+    known, lines = frozenset(draft.names), dict[str, str]()
+    into: dict[str, str] = {}
+    for left, value in aliases.items():
+        right = _name(value, path, left)
+        old, new = draft.find(_name(left, path, "aliases")), draft.find(right)
+        if old in lines:
+            raise BadRequestError(f"{path}: {lines[old]!r} and {left!r} are one genre: keep one of the two lines")
+        lines[old] = left
+        if old == new:
+            draft.names[new] = right
+        else:
+            draft.names.setdefault(new, right)
+            into[old] = new
+    _merge(draft, known, {old: _end(old, into, lines, path) for old in into}, into)
+
+
+def _end(key: str, into: Mapping[str, str], lines: Mapping[str, str], path: Path) -> str:
+    passed = [key]
+    while passed[-1] in into:
+        passed.append(into[passed[-1]])
+        if passed[-1] in passed[:-1]:
+            raise BadRequestError(f"{path}: {' = '.join(repr(lines[step]) for step in passed)} leads in a circle")
+    return passed[-1]
+
+
+def _merge(draft: _Draft, known: frozenset[str], ends: Mapping[str, str], into: Mapping[str, str]) -> None:
+    """Let each genre be another name of its end, which takes its children, and if it is new its parents too."""
+    for old, end in ends.items():
+        if end not in known and into[old] not in known:
+            draft.under(end).update(draft.under(old))
+    for old in ends:
+        draft.names.pop(old, None)
+        draft.parents.pop(old, None)
+    draft.same = {key: ends.get(target, target) for key, target in draft.same.items()} | dict(ends)
+    draft.parents = {key: {ends.get(one, one) for one in above} - {key} for key, above in draft.parents.items()}
+
+
+def _move(draft: _Draft, parents: Mapping[str, Any], path: Path) -> None:
+    """Each line is a genre and what it stands under: a name, a list of names, or "" for nothing."""
+    lines: dict[str, str] = {}
+    for child in parents:
+        key = draft.find(_name(child, path, "parents"))
+        if key in lines:
+            raise BadRequestError(f"{path}: {lines[key]!r} and {child!r} are one genre: keep one of the two lines")
+        if key not in draft.names and (close := _like(draft, child, TYPO_LIKENESS)):
+            really = f'if it is one of its own, add "{child}" = "{child}" to [aliases]'
+            _refuse(path, f"unknown genre {child!r}; did you mean {close!r}? {really}")
+        lines[key] = child
+    for key, child in lines.items():
+        draft.names.setdefault(key, child)
+    for key, child in lines.items():
+        value = parents[child]
+        names = value if isinstance(value, list) else [value] if value != "" else []
+        draft.parents[key] = {_parent(draft, _name(name, path, child), path) for name in names}
+
+
+def _parent(draft: _Draft, name: str, path: Path) -> str:
+    key = draft.find(name)
+    if key not in draft.names:
+        close = _like(draft, name, HINT_LIKENESS)
+        hint = f"did you mean {close!r}?" if close else f'to add it, write "{name}" = ""'
+        _refuse(path, f"unknown genre {name!r} as a parent; {hint}")
+    return key
+
+
+def _like(draft: _Draft, name: str, likeness: float) -> str | None:
+    close = difflib.get_close_matches(genre_key(name), [*draft.names, *draft.same], n=1, cutoff=likeness)
+    return draft.names[draft.same.get(close[0], close[0])] if close else None
+
+
+def _finished(draft: _Draft, path: Path) -> GenreTree:
+    above: dict[str, frozenset[str]] = {}
+
+    def climb(key: str, below: tuple[str, ...]) -> frozenset[str]:
+        if key in below:
+            circle = [draft.names[step] for step in (*below[below.index(key) :], key)]
+            _refuse(path, f"{' under '.join(repr(name) for name in circle)} leads in a circle")
+        if key not in above:
+            direct = draft.parents.get(key, set())
+            above[key] = frozenset(direct).union(*(climb(parent, (*below, key)) for parent in sorted(direct)))
+        return above[key]
+
+    for key in draft.names:
+        climb(key, ())
+    other_spellings = {key: draft.names[target] for key, target in draft.same.items()}
+    return GenreTree(
+        draft.names | other_spellings,
+        {draft.names[key]: frozenset(draft.names[one] for one in ancestors) for key, ancestors in above.items()},
+    )
+
+
+def _tables(path: Path, wanted: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise BadRequestError(f"{path}: cannot be read as TOML: {error}") from error
+    for name, table in content.items():
+        if name not in wanted:
+            close = difflib.get_close_matches(name, wanted, n=1)
+            hint = f"did you mean [{close[0]}]?" if close else f"known are: {', '.join(f'[{w}]' for w in wanted)}"
+            _refuse(path, f"unknown table {name!r}; {hint}")
+        if not isinstance(table, dict):
+            _refuse(path, f'{name} must be a table: a line [{name}], and below it lines like "Hip-Hop" = "Hip Hop"')
+    return {name: content.get(name, {}) for name in wanted}
+
+
+def _name(value: object, path: Path, where: str) -> str:
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        _refuse(path, f"{where}: {value!r} is no name of a genre")
+    return value.strip()
+
+
+def _counts(char: str) -> bool:
+    return unicodedata.category(char)[0] in "LNM" and not "\u0300" <= char <= "\u036f"
+
+
+def _refuse(path: Path, message: str) -> NoReturn:
+    raise BadRequestError(f"{path}: {message}")
+
+
+def read_allowed(path: Path) -> frozenset[str]:
+    """The names in a list of genres, one a line, `#` before a comment. Raises BadRequestError without any name."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise BadRequestError(f"{path}: cannot be read as a list of genres: {error}") from error
+    names = frozenset(_without_comment(lines))
+    if not names:
+        _refuse(path, "names no genre; write one a line")
+    return names
+
+
+def _without_comment(lines: Iterable[str]) -> list[str]:
+    """A `#` inside a word belongs to it."""
+    kept = [f" {line}".replace("\t", " ").partition(" #")[0].strip() for line in lines]
+    return [name for name in kept if name]
