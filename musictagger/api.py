@@ -15,7 +15,7 @@ from musictagger.config import frame_rule, load_settings
 from musictagger.models.card import Card
 from musictagger.models.inference import Prediction, load_predictor
 from musictagger.tagging.aggregate import Scores, aggregate, merge_outputs
-from musictagger.tagging.genres import GenreChoice, choose_genres, ranked
+from musictagger.tagging.genres import chooser, genre_choice, ranked
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Tagger:
     def __init__(self, model: str | os.PathLike[str] | None = None, **settings: object) -> None:
         self._settings = load_settings({"model": os.fspath(model) if model else None, **settings})
         self._predictor = load_predictor(self._settings)
+        self._choose = chooser(self.card, genre_choice(self._settings))
         self._rule = frame_rule(self.card.front_end, self._settings)
 
     @property
@@ -81,7 +82,7 @@ class Tagger:
             duration_s=decoded.duration_s,
             padded=decoded.padded,
             tags=() if scores is None else self._tags(scores),
-            genres=() if scores is None else self._genres(scores),
+            genres=() if scores is None else self._choose(scores),
             tag_names=tuple(tag.name for tag in self.card.tags),
             frame_scores=frame_scores,
             embedding=prediction.embedding.mean(axis=0) if decoded.frames else np.zeros(0, np.float32),
@@ -112,7 +113,3 @@ class Tagger:
 
     def _tags(self, scores: Scores) -> tuple[TagScore, ...]:
         return tuple(TagScore(tag.name, tag.category, score) for tag, score in ranked(scores, self.card.tags))
-
-    def _genres(self, scores: Scores) -> tuple[str, ...]:
-        settings = self._settings
-        return choose_genres(scores, self.card, GenreChoice(settings.max_genres, settings.min_score))

@@ -39,8 +39,15 @@ class Settings:
     trim_edges: float = 5.0
     frames: int | None = None
     write: WriteMode = "fill"
+    moods: bool = False
+    provenance: bool = False
     preserve_mtime: bool = False
+    break_hardlinks: bool = False
+    id3v23_join: str = "; "
     max_genres: int = 2
+    keep_parents: bool = False
+    genres_allow: Path | None = None
+    genres_file: Path | None = None
     min_score: float | None = None
     aggregate: AggregateName = "mean"
 
@@ -58,6 +65,11 @@ class Settings:
     def db_location(self) -> str:
         """Path or SQLAlchemy URL of the database."""
         return self.db or str(self.data_dir / "library.db")
+
+    @property
+    def journal_file(self) -> Path:
+        """The journal of what was written into files; apart from the library, which may be thrown away."""
+        return self.data_dir / "journal.db"
 
     @property
     def model_folders(self) -> list[Path]:
@@ -86,7 +98,8 @@ def load_settings(
     """
     environment = os.environ if environment is None else environment
     file = config_file or Path(environment.get(PREFIX + "CONFIG", user_config_folder() / "config.toml"))
-    values = _from_file(file) | _from_environment(environment)
+    values: dict[str, Any] = {"genres_file": file.parent / "genres.toml"}
+    values |= _from_file(file) | _from_environment(environment)
     values |= {name: value for name, value in (flags or {}).items() if value is not None and value != ()}
     return Settings(**values)
 

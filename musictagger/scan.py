@@ -16,15 +16,18 @@ from typing import Literal, Protocol
 from musictagger.analyse import Analyser, Event, Job
 from musictagger.audio.walk import FoundFile, LeftOver, absolute, walk
 from musictagger.config import Settings, frame_rule
-from musictagger.errors import AudioError, TagWriteError
+from musictagger.errors import printable
 from musictagger.library.store import Store, Todo
-from musictagger.library.view import TrackView, View, look
+from musictagger.library.view import View, look
 from musictagger.models.inference import Predictor
 from musictagger.pool import WorkerPool
 from musictagger.records import Analysed, Broken, Known
-from musictagger.tagging.containers import merge_genres, read_tags
-from musictagger.tagging.safewrite import sweep, write_fields
+from musictagger.tagging.genres import genre_choice
+from musictagger.tagging.journal import Journal
+from musictagger.tagging.plan import FileChange
+from musictagger.tagging.safewrite import sweep
 from musictagger.worker import Inspected
+from musictagger.writing import apply_changes, plan_track
 
 WRITE_CHUNK = 200
 """Tracks whose genres are looked up and written together."""
@@ -50,15 +53,6 @@ class Reporter(Protocol):
         """A file or folder could not be read, decoded or written."""
 
 
-@dataclass(frozen=True)
-class Change:
-    """A genre field before and after."""
-
-    path: Path
-    before: tuple[str, ...]
-    after: tuple[str, ...]
-
-
 @dataclass
 class Report:
     """What a scan did. Every file found is counted once: tagged, unchanged, skipped or failed."""
@@ -72,9 +66,9 @@ class Report:
     failures: list[tuple[Path, str]] = field(default_factory=list)
     """Files and folders that could not be read or decoded."""
     unwritten: list[tuple[Path, str]] = field(default_factory=list)
-    """Files whose genre field could not be written, though it should; they are as they were."""
-    changes: list[Change] = field(default_factory=list)
-    """Genre fields written or, in a dry run, that would be written."""
+    """Files that should have been written and could not be; they are as they were."""
+    changes: list[FileChange] = field(default_factory=list)
+    """Files whose fields were written or, in a dry run, would be."""
     missing: int = 0
     """Files known from earlier that are gone."""
     audio_s: float = 0.0
@@ -110,6 +104,7 @@ def worker_count(settings: Settings, device: str) -> int:
 def scan(
     roots: Sequence[Path],
     store: Store,
+    journal: Journal,
     predictor: Predictor,
     settings: Settings,
     options: ScanOptions,
@@ -122,7 +117,7 @@ def scan(
     Raises BadRequestError for a root that is not there and StoreError when the database fails; what befalls single
     files is in the report.
     """
-    return _Scan(store, predictor, settings, options, reporter, stop).run([absolute(root) for root in roots])
+    return _Scan(store, journal, predictor, settings, options, reporter, stop).run([absolute(root) for root in roots])
 
 
 class _Scan:
@@ -131,6 +126,7 @@ class _Scan:
     def __init__(
         self,
         store: Store,
+        journal: Journal,
         predictor: Predictor,
         settings: Settings,
         options: ScanOptions,
@@ -138,6 +134,7 @@ class _Scan:
         stop: Callable[[], bool],
     ) -> None:
         self._store = store
+        self._journal = journal
         self._predictor = predictor
         self._settings = settings
         self._options = options
@@ -147,11 +144,14 @@ class _Scan:
         # As the database remembers it: another slicing makes an analysis stale.
         self._rule_text = f"edges {settings.trim_edges:g} s, {settings.frames or 'all'} frames"
         self._model_id = store.model_id(predictor.card)
-        self._view = View(predictor.card, settings.aggregate, settings.max_genres, settings.min_score)
+        self._view = View(predictor.card, settings.aggregate, genre_choice(settings))
         self._to_write: list[FoundFile] = []
+        self._run: int | None = None
+        self._note = ""
 
     def run(self, roots: Sequence[Path]) -> Report:
         started_s = time.monotonic()
+        self._note = " ".join(printable(root) for root in roots)
         todo = self._look(roots)
         if todo and not self._stop():
             self._analyse(todo)
@@ -254,37 +254,25 @@ class _Scan:
     # Which genres go into the files?
 
     def _write_later(self, file: FoundFile, has_genre: bool = False) -> None:
-        """Note a track whose genre field may need writing; what is known to have a genre needs no filling."""
-        mode = self._settings.write
-        if mode == "none" or (mode == "fill" and has_genre):
+        """Note a track whose fields may need writing; what has a genre needs no filling, unless more is asked for."""
+        settings = self._settings
+        more = settings.moods or settings.provenance
+        if settings.write == "none" or (settings.write == "fill" and has_genre and not more):
             return
         self._to_write.append(file)
         if len(self._to_write) >= WRITE_CHUNK:
             self._write()
 
     def _write(self) -> None:
-        files, self._to_write = {file.path: file for file in self._to_write}, []
-        for rows in self._store.tracks(self._model_id, list(files)):
-            for track in look(rows, self._view):
-                self._write_track(files[track.row.path], track)
-        self._store.commit()
-
-    def _write_track(self, file: FoundFile, track: TrackView) -> None:
-        before = tuple(track.row.fields.get("genre", ()))
-        after = merge_genres(before, track.genres, self._settings.write)
-        if after == before:
+        """Plan and write the tracks noted, from what the library now knows of them."""
+        paths, self._to_write = [file.path for file in self._to_write], []
+        tracks = [track for rows in self._store.tracks(self._model_id, paths) for track in look(rows, self._view)]
+        changes = [change for track in tracks if (change := plan_track(track, self._settings)) is not None]
+        if self._options.dry_run or not changes:
+            self._report.changes.extend(changes)
             return
-        try:
-            if not self._options.dry_run:
-                self._write_file(file.path, before, after)
-        except (TagWriteError, AudioError) as error:
-            self._report.unwritten.append((file.path, error.reason))
-            self._reporter.failed(file.path, error.reason)
-        else:
-            self._report.changes.append(Change(file.path, before, after))
-
-    def _write_file(self, path: Path, before: tuple[str, ...], after: tuple[str, ...]) -> None:
-        keep = self._settings.preserve_mtime
-        status = write_fields(path, {"genre": before}, {"genre": after}, expected_digest=None, preserve_mtime=keep)
-        self._store.record_written(FoundFile(path, status.st_size, status.st_mtime_ns), read_tags(path))
-        self._store.commit()
+        if self._run is None:
+            self._run = self._journal.start_run("scan", self._note)
+        outcome = apply_changes(changes, self._run, self._journal, self._store, self._settings, self._reporter.failed)
+        self._report.changes.extend(outcome.written)
+        self._report.unwritten.extend(outcome.refused)

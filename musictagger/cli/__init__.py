@@ -14,7 +14,11 @@ import click
 from musictagger import __version__
 from musictagger.errors import EXIT_ERROR, EXIT_INTERRUPTED, MusictaggerError
 
-COMMANDS = ("scan", "query", "show", "tags", "failed", "models", "weights", "plugins")
+COMMANDS = (
+    *("scan", "query", "show", "tags"),
+    *("plan", "review", "apply", "undo", "history", "fix"),
+    *("failed", "models", "weights", "plugins"),
+)
 
 
 class CommandFiles(click.Group):

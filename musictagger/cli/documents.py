@@ -12,11 +12,15 @@ import click
 if TYPE_CHECKING:
     from musictagger.library.view import TrackView
     from musictagger.scan import Report
+    from musictagger.tagging.journal import Entry, Run
+    from musictagger.writing import Outcome
 
 TRACK = "musictagger.track/1"
 QUERY = "musictagger.query/1"
 SCAN = "musictagger.scan/1"
 TAGS = "musictagger.tags/1"
+APPLIED = "musictagger.applied/1"
+HISTORY = "musictagger.history/1"
 FAILED = "musictagger.failed/1"
 MODELS = "musictagger.models/1"
 PLUGINS = "musictagger.plugins/1"
@@ -71,11 +75,59 @@ def scan_document(report: Report, tracks: Iterable[TrackView], dry_run: bool) ->
             "realtime_factor": round(report.realtime_factor, 1),
         },
         "changes": [
-            {"path": str(change.path), "before": list(change.before), "after": list(change.after)}
+            {"path": str(change.path), "field": name, "before": list(change.before[name]), "after": list(after)}
             for change in report.changes
+            for name, after in change.after.items()
         ],
         "tracks": [track_document(track) for track in tracks],
         "failures": failure_list(sorted(report.failures + report.unwritten)),
+    }
+
+
+def outcome_document(run: int, outcome: Outcome) -> dict[str, Any]:
+    """What applying or undoing did."""
+    return {
+        "schema": APPLIED,
+        "run": run if outcome.written else None,
+        "written": [
+            {
+                "path": str(change.path),
+                "before": {name: list(values) for name, values in change.before.items()},
+                "after": {name: list(values) for name, values in change.after.items()},
+            }
+            for change in outcome.written
+        ],
+        "refused": failure_list(outcome.refused),
+    }
+
+
+def history_document(runs: Iterable[Run], entries: Iterable[Entry]) -> dict[str, Any]:
+    """The journal: runs, and the entries of the one asked for."""
+    return {
+        "schema": HISTORY,
+        "runs": [
+            {
+                "id": run.id,
+                "kind": run.kind,
+                "started_at": run.started_at.isoformat(timespec="seconds"),
+                "note": run.note,
+                "counts": dict(run.counts),
+            }
+            for run in runs
+        ],
+        "entries": [
+            {
+                "id": entry.id,
+                "run": entry.run_id,
+                "path": str(entry.path),
+                "state": entry.state,
+                "reason": entry.reason,
+                "before": {name: list(values) for name, values in entry.before.items()},
+                "after": {name: list(values) for name, values in entry.after.items()},
+                "at": entry.at.isoformat(timespec="seconds"),
+            }
+            for entry in entries
+        ],
     }
 
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from musictagger.config import Settings
     from musictagger.library.store import Store
     from musictagger.library.view import View
+    from musictagger.tagging.journal import Journal
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 ExistingPath = click.Path(path_type=Path)
@@ -35,6 +37,12 @@ _AGGREGATE = click.option(
 _MIN_SCORE = click.option(
     "--min-score", type=float, metavar="SCORE", help="A track has a tag from this score on; default: the model's own."
 )
+_KEEP_PARENTS = click.option(
+    "--keep-parents", is_flag=True, default=None, help="Write Rock beside Indie Rock, which implies it."
+)
+_GENRES_ALLOW = click.option(
+    "--genres-allow", type=ExistingPath, metavar="FILE", help="Choose only genres listed in this file, one a line."
+)
 _MAX_GENRES = click.option("--max-genres", type=int, metavar="N", help="At most so many genres a track; default: 2.")
 json_output = click.option("--json", "as_json", is_flag=True, help="Print JSON (its schema: docs/json.md).")
 
@@ -46,12 +54,33 @@ def _chain(*options: Callable[[Command], Command]) -> Callable[[Command], Comman
     return decorate
 
 
+_WRITE = click.option(
+    "--write",
+    type=click.Choice(["fill", "append", "replace", "none"]),
+    help="Fields: fill empty ones (default), append to them, replace them, or write none.",
+)
+_MOODS = click.option("--moods", is_flag=True, default=None, help="Write moods too, into the mood field.")
+_PROVENANCE = click.option(
+    "--provenance", is_flag=True, default=None, help="Write model, version, scores and time into a field of our own."
+)
+_PRESERVE_MTIME = click.option(
+    "--preserve-mtime", is_flag=True, default=None, help="Keep the modification time of files written."
+)
+_BREAK_HARDLINKS = click.option(
+    "--break-hardlinks", is_flag=True, default=None, help="Write files with several names too; only this name changes."
+)
+_JOIN = click.option(
+    "--id3v23-join", metavar="TEXT", help="Between several values in ID3v2.3, which holds one; default: '; '."
+)
+
 debug_option = _DEBUG
 plugin_options = _chain(_PLUGIN_DIR, _DEBUG)
 library_options = _chain(_DB, _DEBUG)
-view_options = _chain(_MODEL, _AGGREGATE, _MIN_SCORE, _MAX_GENRES, _DB, _DEBUG)
+score_options = _chain(_AGGREGATE, _MIN_SCORE, _MAX_GENRES, _KEEP_PARENTS, _GENRES_ALLOW)
+view_options = _chain(_MODEL, score_options, _DB, _DEBUG)
 model_options = _chain(_MODEL, _PLUGIN_DIR)
-score_options = _chain(_AGGREGATE, _MIN_SCORE, _MAX_GENRES)
+write_options = _chain(_WRITE, _MOODS, _PROVENANCE)
+safety_options = _chain(_PRESERVE_MTIME, _BREAK_HARDLINKS, _JOIN)
 
 
 @contextmanager
@@ -64,6 +93,7 @@ def opened_view(flags: dict[str, Any]) -> Iterator[tuple[Store, int, View]]:
     from musictagger.errors import BadRequestError
     from musictagger.library.store import Store
     from musictagger.library.view import View
+    from musictagger.tagging.genres import genre_choice
 
     settings = load_settings(flags)
     with Store(settings.db_location) as store:
@@ -77,4 +107,26 @@ def opened_view(flags: dict[str, Any]) -> Iterator[tuple[Store, int, View]]:
                 "run `musictagger scan` with it first"
             )
         model_id, card = named[0]
-        yield store, model_id, View(card, settings.aggregate, settings.max_genres, settings.min_score)
+        yield store, model_id, View(card, settings.aggregate, genre_choice(settings))
+
+
+@contextmanager
+def opened_journal(flags: dict[str, Any]) -> Iterator[tuple[Store, Journal, Settings]]:
+    """The library to write to, the journal with what a killed run left open settled, and the settings.
+
+    Raises StoreError when another process is writing to the same library.
+    """
+    from musictagger.config import load_settings
+    from musictagger.library.database import exclusive
+    from musictagger.library.store import Store
+    from musictagger.tagging.journal import Journal
+    from musictagger.writing import recover
+
+    settings = load_settings(flags)
+    with (
+        exclusive(settings.db_location),
+        Store(settings.db_location, create=True) as store,
+        Journal(settings.journal_file) as journal,
+    ):
+        recover(journal)
+        yield store, journal, settings

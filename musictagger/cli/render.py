@@ -12,7 +12,7 @@ from rich.text import Text
 
 from musictagger.errors import printable
 from musictagger.library.view import TrackView
-from musictagger.tagging.genres import thresholds
+from musictagger.tagging.plan import FileChange
 
 BAR_CELLS = 30
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -72,22 +72,17 @@ def label(track: TrackView) -> str:
 
 def score_table(track: TrackView) -> Table:
     """Every tag of a track as a bar; those it has, by their thresholds, are bright."""
-    enough = dict(zip((tag.name for tag in track.view.card.tags), _thresholds(track), strict=True))
+    own = {tag.name for tag, _ in track.own_tags}
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, style="dim")
     table.add_column(no_wrap=True)
     table.add_column(justify="right")
     for tag, score in track.tags:
-        has = score >= enough[tag.name]
-        style = "bold green" if tag.name in track.genres else "bold" if has else "dim"
+        style = "bold green" if tag.name in track.genres else "bold" if tag.name in own else "dim"
         marked = f"{tag.name} *" if tag.name in track.genres else tag.name
         table.add_row(Text(marked, style), tag.category, Text(bar(score), style), Text(f"{score:.3f}", style))
     return table
-
-
-def _thresholds(track: TrackView) -> list[float]:
-    return [float(value) for value in thresholds(track.view.card, track.view.min_score)]
 
 
 def facts(track: TrackView) -> list[tuple[str, str]]:
@@ -109,6 +104,18 @@ def facts(track: TrackView) -> list[tuple[str, str]]:
 
 def _frame_s(track: TrackView) -> float:
     return track.view.card.front_end.frame_s
+
+
+def change_text(change: FileChange) -> Text:
+    """A file and, one line each, its fields before and after, with the reason."""
+    text = Text(printable(change.path))
+    for name, after in change.after.items():
+        before = "; ".join(change.before.get(name, ())) or "(none)"
+        text.append(f"\n  {name}: {printable(before)} -> ")
+        text.append(printable("; ".join(after)) or "(none)", style="bold green")
+        if change.why.get(name):
+            text.append(f"   {printable(change.why[name])}", style="dim")
+    return text
 
 
 def home_short(path: Path) -> str:

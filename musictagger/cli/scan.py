@@ -16,7 +16,10 @@ from musictagger.cli.options import (
     json_output,
     library_options,
     model_options,
+    opened_journal,
+    safety_options,
     score_options,
+    write_options,
 )
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, printable
 
@@ -33,13 +36,7 @@ MOST_ROWS = 40
 
 @click.command("scan")
 @click.argument("paths", nargs=-1, required=True, type=ExistingPath)
-@click.option(
-    "--write",
-    type=click.Choice(["fill", "append", "replace", "none"]),
-    help="Genre fields: fill empty ones (default), append to them, replace them, or write none.",
-)
 @click.option("--dry-run", is_flag=True, help="Show what would be written; touch no music file.")
-@click.option("--preserve-mtime", is_flag=True, default=None, help="Keep the modification time of files written.")
 @click.option("--force", is_flag=True, help="Analyse again what was analysed before.")
 @click.option("--retry-failed", is_flag=True, help="Try files again that failed before and have not changed.")
 @click.option("--all-files", is_flag=True, help="Look into files whose extension is not that of music.")
@@ -49,6 +46,8 @@ MOST_ROWS = 40
 @click.option("--batch-size", type=int, metavar="N", help="Frames per batch; default: by device.")
 @click.option("--workers", type=int, metavar="N", help="Processes that decode; default: by cores and device.")
 @click.option("--decode-timeout", type=float, metavar="SECONDS", help="Give a file up without progress; default: 120.")
+@write_options
+@safety_options
 @model_options
 @score_options
 @json_output
@@ -71,20 +70,16 @@ def command(
     when a file was renamed, moved or retagged. Ctrl-C stops at any time; the next scan goes on from there.
     """
     from musictagger.cli import progress
-    from musictagger.config import load_settings
-    from musictagger.library.database import exclusive
-    from musictagger.library.store import Store
     from musictagger.models.inference import load_predictor
     from musictagger.scan import ScanOptions, scan
 
-    settings = load_settings(flags)
     options = ScanOptions(all_files=all_files, force=force, retry_failed=retry_failed, dry_run=dry_run)
     with progress.reporter(quiet) as reporter, _stoppable(reporter.say) as stop:
         _require_paths(paths)
-        with exclusive(settings.db_location), Store(settings.db_location, create=True) as store:
+        with opened_journal(flags) as (store, journal, settings):
             predictor = load_predictor(settings, reporter.say, reporter.fetched)
             reporter.say(f"{predictor.card.name} on {predictor.device}, library {store.location}")
-            report = scan(paths, store, predictor, settings, options, reporter, stop)
+            report = scan(paths, store, journal, predictor, settings, options, reporter, stop)
             reporter.close()
             _show(report, _in_scope(store, predictor.card, settings, paths), settings, options.dry_run, as_json, quiet)
     if report.interrupted:
@@ -125,8 +120,9 @@ def _in_scope(store: Store, card: Card, settings: Settings, paths: tuple[Path, .
     """The library's tracks under the scanned paths, one by one."""
     from musictagger.audio.walk import absolute
     from musictagger.library.view import View, look
+    from musictagger.tagging.genres import genre_choice
 
-    view = View(card, settings.aggregate, settings.max_genres, settings.min_score)
+    view = View(card, settings.aggregate, genre_choice(settings))
     roots = [absolute(path) for path in paths]
     for rows in store.tracks(store.model_id(card)):
         inside = [row for row in rows if any(root == row.path or root in row.path.parents for root in roots)]
@@ -150,8 +146,7 @@ def _show(
         console.print("+ written by this scan\n" if written else "", style="dim")
     if dry_run:
         for change in report.changes:
-            before, after = ("; ".join(names) or "(none)" for names in (change.before, change.after))
-            console.print(f"would write {printable(change.path)}: {before} -> {after}", markup=False, soft_wrap=True)
+            console.print(render.change_text(change), soft_wrap=True)
     for line in _summary(report, settings, dry_run):
         console.print(line, markup=False, soft_wrap=True)
 

@@ -19,10 +19,9 @@ def command(as_json: bool, **flags: Any) -> int:
 
     from musictagger.cli import documents, render
     from musictagger.library.view import columns, look
-    from musictagger.tagging.genres import thresholds
 
     with opened_view(flags) as (store, model_id, view):
-        limits = thresholds(view.card, view.min_score)
+        limits = view.thresholds
         counts = np.zeros(len(limits), np.int64)
         for rows in store.tracks(model_id):
             counts += (columns(look(rows, view), view).scores >= limits).sum(axis=0)

@@ -98,6 +98,7 @@ def _explained(reason: str, advice: Advice) -> str:
     known = {
         "disk is full": "the disk is full; what was committed is safe, make room and run the same command again",
         "database is locked": "another program is writing to this database; try again when it is done",
+        "disk I/O error": "the disk reports an error or has no room; see to it and run the same command again",
         "readonly database": f"is read-only; {advice.elsewhere}",
         "unable to open": f"cannot be opened or created there; {advice.elsewhere}",
         "not a database": f"is not a database; {advice.elsewhere}",

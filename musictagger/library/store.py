@@ -198,8 +198,8 @@ class Store:
                 self._session.add(row)
             row.rule, row.status, row.padded = rule, analysed.status, analysed.padded
             row.frames = len(analysed.scores)
-            row.scores = analysed.scores.astype("<f2").tobytes()
-            row.embedding = analysed.embedding.astype("<f2").tobytes()
+            row.scores = _half(analysed.scores)
+            row.embedding = _half(analysed.embedding)
 
     def mark_missing(self, roots: Sequence[Path], seen: Collection[int | None], unread: Sequence[Path]) -> int:
         """Mark known files under `roots` that were not `seen`, except those `unread` and under them; returns how many.
@@ -275,6 +275,12 @@ class Store:
         return row
 
 
+def _half(values: Floats) -> bytes:
+    """As float16, little-endian; what is beyond its range becomes its largest number instead of infinity."""
+    largest = float(np.finfo(np.float16).max)
+    return np.clip(values, -largest, largest).astype("<f2").tobytes()
+
+
 def _set_tags(row: File, tags: FileTags) -> None:
     row.artist, row.title, row.album = tags.artist, tags.title, tags.album
     row.genres = list(tags.genres)
@@ -289,7 +295,7 @@ def _judge(
     row, digest, made_by = known
 
     def todo(need: Need, why: str) -> Todo:
-        return Todo(file, need, why, row.id, digest, bool(row.fields.get("genre")))
+        return Todo(file, need, why, row.id, digest, any(row.fields.get("genre", ())))
 
     if (row.size, row.mtime_ns) != (file.size, file.mtime_ns):
         return todo("inspection", "changed")

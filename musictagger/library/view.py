@@ -16,7 +16,6 @@ from musictagger.library.store import Store, TrackRow
 from musictagger.models.card import Card, Tag
 from musictagger.tagging.aggregate import Aggregator, Scores, aggregate_tracks, merge_outputs
 from musictagger.tagging.genres import GenreChoice, GenreChooser, chooser, moods, ranked, thresholds
-from musictagger.tagging.genretree import GenreTree, load_tree
 
 
 @dataclass(frozen=True)
@@ -25,19 +24,17 @@ class View:
 
     card: Card
     aggregator: Aggregator = "mean"
-    max_genres: int = 2
-    min_score: float | None = None
-    keep_parents: bool = False
-    allow: frozenset[str] | None = None
-    """The only genres that may be chosen; None allows all."""
-    tree: GenreTree = field(default_factory=load_tree)
+    choice: GenreChoice = field(default_factory=GenreChoice)
 
     @functools.cached_property
     def chooser(self) -> GenreChooser:
         """What chooses the genres of each track: made once, since tree and card are slow to go through."""
-        return chooser(
-            self.card, GenreChoice(self.max_genres, self.min_score, self.keep_parents, self.allow, self.tree)
-        )
+        return chooser(self.card, self.choice)
+
+    @functools.cached_property
+    def thresholds(self) -> Scores:
+        """The score from which a track has each tag, float32 [tags]."""
+        return thresholds(self.card, self.choice.min_score)
 
 
 @dataclass(frozen=True)
@@ -61,8 +58,16 @@ class TrackView:
         return [] if self.scores is None else ranked(self.scores, self.view.card.tags)
 
     @property
+    def own_tags(self) -> list[tuple[Tag, float]]:
+        """Those tags whose threshold the track reaches, highest first."""
+        limits = dict(zip((tag.name for tag in self.view.card.tags), self.view.thresholds, strict=True))
+        return [(tag, score) for tag, score in self.tags if score >= limits[tag.name]]
+
+    @property
     def genres(self) -> tuple[str, ...]:
-        """The genres that would be written, without those that the user says this track has not."""
+        """The genres that would be written: the user's own choice, else what the model hears."""
+        if self.row.chosen_genres is not None:
+            return tuple(self.row.chosen_genres)
         if self.scores is None:
             return ()
         return self.view.chooser(self.scores, frozenset(self.row.excluded_genres or ()))
@@ -70,7 +75,9 @@ class TrackView:
     @property
     def moods(self) -> tuple[str, ...]:
         """The moods that would be written."""
-        return () if self.scores is None else moods(self.scores, self.view.card, min_score=self.view.min_score)
+        if self.scores is None:
+            return ()
+        return moods(self.scores, self.view.card, min_score=self.view.choice.min_score)
 
 
 def look(rows: Sequence[TrackRow], view: View) -> list[TrackView]:
@@ -96,7 +103,7 @@ def columns(tracks: Sequence[TrackView], view: View) -> Tracks:
         filegenre=[row.genres for row in rows],
         duration_s=np.array([np.nan if row.duration_s is None else row.duration_s for row in rows], np.float32),
         scores=np.stack(scores) if scores else np.zeros((0, len(unknown)), np.float32),
-        thresholds=thresholds(view.card, view.min_score),
+        thresholds=view.thresholds,
     )
 
 

@@ -1,0 +1,57 @@
+"""`musictagger history`: what was written into files, run by run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from musictagger.cli.options import debug_option, json_output
+from musictagger.errors import BadRequestError, printable
+
+
+@click.command("history")
+@click.option("--run", type=int, metavar="ID", help="Show every file of this run.")
+@json_output
+@debug_option
+def command(run: int | None, as_json: bool, **flags: Any) -> int:
+    """List the runs that wrote into files, the newest first; `musictagger undo --run ID` takes one back."""
+    from musictagger.cli import documents
+    from musictagger.config import load_settings
+    from musictagger.tagging.journal import Journal
+    from musictagger.tagging.journalfile import STATES
+
+    journal_file = load_settings(flags).journal_file
+    if not journal_file.exists():
+        raise BadRequestError("nothing was written yet: there is no history")
+    with Journal(journal_file) as journal:
+        runs = [known for known in journal.runs() if run in (None, known.id)]
+        entries = [] if run is None else journal.entries(run_id=run, states=STATES)
+    if run is not None and not runs:
+        raise BadRequestError(f"there is no run {run}; `musictagger history` lists them")
+    if as_json:
+        documents.print_json(documents.history_document(runs, entries))
+        return 0
+    _print(runs)
+    for entry in entries:
+        for name, after in entry.after.items():
+            values = f"{'; '.join(entry.before[name]) or '(none)'} -> {'; '.join(after) or '(none)'}"
+            reason = f" ({entry.reason})" if entry.reason else ""
+            click.echo(printable(f"{entry.path}: {name} {values}: {entry.state}{reason}"))
+    return 0
+
+
+def _print(runs: list[Any]) -> None:
+    from rich.table import Table
+
+    from musictagger.cli import render
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("Run", "When", "What", "Written", "Undone", "Failed"):
+        table.add_column(name, justify="left" if name in ("When", "What") else "right")
+    for run in runs:
+        when = run.started_at.astimezone().strftime("%Y-%m-%d %H:%M")
+        what = printable(f"{run.kind} {run.note}".strip())
+        counts = [str(run.counts.get(state, 0)) for state in ("written", "undone", "failed")]
+        table.add_row(str(run.id), when, what, *counts)
+    render.console().print(table)

@@ -1,0 +1,145 @@
+"""`musictagger review`: walk through a plan and decide file by file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from musictagger.cli.options import ExistingPath, opened_view, safety_options, view_options, write_options
+
+if TYPE_CHECKING:
+    from musictagger.library.store import TrackRow
+    from musictagger.tagging.plan import FileChange, Plan
+
+Key = Literal["a", "s", "e", "l", "r", "q"]
+KEYS: Mapping[Key, str] = {
+    "a": "accept",
+    "s": "skip",
+    "e": "edit genre",
+    "l": "accept this album",
+    "r": "accept this artist",
+    "q": "quit, keep what was decided",
+}
+
+
+@dataclass
+class Decisions:
+    """What was decided so far: changes accepted, and albums and artists accepted whole."""
+
+    accepted: list[FileChange] = field(default_factory=list)
+    edited: list[FileChange] = field(default_factory=list)
+    albums: set[tuple[str | None, str | None]] = field(default_factory=set)
+    artists: set[str | None] = field(default_factory=set)
+
+
+@click.command("review")
+@click.argument("what", nargs=-1, metavar="[PLAN.json|QUERY]")
+@click.option(
+    "--out", type=ExistingPath, metavar="FILE", help="Save what was accepted as a plan instead of writing it."
+)
+@safety_options
+@write_options
+@view_options
+def command(what: tuple[str, ...], out: Path | None, **flags: Any) -> int:
+    """Go through a plan in the terminal: accept, skip, edit, accept the rest of an album or artist, or quit.
+
+    What was accepted is written at the end, also after quitting; `musictagger undo --last` takes it back. A genre
+    that you edit is remembered as your own choice, like `musictagger fix --genre`.
+    """
+    from musictagger.cli.apply import apply_plan
+    from musictagger.cli.plan import make_plan
+    from musictagger.tagging.plan import load_plan, save_plan
+
+    saved = len(what) == 1 and what[0].endswith(".json")
+    plan = load_plan(Path(what[0])) if saved else make_plan(" ".join(what), flags)
+    decisions = _walk(plan, _rows(plan, flags))
+    _remember(decisions, flags)
+    accepted = replace(plan, changes=tuple(decisions.accepted))
+    if out:
+        save_plan(accepted, out)
+        click.echo(f"{len(accepted.changes)} of {len(plan.changes)} accepted; `musictagger apply {out}` writes them")
+        return 0
+    click.echo(f"{len(accepted.changes)} of {len(plan.changes)} accepted")
+    return apply_plan(accepted, "review", False, flags) if accepted.changes else 0
+
+
+def _rows(plan: Plan, flags: dict[str, Any]) -> dict[Path, TrackRow]:
+    """What the library knows of the plan's files."""
+    with opened_view(flags) as (store, model_id, _):
+        paths = [change.path for change in plan.changes]
+        return {row.path: row for rows in store.tracks(model_id, paths) for row in rows}
+
+
+def _walk(plan: Plan, rows: Mapping[Path, TrackRow]) -> Decisions:
+    from musictagger.cli import render
+
+    decisions = Decisions()
+    console = render.console()
+    for number, change in enumerate(plan.changes, 1):
+        row = rows.get(change.path)
+        artist, album = (row.artist, row.album) if row else (None, None)
+        known_artist = artist is not None and artist in decisions.artists
+        if known_artist or (album is not None and (artist, album) in decisions.albums):
+            decisions.accepted.append(change)
+            continue
+        console.print(f"\n{number} of {len(plan.changes)}", style="dim")
+        console.print(render.change_text(change), soft_wrap=True)
+        key = _ask(artist, album)
+        if key == "q":
+            break
+        if key == "e":
+            change = _edited(change)
+            decisions.edited.append(change)
+        if key == "l":
+            decisions.albums.add((artist, album))
+        if key == "r":
+            decisions.artists.add(artist)
+        if key != "s":
+            decisions.accepted.append(change)
+    return decisions
+
+
+def _ask(artist: str | None, album: str | None) -> Key:
+    """One key; Enter accepts, the end of input quits."""
+    offered = {key: text for key, text in KEYS.items() if (key != "l" or album) and (key != "r" or artist)}
+    question = ", ".join(f"[{key}] {text}" for key, text in offered.items())
+    while True:
+        try:
+            answer = click.prompt(question, default="a", show_default=False, prompt_suffix=": ").strip().lower()
+        except click.Abort:
+            click.echo()
+            return "q"
+        for key in offered:
+            if answer == key:
+                return key
+        click.echo(f"{answer!r} is none of {', '.join(offered)}")
+
+
+def _edited(change: FileChange) -> FileChange:
+    """The change with genres typed by the user; several are separated by semicolons."""
+    now = "; ".join(change.after.get("genre", ()))
+    typed = click.prompt("Genres, separated by ;", default=now)
+    genres = tuple(dict.fromkeys(text for part in typed.split(";") if (text := part.strip())))
+    before = {"genre": change.before.get("genre", ()), **change.before}
+    return replace(
+        change, before=before, after={**change.after, "genre": genres}, why={**change.why, "genre": "your own choice"}
+    )
+
+
+def _remember(decisions: Decisions, flags: dict[str, Any]) -> None:
+    if not decisions.edited:
+        return
+    with opened_view(flags) as (store, model_id, _):
+        for rows in store.tracks(model_id, [change.path for change in decisions.edited]):
+            for row, genres in _with_genres(rows, decisions):
+                if row.digest:
+                    store.choose(row.digest, genres, list(row.excluded_genres or []), bool(row.locked))
+
+
+def _with_genres(rows: list[TrackRow], decisions: Decisions) -> Iterator[tuple[TrackRow, list[str]]]:
+    genres = {change.path: list(change.after["genre"]) for change in decisions.edited}
+    return ((row, genres[row.path]) for row in rows)

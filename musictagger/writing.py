@@ -1,0 +1,171 @@
+"""The one way anything is written into music files: plan from the library, apply through the journal, undo from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from musictagger import __version__
+from musictagger.audio.walk import FoundFile
+from musictagger.config import Settings
+from musictagger.errors import AudioError, TagWriteError
+from musictagger.library.store import Store
+from musictagger.library.view import TrackView
+from musictagger.tagging.containers import MergeMode, read_tags
+from musictagger.tagging.journal import Entry, Journal, journalled_write
+from musictagger.tagging.plan import FileChange, Values, Wish, changed
+from musictagger.tagging.safewrite import sweep
+
+SCORE_DIGITS = 3
+"""Of scores in provenance; they are stored with 11 bits."""
+
+
+@dataclass
+class Outcome:
+    """What became of changes: those written, and those refused with the reason."""
+
+    written: list[FileChange] = field(default_factory=list)
+    refused: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def plan_track(track: TrackView, settings: Settings) -> FileChange | None:
+    """What the settings and the user's choices would change in one track's file; None for nothing."""
+    row = track.row
+    before, after, why = changed(row.fields, [] if row.locked or row.failure else _wishes(track, settings))
+    if not after:
+        return None
+    return FileChange(row.path, row.size, row.mtime_ns, row.digest, before, after, why)
+
+
+def _wishes(track: TrackView, settings: Settings) -> list[Wish]:
+    mode: MergeMode = settings.write
+    if mode == "none":
+        return []
+    if track.row.chosen_genres is None:
+        wishes = [Wish("genre", track.genres, mode, _heard(track, track.genres))]
+    else:
+        wishes = [Wish("genre", track.genres, "replace", "your own choice")]
+    if settings.moods:
+        wishes.append(Wish("mood", track.moods, mode, _heard(track, track.moods)))
+    if settings.provenance and track.scores is not None:
+        wishes.append(Wish("provenance", (_provenance(track),), "replace", "asked for"))
+    return wishes
+
+
+def _heard(track: TrackView, names: Sequence[str]) -> str:
+    scores = {tag.name: score for tag, score in track.tags}
+    return ", ".join(f"{name} {scores[name]:.2f}" if name in scores else name for name in names)
+
+
+def _provenance(track: TrackView) -> str:
+    """Model, version, time of the analysis and the scores of the tags that the track has, as one line of JSON."""
+    row = track.row
+    return json.dumps(
+        {
+            "model": track.view.card.name,
+            "version": __version__,
+            "time": row.analysed_at.isoformat(timespec="seconds") if row.analysed_at else None,
+            "scores": {tag.name: round(score, SCORE_DIGITS) for tag, score in track.own_tags},
+        },
+        ensure_ascii=False,
+    )
+
+
+def apply_changes(
+    changes: Iterable[FileChange],
+    run: int,
+    journal: Journal,
+    store: Store,
+    settings: Settings,
+    refused: Callable[[Path, str], None] = lambda path, reason: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Write changes, each through the journal; a file that is not as planned is refused, the others go on."""
+    outcome = Outcome()
+    for change in changes:
+        if stop():
+            break
+        try:
+            _require_as_planned(change)
+            write_values(change.path, change.before, change.after, change.digest, run, journal, store, settings)
+            outcome.written.append(change)
+        except (TagWriteError, AudioError) as error:
+            outcome.refused.append((change.path, error.reason))
+            refused(change.path, error.reason)
+    return outcome
+
+
+def _require_as_planned(change: FileChange) -> None:
+    try:
+        status = change.path.stat()
+    except OSError as error:
+        raise TagWriteError(change.path, f"not written: {error.strerror}") from error
+    if (status.st_size, status.st_mtime_ns) != (change.size, change.mtime_ns):
+        raise TagWriteError(change.path, "it has changed since this was planned; scan it and plan again")
+
+
+def write_values(
+    path: Path,
+    before: Values,
+    after: Values,
+    digest: str | None,
+    run: int,
+    journal: Journal,
+    store: Store,
+    settings: Settings,
+) -> None:
+    """Write one file's fields through the journal, and let the library know. Raises TagWriteError, AudioError."""
+    status = journalled_write(
+        journal,
+        run,
+        path,
+        before,
+        after,
+        digest=digest,
+        preserve_mtime=settings.preserve_mtime,
+        break_hardlinks=settings.break_hardlinks,
+        id3v23_join=settings.id3v23_join,
+    )
+    store.record_written(FoundFile(path, status.st_size, status.st_mtime_ns), read_tags(path))
+    store.commit()
+
+
+def undo_entries(
+    entries: Sequence[Entry],
+    run: int,
+    journal: Journal,
+    store: Store,
+    settings: Settings,
+    refused: Callable[[Path, str], None] = lambda path, reason: None,
+) -> Outcome:
+    """Put back what fields were before, newest entry first; a file whose fields were changed since is refused."""
+    outcome = Outcome()
+    for entry in entries:
+        path = _where_now(entry, store)
+        try:
+            write_values(path, entry.after, entry.before, entry.digest, run, journal, store, settings)
+        except (TagWriteError, AudioError) as error:
+            outcome.refused.append((path, error.reason))
+            refused(path, error.reason)
+            continue
+        journal.settle(entry.id, "undone")
+        outcome.written.append(FileChange(path, 0, 0, entry.digest, entry.after, entry.before, {}))
+    return outcome
+
+
+def _where_now(entry: Entry, store: Store) -> Path:
+    """The file of an entry: its path or, where it was moved since, the one file that now holds that sound."""
+    if entry.path.exists() or entry.digest is None:
+        return entry.path
+    moved = [path for path in store.paths_of(entry.digest) if path.exists()]
+    return moved[0] if len(moved) == 1 else entry.path
+
+
+def recover(journal: Journal) -> list[Entry]:
+    """Settle what a killed run left open: its entries in the journal, and its temporary files beside them."""
+    settled = journal.recover()
+    for folder in {entry.path.parent for entry in settled}:
+        sweep(folder)
+    return settled

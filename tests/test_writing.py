@@ -1,0 +1,269 @@
+"""Plan, apply, undo, fix and review, on real files through the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import media
+import mutagen
+import pytest
+from helpers import TINY, make_model, run, write_tone
+
+from musictagger.audio.digest import audio_digest
+from musictagger.errors import EXIT_SOME_FAILED, EXIT_USAGE
+from musictagger.tagging.containers import FIELDS, read_fields, snapshot
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    data = tmp_path / "data"
+    make_model(data / "models")
+    for name, value in {
+        "DATA_DIR": str(data), "CONFIG": str(tmp_path / "none.toml"), "MODEL": TINY, "DEVICE": "cpu", "WRITE": "fill"
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"MUSICTAGGER_{name}", value)
+    return data
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    """Three scanned tracks, nothing written yet; the second has a genre, artist and album."""
+    folder = tmp_path / "music"
+    for name, hz in (("a.flac", 110), ("b.flac", 440), ("c.ogg", 880)):
+        write_tone(folder / name, 31, hz)
+    tags = mutagen.File(folder / "b.flac")
+    tags["genre"], tags["artist"], tags["album"] = ["Polka", "polka "], ["Anna"], ["First"]
+    tags.save()
+    assert run("scan", folder, "--write", "none", "--quiet").code == 0
+    return folder
+
+
+def genres(path: Path) -> list[str]:
+    return list((mutagen.File(path).tags or {}).get("genre", []))
+
+
+def state(folder: Path) -> dict[Path, Any]:
+    """Everything that an undo must restore: values of our fields, a fingerprint of all else, and of the audio."""
+    return {
+        path: (read_fields(path, FIELDS), snapshot(path), audio_digest(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_plan_says_what_and_why_and_opens_no_file(music: Path) -> None:
+    before = {path: path.read_bytes() for path in music.iterdir()}
+    for path in music.iterdir():
+        path.chmod(0)
+    plan = run("plan", "--json").json
+    assert plan["schema"] == "musictagger.plan/1"
+    files = {Path(file["path"]).name: file for file in plan["files"]}
+    assert set(files) == {"a.flac", "c.ogg"}
+    [change] = files["a.flac"]["changes"]
+    assert (change["field"], change["before"]) == ("genre", [])
+    assert set(change["after"]) == {"Rock", "Jazz"}
+    assert all(f"{name} 0." in change["why"] or f"{name} 1." in change["why"] for name in change["after"])
+    for path in music.iterdir():
+        path.chmod(0o644)
+    assert {path: path.read_bytes() for path in music.iterdir()} == before
+    assert "2 files would change" in run("plan").out
+    assert "0 files would change" in run("plan", "path:b.flac").out
+
+
+def test_apply_and_undo_put_everything_back(music: Path) -> None:
+    before = state(music)
+    applied = run("apply", "--write", "append", "--moods", "--provenance", "--json").json
+    assert len(applied["written"]) == 3
+    assert genres(music / "b.flac")[:2] == ["Polka", "polka "]
+    assert json.loads(mutagen.File(music / "a.flac")["musictagger"][0])["model"] == TINY
+    assert mutagen.File(music / "a.flac")["mood"] == ["Mellow"]
+    assert run("undo", "--last").out.startswith("3 put back, 0 refused")
+    assert state(music) == before
+    assert run("undo", "--last").code == EXIT_USAGE, "there is nothing left to undo"
+
+
+def test_undo_of_a_scan_and_of_the_undo(music: Path) -> None:
+    before = state(music)
+    assert run("scan", music, "--quiet").code == 0
+    after = state(music)
+    assert after != before
+    runs = run("history", "--json").json["runs"]
+    assert [(entry["kind"], entry["counts"]["written"]) for entry in runs] == [("scan", 2)]
+    assert run("undo", "--run", runs[0]["id"]).code == 0
+    assert state(music) == before
+    newest = run("history", "--json").json["runs"][0]
+    assert newest["kind"] == "undo"
+    assert run("undo", "--run", newest["id"]).code == 0
+    assert state(music) == after
+
+
+def test_undo_by_path_goes_back_to_the_beginning(music: Path) -> None:
+    before = state(music)
+    assert run("apply", "--write", "append").code == 0
+    assert run("apply", "--write", "replace", "--max-genres", "1").code == 0
+    assert genres(music / "b.flac") != ["Polka", "polka "]
+    assert run("undo", music / "b.flac").code == 0
+    assert genres(music / "b.flac") == ["Polka", "polka "]
+    assert run("undo", music).code == 0
+    assert state(music) == before
+
+
+def test_scan_after_apply_or_undo_sees_no_change(music: Path) -> None:
+    run("apply")
+    assert run("scan", music, "--json").json["summary"]["unchanged"] == 3
+    run("undo", "--last")
+    assert run("scan", music, "--write", "none", "--json").json["summary"]["unchanged"] == 3
+
+
+def test_a_file_changed_since_the_plan_is_refused_and_the_rest_is_written(music: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "plan.json"
+    run("plan", "--out", saved)
+    tags = mutagen.File(music / "a.flac")
+    tags["title"] = ["changed"]
+    tags.save()
+    result = run("apply", saved)
+    assert result.code == EXIT_SOME_FAILED
+    assert str(music / "a.flac") in result.err and "changed since" in result.err
+    assert genres(music / "a.flac") == []
+    assert set(genres(music / "c.ogg")) == {"Rock", "Jazz"}
+
+
+def test_undo_leaves_alone_what_somebody_changed_since(music: Path) -> None:
+    run("apply")
+    tags = mutagen.File(music / "a.flac")
+    tags["genre"] = ["Mine"]
+    tags.save()
+    result = run("undo", "--last")
+    assert result.code == EXIT_SOME_FAILED
+    assert genres(music / "a.flac") == ["Mine"]
+    assert genres(music / "c.ogg") == []
+
+
+def test_undo_finds_a_file_that_was_moved(music: Path) -> None:
+    run("apply")
+    (music / "sub").mkdir()
+    (music / "a.flac").rename(music / "sub" / "moved.flac")
+    run("scan", music, "--write", "none", "--quiet")
+    assert run("undo", "--last").code == 0
+    assert genres(music / "sub" / "moved.flac") == []
+
+
+def test_the_journal_outlasts_the_library(music: Path, home: Path) -> None:
+    before = state(music)
+    run("apply")
+    for path in home.glob("library.db*"):
+        path.unlink()
+    assert run("undo", "--last").code == 0
+    assert state(music) == before
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", '{"schema": "musictagger.plan/2"}', '{"schema": "musictagger.plan/1"}']
+)
+def test_a_damaged_plan_is_a_usage_error(music: Path, tmp_path: Path, content: str) -> None:
+    (tmp_path / "plan.json").write_text(content)
+    result = run("apply", tmp_path / "plan.json")
+    assert result.code == EXIT_USAGE
+    assert "plan.json" in result.err and result.err.count("\n") == 1
+
+
+def test_hard_links_are_refused_unless_allowed(music: Path) -> None:
+    os.link(music / "a.flac", music.parent / "other-name.flac")
+    result = run("apply", "path:a.flac")
+    assert result.code == EXIT_SOME_FAILED
+    assert "--break-hardlinks" in result.err
+    assert genres(music / "a.flac") == []
+    assert run("apply", "path:a.flac", "--break-hardlinks").code == 0
+    assert genres(music / "a.flac") and not genres(music.parent / "other-name.flac")
+
+
+def test_mtime_is_kept_when_asked_for(music: Path) -> None:
+    before_ns = (music / "a.flac").stat().st_mtime_ns
+    run("apply", "--preserve-mtime")
+    assert (music / "a.flac").stat().st_mtime_ns == before_ns
+    assert run("scan", music, "--json").json["summary"]["unchanged"] == 3
+
+
+def test_a_fixed_genre_outlasts_scans_models_and_renaming(music: Path, home: Path) -> None:
+    assert run("fix", music / "a.flac", "--genre", "Zydeco").code == 0
+    assert genres(music / "a.flac") == ["Zydeco"]
+    make_model(home / "models", "other", seed=3)
+    (music / "a.flac").rename(music / "z.flac")
+    for arguments in (["--force"], ["--model", "other"], ["--model", "other", "--force"]):
+        assert run("scan", music, "--write", "replace", "--quiet", *arguments).code == 0
+        assert genres(music / "z.flac") == ["Zydeco"]
+    assert run("show", music / "z.flac", "--json").json["genres"] == ["Zydeco"]
+    assert run("fix", music / "z.flac", "--forget").code == 0
+    run("apply", "--write", "replace")
+    assert genres(music / "z.flac") != ["Zydeco"]
+
+
+def test_not_this_genre_and_lock(music: Path) -> None:
+    assert run("fix", music / "a.flac", "--not", "rock").code == 0
+    assert run("fix", music / "c.ogg", "--lock").code == 0
+    assert run("apply", "--write", "replace").code == 0
+    assert genres(music / "a.flac") == ["Jazz"]
+    assert genres(music / "c.ogg") == []
+    assert run("fix", music / "c.ogg", "--unlock").code == 0
+    run("apply")
+    assert genres(music / "c.ogg")
+
+
+def test_fix_wants_something_to_fix_and_a_known_file(music: Path, tmp_path: Path) -> None:
+    assert run("fix", music / "a.flac").code == EXIT_USAGE
+    assert "is not in the library" in run("fix", tmp_path / "x.mp3", "--lock").err
+
+
+def test_review_accepts_skips_edits_and_keeps_what_was_decided(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tone(music / "d.flac", 31, 1200)
+    run("scan", music, "--write", "none", "--quiet")
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("s\ne\nKlezmer; Waltz\nq\n"))
+    result = run("review")
+    assert result.code == 0, result.err
+    assert genres(music / "a.flac") == []
+    assert genres(music / "c.ogg") == ["Klezmer", "Waltz"]
+    assert genres(music / "d.flac") == []
+    run("apply", "--write", "replace")
+    assert genres(music / "c.ogg") == ["Klezmer", "Waltz"], "an edited genre is the user's own choice"
+
+
+def test_review_accepts_a_whole_album_and_saves_a_plan(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, album in (("a.flac", "X"), ("b.flac", "X"), ("c.ogg", "Y")):
+        tags = mutagen.File(music / name)
+        tags["artist"], tags["album"] = ["Anna"], [album]
+        tags.save()
+    run("scan", music, "--write", "none", "--quiet")
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("l\n"))
+    saved = tmp_path / "reviewed.json"
+    assert "2 of 3 accepted" in run("review", "--write", "append", "--out", saved).out
+    assert genres(music / "a.flac") == []
+    assert [Path(file["path"]).name for file in json.loads(saved.read_text())["files"]] == ["a.flac", "b.flac"]
+
+
+@pytest.mark.parametrize("container", media.TAGGABLE)
+def test_every_container_is_written_and_put_back(container: str, tmp_path: Path) -> None:
+    """scan, apply, undo: tags, all else and the audio are the same afterwards."""
+    if container in {"speex", "ape", "musepack"}:
+        pytest.skip("no encoder makes a decodable one here")
+    folder = tmp_path / "one"
+    folder.mkdir()
+    shutil.copy(media.make(container, tmp_path, seconds=3), folder)
+    [path] = folder.iterdir()
+    before = state(folder)
+    assert run("scan", folder, "--moods", "--provenance", "--quiet").code == 0
+    after = read_fields(path, FIELDS)
+    assert all(after.values())
+    assert audio_digest(path) == before[path][2]
+    assert snapshot(path) == before[path][1]
+    assert run("undo", "--last").code == 0
+    assert state(folder) == before
