@@ -12,10 +12,11 @@ import numpy.typing as npt
 from musictagger.audio.decode import Decoded, decode_frames
 from musictagger.audio.frames import Status, Wave
 from musictagger.config import frame_rule, load_settings
+from musictagger.library.view import view_of
 from musictagger.models.card import Card
 from musictagger.models.inference import Prediction, load_predictor
 from musictagger.tagging.aggregate import Scores, aggregate, merge_outputs
-from musictagger.tagging.genres import chooser, genre_choice, ranked
+from musictagger.tagging.genres import ranked
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Tagger:
     def __init__(self, model: str | os.PathLike[str] | None = None, **settings: object) -> None:
         self._settings = load_settings({"model": os.fspath(model) if model else None, **settings})
         self._predictor = load_predictor(self._settings)
-        self._choose = chooser(self.card, genre_choice(self._settings))
+        self._choose = view_of(self.card, self._settings).chooser
         self._rule = frame_rule(self.card.front_end, self._settings)
 
     @property

@@ -18,11 +18,10 @@ from musictagger.audio.walk import FoundFile, LeftOver, absolute, walk
 from musictagger.config import Settings, frame_rule
 from musictagger.errors import printable
 from musictagger.library.store import Store, Todo
-from musictagger.library.view import View, look
+from musictagger.library.view import look, view_of
 from musictagger.models.inference import Predictor
 from musictagger.pool import WorkerPool
 from musictagger.records import Analysed, Broken, Known
-from musictagger.tagging.genres import genre_choice
 from musictagger.tagging.journal import Journal
 from musictagger.tagging.plan import FileChange
 from musictagger.tagging.safewrite import sweep
@@ -144,7 +143,7 @@ class _Scan:
         # As the database remembers it: another slicing makes an analysis stale.
         self._rule_text = f"edges {settings.trim_edges:g} s, {settings.frames or 'all'} frames"
         self._model_id = store.model_id(predictor.card)
-        self._view = View(predictor.card, settings.aggregate, genre_choice(settings))
+        self._view = view_of(predictor.card, settings)
         self._to_write: list[FoundFile] = []
         self._run: int | None = None
         self._note = ""

@@ -55,7 +55,9 @@ def _wishes(track: TrackView, settings: Settings) -> list[Wish]:
 
 
 def _heard(track: TrackView, names: Sequence[str]) -> str:
-    scores = {tag.name: score for tag, score in track.tags}
+    scores: dict[str, float] = {}
+    for tag, score in track.tags:
+        scores.setdefault(track.written_as(tag), score)
     return ", ".join(f"{name} {scores[name]:.2f}" if name in scores else name for name in names)
 
 

@@ -17,6 +17,7 @@ from musictagger.library.store import Store
 from musictagger.library.view import TrackView, View, columns, look, search
 from musictagger.records import Analysed
 from musictagger.tagging.containers import FileTags
+from musictagger.tagging.genres import GenreChoice
 
 CARD = make_card()
 VIEW = View(CARD)
@@ -85,8 +86,8 @@ def test_genres_are_those_that_would_be_written(store: Store) -> None:
     ("change", "genres"),
     [
         ({"aggregator": "max"}, ("Rock", "Jazz")),
-        ({"min_score": 0.95}, ()),
-        ({"aggregator": "max", "max_genres": 1}, ("Rock",)),
+        ({"choice": GenreChoice(min_score=0.95)}, ()),
+        ({"aggregator": "max", "choice": GenreChoice(max_genres=1)}, ("Rock",)),
     ],
 )
 def test_changing_the_view_changes_genres_without_an_analysis(

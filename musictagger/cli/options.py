@@ -92,8 +92,7 @@ def opened_view(flags: dict[str, Any]) -> Iterator[tuple[Store, int, View]]:
     from musictagger.config import load_settings
     from musictagger.errors import BadRequestError
     from musictagger.library.store import Store
-    from musictagger.library.view import View
-    from musictagger.tagging.genres import genre_choice
+    from musictagger.library.view import view_of
 
     settings = load_settings(flags)
     with Store(settings.db_location) as store:
@@ -107,7 +106,7 @@ def opened_view(flags: dict[str, Any]) -> Iterator[tuple[Store, int, View]]:
                 "run `musictagger scan` with it first"
             )
         model_id, card = named[0]
-        yield store, model_id, View(card, settings.aggregate, genre_choice(settings))
+        yield store, model_id, view_of(card, settings)
 
 
 @contextmanager

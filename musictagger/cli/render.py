@@ -73,14 +73,16 @@ def label(track: TrackView) -> str:
 def score_table(track: TrackView) -> Table:
     """Every tag of a track as a bar; those it has, by their thresholds, are bright."""
     own = {tag.name for tag, _ in track.own_tags}
+    genres = track.genres
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, style="dim")
     table.add_column(no_wrap=True)
     table.add_column(justify="right")
     for tag, score in track.tags:
-        style = "bold green" if tag.name in track.genres else "bold" if tag.name in own else "dim"
-        marked = f"{tag.name} *" if tag.name in track.genres else tag.name
+        written = tag.category == "genre" and track.written_as(tag) in genres
+        style = "bold green" if written else "bold" if tag.name in own else "dim"
+        marked = f"{tag.name} *" if written else tag.name
         table.add_row(Text(marked, style), tag.category, Text(bar(score), style), Text(f"{score:.3f}", style))
     return table
 

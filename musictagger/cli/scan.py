@@ -119,10 +119,9 @@ def _stoppable(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
 def _in_scope(store: Store, card: Card, settings: Settings, paths: tuple[Path, ...]) -> Iterator[TrackView]:
     """The library's tracks under the scanned paths, one by one."""
     from musictagger.audio.walk import absolute
-    from musictagger.library.view import View, look
-    from musictagger.tagging.genres import genre_choice
+    from musictagger.library.view import look, view_of
 
-    view = View(card, settings.aggregate, genre_choice(settings))
+    view = view_of(card, settings)
     roots = [absolute(path) for path in paths]
     for rows in store.tracks(store.model_id(card)):
         inside = [row for row in rows if any(root == row.path or root in row.path.parents for root in roots)]

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from musictagger.config import Settings
 from musictagger.library.query import Query, Tracks
 from musictagger.library.store import Store, TrackRow
 from musictagger.models.card import Card, Tag
 from musictagger.tagging.aggregate import Aggregator, Scores, aggregate_tracks, merge_outputs
 from musictagger.tagging.genres import GenreChoice, GenreChooser, chooser, moods, ranked, thresholds
+from musictagger.tagging.genretree import load_tree, read_allowed
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,21 @@ class View:
     def thresholds(self) -> Scores:
         """The score from which a track has each tag, float32 [tags]."""
         return thresholds(self.card, self.choice.min_score)
+
+
+def view_of(card: Card, settings: Settings) -> View:
+    """The view that the settings ask for, with the user's genres.toml and list of allowed genres.
+
+    Raises BadRequestError for a file that cannot be read.
+    """
+    choice = GenreChoice(
+        max_genres=settings.max_genres,
+        min_score=settings.min_score,
+        keep_parents=settings.keep_parents,
+        allow=read_allowed(settings.genres_allow) if settings.genres_allow else None,
+        tree=load_tree(settings.genres_file),
+    )
+    return View(card, settings.aggregate, choice)
 
 
 @dataclass(frozen=True)
@@ -62,6 +79,10 @@ class TrackView:
         """Those tags whose threshold the track reaches, highest first."""
         limits = dict(zip((tag.name for tag in self.view.card.tags), self.view.thresholds, strict=True))
         return [(tag, score) for tag, score in self.tags if score >= limits[tag.name]]
+
+    def written_as(self, tag: Tag) -> str:
+        """The name under which a tag would be written: for a genre the user's."""
+        return self.view.choice.tree.canonical(tag.name) if tag.category == "genre" else tag.name
 
     @property
     def genres(self) -> tuple[str, ...]:

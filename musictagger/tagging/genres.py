@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from musictagger.config import Settings
 from musictagger.models.card import Card, Tag
 from musictagger.tagging.aggregate import Scores
-from musictagger.tagging.genretree import GenreTree, load_tree, read_allowed
+from musictagger.tagging.genretree import GenreTree, load_tree
 
 DEFAULT_MAX_GENRES = 2
 DEFAULT_MAX_MOODS = 3
@@ -29,20 +28,6 @@ class GenreChoice:
     allow: frozenset[str] | None = None
     """The only genres that may be chosen, in any spelling; None allows all."""
     tree: GenreTree = field(default_factory=load_tree)
-
-
-def genre_choice(settings: Settings) -> GenreChoice:
-    """How genres are chosen: the settings, the user's genres.toml and list of allowed genres.
-
-    Raises BadRequestError for a file that cannot be read.
-    """
-    return GenreChoice(
-        max_genres=settings.max_genres,
-        min_score=settings.min_score,
-        keep_parents=settings.keep_parents,
-        allow=read_allowed(settings.genres_allow) if settings.genres_allow else None,
-        tree=load_tree(settings.genres_file),
-    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 from sqlalchemy import JSON, DateTime, Engine, ForeignKey, String, Text, inspect
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -20,6 +20,7 @@ from musictagger.library.schema import PathText, now
 from musictagger.tagging.containers import Field
 
 State = Literal["intended", "written", "failed", "undone"]
+STATES: tuple[State, ...] = get_args(State)
 Values = Mapping[Field, tuple[str, ...]]
 """Raw values by field, as `read_fields` gives them; () is a field that is not there."""
 
