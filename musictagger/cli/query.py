@@ -56,7 +56,7 @@ def command(
     else:
         console = render.console()
         if tracks:
-            console.print(render.track_table(tracks))
+            console.print(render.track_table(tracks, console.width))
         more = f", {len(tracks)} shown" if len(tracks) < len(found) else ""
         console.print(f"{len(found)} found{more}", style="dim")
     return 0

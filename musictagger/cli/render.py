@@ -40,15 +40,17 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def track_table(tracks: Sequence[TrackView], written: Collection[Path] = ()) -> Table:
-    """One line a track: name, length, what the file says (+ where it was just written), what we hear, and the
-    strongest tags."""
+def track_table(tracks: Sequence[TrackView], width: int, written: Collection[Path] = ()) -> Table:
+    """One line a track, `width` cells wide: name, length, what the file says (+ where it was just written), what we
+    hear, and the strongest tags."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("Track", overflow="ellipsis", no_wrap=True, ratio=4)
-    table.add_column("Length", justify="right", no_wrap=True, min_width=6)
-    table.add_column("Genre in file", overflow="ellipsis", no_wrap=True, ratio=2)
-    table.add_column("Genre heard", overflow="ellipsis", no_wrap=True, ratio=2)
-    table.add_column("Strongest tags", overflow="ellipsis", no_wrap=True, ratio=4)
+    # rich drops whole columns where it is short of room; these shares keep a piece of each.
+    room = max(40, width - 14)
+    for name, share in (("Track", 0.3), ("Length", None), ("Genre in file", 0.2), ("Genre heard", 0.2), ("Tags", 0.3)):
+        if share is None:
+            table.add_column(name, justify="right", no_wrap=True, width=6)
+        else:
+            table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=int(room * share))
     for track in tracks:
         strongest = ", ".join(f"{tag.name} {score:.2f}" for tag, score in track.tags[:4]) or track.status
         heard = ", ".join(track.genres) or ("-" if track.scores is not None else "")

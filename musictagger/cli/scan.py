@@ -141,7 +141,7 @@ def _show(
     console = render.console()
     if report.tagged + report.unchanged + report.skipped.total() <= MOST_ROWS:
         written = set() if dry_run else {change.path for change in report.changes}
-        console.print(render.track_table(list(tracks), written))
+        console.print(render.track_table(list(tracks), console.width, written))
         console.print("+ written by this scan\n" if written else "", style="dim")
     if dry_run:
         for change in report.changes:

@@ -15,6 +15,10 @@ from musictagger.tagging.genretree import GenreTree, load_tree
 DEFAULT_MAX_GENRES = 2
 DEFAULT_MAX_MOODS = 3
 
+SPECIFIC_SHARE = 0.5
+"""Of its parent's score, from which a more specific genre takes the parent's place. With the published models' low
+thresholds, House at 0.11 passed for a dance track with Electronic at 0.29."""
+
 
 @dataclass(frozen=True)
 class GenreChoice:
@@ -52,12 +56,15 @@ class GenreChooser:
         passing = np.flatnonzero(values >= self.limits)
         # The sort is stable, and the positions are in the order of names: equal scores are sorted by name.
         best = passing[np.argsort(-values[passing], kind="stable")].tolist()
-        names = list(dict.fromkeys(self.names[index] for index in best))
+        found: dict[str, float] = {}
+        for index in best:
+            found.setdefault(self.names[index], float(values[index]))
         if excluded:
             unwanted = {self.choice.tree.key(name) for name in excluded}
-            names = [name for name in names if self.keys[name] not in unwanted]
-        chosen = names if self.choice.keep_parents else most_specific(names, self.above)
-        return tuple(chosen[: self.choice.max_genres])
+            found = {name: score for name, score in found.items() if self.keys[name] not in unwanted}
+        if self.choice.keep_parents:
+            return tuple(found)[: self.choice.max_genres]
+        return tuple(most_specific(believable(found, self.above), self.above)[: self.choice.max_genres])
 
 
 def ranked(scores: Scores, tags: Sequence[Tag]) -> list[tuple[Tag, float]]:
@@ -91,8 +98,8 @@ def choose_genres(
 
     Genres are compared by score, not by how far they clear their threshold, so that what is written is what `show`
     lists first; equal scores by name. A genre that another passing one implies is left out (Rock beside Indie Rock),
-    and the other takes its place, see `most_specific`. The number is cut last, so that the choice of one genre is
-    the first of the choice of two.
+    and the other takes its place, unless it is weak beside it: see `most_specific` and `believable`. The number is
+    cut last, so that the choice of one genre is the first of the choice of two.
 
     `scores` is float32 [tags], in the card's order. `excluded` are genres that this track has not, in any spelling:
     these names and no others, so that without Rock it can still be Indie Rock. For many tracks, keep a `chooser`.
@@ -100,11 +107,24 @@ def choose_genres(
     return chooser(card, choice or GenreChoice())(scores, excluded)
 
 
+def believable(scores: Mapping[str, float], above: Mapping[str, frozenset[str]]) -> list[str]:
+    """The names in `scores`, in their order, without those that are weak beside a genre that they imply.
+
+    Electronic 0.5 and House 0.1 is Electronic: a model that hears the one so much better than the other is not sure
+    of the kind. The share is `SPECIFIC_SHARE`.
+    """
+    return [
+        name
+        for name, score in scores.items()
+        if all(score >= SPECIFIC_SHARE * scores.get(parent, 0.0) for parent in above[name])
+    ]
+
+
 def most_specific(names: Iterable[str], above: Mapping[str, frozenset[str]]) -> list[str]:
     """`names`, best first, without those that another of them implies; `above` says what each implies.
 
     Down the ranking, a genre that one chosen before implies is passed over. One that implies genres chosen before
-    replaces all of them, in the place of the best: with Rock 0.9, Jazz 0.5 and Indie Rock 0.3 the track is Indie Rock
+    replaces all of them, in the place of the best: with Rock 0.9, Jazz 0.6 and Indie Rock 0.5 the track is Indie Rock
     first and Jazz second, because it is Rock first. A second kind of Rock stands where its own score puts it.
     """
     chosen: list[str] = []
