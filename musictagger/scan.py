@@ -22,6 +22,7 @@ from musictagger.library.view import look, view_of
 from musictagger.models.inference import Predictor
 from musictagger.pool import WorkerPool
 from musictagger.records import Analysed, Broken, Known
+from musictagger.tagging.containers import writable
 from musictagger.tagging.journal import Journal
 from musictagger.tagging.plan import FileChange
 from musictagger.tagging.safewrite import sweep
@@ -68,6 +69,8 @@ class Report:
     """Files that should have been written and could not be; they are as they were."""
     changes: list[FileChange] = field(default_factory=list)
     """Files whose fields were written or, in a dry run, would be."""
+    untaggable: Counter[str] = field(default_factory=Counter)
+    """Files that a genre was heard for and that cannot hold tags, by container."""
     missing: int = 0
     """Files known from earlier that are gone."""
     audio_s: float = 0.0
@@ -267,6 +270,9 @@ class _Scan:
         paths, self._to_write = [file.path for file in self._to_write], []
         tracks = [track for rows in self._store.tracks(self._model_id, paths) for track in look(rows, self._view)]
         changes = [change for track in tracks if (change := plan_track(track, self._settings)) is not None]
+        self._report.untaggable.update(
+            track.row.container for track in tracks if track.genres and not writable(track.row.container)
+        )
         if self._options.dry_run or not changes:
             self._report.changes.extend(changes)
             return

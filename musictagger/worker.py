@@ -18,7 +18,7 @@ from musictagger.audio.decode import Decoded, decode_frames
 from musictagger.audio.digest import audio_digest
 from musictagger.audio.frames import FrameRule, Wave
 from musictagger.errors import AudioError, MusictaggerError
-from musictagger.tagging.containers import FileTags, read_tags
+from musictagger.tagging.containers import FileTags, container_of, read_tags
 
 BEAT_S = 1.0
 
@@ -137,7 +137,7 @@ def _inspect(path: Path, beat: Callable[[], None]) -> Inspected:
         tags = read_tags(path)
     except AudioError:
         # Damaged tags say nothing of the sound. Writing to such a file is refused later, with the reason.
-        tags = FileTags("unknown")
+        tags = FileTags(container_of(path))
     _require_unchanged(path, status.st_size, status.st_mtime_ns)
     return Inspected(path, status.st_size, status.st_mtime_ns, digest, tags)
 

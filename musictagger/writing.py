@@ -13,7 +13,7 @@ from musictagger.config import Settings
 from musictagger.errors import AudioError, TagWriteError
 from musictagger.library.store import Store
 from musictagger.library.view import TrackView
-from musictagger.tagging.containers import MergeMode, read_tags
+from musictagger.tagging.containers import MergeMode, read_tags, writable
 from musictagger.tagging.journal import Entry, Journal, journalled_write
 from musictagger.tagging.plan import FileChange, Values, Wish, changed
 from musictagger.tagging.safewrite import sweep
@@ -33,7 +33,9 @@ class Outcome:
 def plan_track(track: TrackView, settings: Settings) -> FileChange | None:
     """What the settings and the user's choices would change in one track's file; None for nothing."""
     row = track.row
-    before, after, why = changed(row.fields, [] if row.locked or row.failure else _wishes(track, settings))
+    if row.locked or row.failure is not None or not writable(row.container):
+        return None
+    before, after, why = changed(row.fields, _wishes(track, settings))
     if not after:
         return None
     return FileChange(row.path, row.size, row.mtime_ns, row.digest, before, after, why)

@@ -267,3 +267,15 @@ def test_every_container_is_written_and_put_back(container: str, tmp_path: Path)
     assert snapshot(path) == before[path][1]
     assert run("undo", "--last").code == 0
     assert state(folder) == before
+
+
+def test_what_cannot_hold_tags_is_left_alone_and_said_so(tmp_path: Path) -> None:
+    folder = tmp_path / "one"
+    folder.mkdir()
+    shutil.copy(media.make("matroska", tmp_path, seconds=3), folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    result = run("scan", folder)
+    assert result.code == 0, result.err
+    assert "1 left alone: Matroska" in result.out
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert run("plan", "--json").json["files"] == []

@@ -151,6 +151,8 @@ def _show(
 
 
 def _summary(report: Report, settings: Settings, dry_run: bool) -> list[str]:
+    from musictagger.tagging.containers import CONTAINERS
+
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report.skipped.items()))
     counts = [
         f"{report.tagged} tagged",
@@ -162,6 +164,8 @@ def _summary(report: Report, settings: Settings, dry_run: bool) -> list[str]:
         *([f"{report.missing} gone from disk"] if report.missing else []),
     ]
     lines = [", ".join(counts) + (" - interrupted" if report.interrupted else "")]
+    for container, count in sorted(report.untaggable.items()):
+        lines.append(f"{count} left alone: {CONTAINERS[container].refusal}")
     if report.audio_s:
         hours, speed = report.audio_s / 3600, report.realtime_factor
         lines.append(f"{hours:.2f} h of audio in {report.seconds:.1f} s: {speed:.0f} x real time")

@@ -82,6 +82,8 @@ class File(Base):
     size: Mapped[int] = mapped_column(BigInteger)
     mtime_ns: Mapped[int] = mapped_column(BigInteger)
     audio_id: Mapped[int | None] = mapped_column(ForeignKey("audio.id"), index=True)
+    container: Mapped[str] = mapped_column(String(16), default="unknown")
+    """What kind of file it is, a key of tagging.containers.CONTAINERS."""
     artist: Mapped[str | None] = mapped_column(Text)
     title: Mapped[str | None] = mapped_column(Text)
     album: Mapped[str | None] = mapped_column(Text)

@@ -50,6 +50,7 @@ class TrackRow:
     size: int
     mtime_ns: int
     digest: str | None
+    container: str
     artist: str | None
     title: str | None
     album: str | None
@@ -282,6 +283,7 @@ def _half(values: Floats) -> bytes:
 
 
 def _set_tags(row: File, tags: FileTags) -> None:
+    row.container = tags.container
     row.artist, row.title, row.album = tags.artist, tags.title, tags.album
     row.genres = list(tags.genres)
     row.fields = {field: list(values) for field, values in tags.fields.items()}
@@ -319,6 +321,7 @@ def _track_columns(model_id: int) -> Select[*tuple[Any, ...]]:
             File.size,
             File.mtime_ns,
             Audio.digest,
+            File.container,
             File.artist,
             File.title,
             File.album,

@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("mtime_ns", sa.BigInteger, nullable=False),
         sa.Column("audio_id", sa.Integer, sa.ForeignKey("audio.id"), index=True),
+        sa.Column("container", sa.String(16), nullable=False),
         sa.Column("artist", sa.Text),
         sa.Column("title", sa.Text),
         sa.Column("album", sa.Text),
