@@ -13,7 +13,7 @@ from musictagger.config import Settings
 from musictagger.errors import AudioError, TagWriteError
 from musictagger.library.store import Store
 from musictagger.library.view import TrackView
-from musictagger.tagging.containers import MergeMode, read_tags, writable
+from musictagger.tagging.containers import MergeMode, read_fields, read_tags, writable
 from musictagger.tagging.journal import Entry, Journal, journalled_write
 from musictagger.tagging.plan import FileChange, Values, Wish, changed
 from musictagger.tagging.safewrite import sweep
@@ -149,7 +149,9 @@ def undo_entries(
     for entry in entries:
         path = _where_now(entry, store)
         try:
-            write_values(path, entry.after, entry.before, entry.digest, run, journal, store, settings)
+            # After an undo that was killed half-way the file is as it was already, and only the journal is behind.
+            if not _holds(path, entry.before):
+                write_values(path, entry.after, entry.before, entry.digest, run, journal, store, settings)
         except (TagWriteError, AudioError) as error:
             outcome.refused.append((path, error.reason))
             refused(path, error.reason)
@@ -157,6 +159,14 @@ def undo_entries(
         journal.settle(entry.id, "undone")
         outcome.written.append(FileChange(path, 0, 0, entry.digest, entry.after, entry.before, {}))
     return outcome
+
+
+def _holds(path: Path, values: Values) -> bool:
+    try:
+        return read_fields(path, tuple(values)) == values
+    except (OSError, AudioError):
+        # Whatever is wrong with the file, the write will say it better.
+        return False
 
 
 def _where_now(entry: Entry, store: Store) -> Path:

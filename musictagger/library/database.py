@@ -37,8 +37,7 @@ LIBRARY_ADVICE = Advice(
     missing="there is no database yet; run `musictagger scan FOLDER` first, or name one with --db",
     damaged="restore a copy, or move it away and scan again",
 )
-# Readers go on while we write, and a killed process leaves a valid database.
-_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
+_PRAGMAS = ("synchronous=NORMAL", "foreign_keys=ON")
 
 
 def open_database(location: str, *, create: bool) -> Engine:
@@ -194,3 +193,17 @@ def _upgrade(engine: Engine, location: str, current: str | None) -> None:
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+    if engine.dialect.name == "sqlite":
+        _write_ahead(engine)
+
+
+def _write_ahead(engine: Engine) -> None:
+    """Readers go on while we write, and a killed process leaves a valid database.
+
+    The file remembers it. It is said only to a file of ours: a foreign one must not be changed before it is refused.
+    """
+    connection = engine.raw_connection()
+    try:
+        connection.cursor().execute("PRAGMA journal_mode=WAL")
+    finally:
+        connection.close()
