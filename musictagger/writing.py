@@ -180,6 +180,7 @@ def _where_now(entry: Entry, store: Store) -> Path:
 def recover(journal: Journal) -> list[Entry]:
     """Settle what a killed run left open: its entries in the journal, and its temporary files beside them."""
     settled = journal.recover()
-    for folder in {entry.path.parent for entry in settled}:
+    # A write through a link leaves its copy beside the link's target.
+    for folder in {folder for entry in settled for folder in (entry.path.parent, entry.path.resolve().parent)}:
         sweep(folder)
     return settled

@@ -103,6 +103,7 @@ def write_fields(
             _sync_file(temporary)
             step("recheck")
             _check_unchanged(path, target, original)
+            written = temporary.stat()
             step("replace")
             temporary.replace(target)
         finally:
@@ -112,7 +113,8 @@ def write_fields(
     with contextlib.suppress(OSError):
         step("sync folder")
         _sync_folder(target.parent)
-    return target.stat()
+        written = target.stat()
+    return written
 
 
 def sweep(folder: Path) -> list[Path]:

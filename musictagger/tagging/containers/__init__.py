@@ -11,13 +11,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mutagen import MutagenError
 from mutagen.mp3 import HeaderNotFoundError, MPEGInfo
 
 from musictagger.audio.digest import MalformedError, Reader, sniff
 from musictagger.errors import AudioError, TagWriteError
 from musictagger.tagging.containers.ape import ApeFile
 from musictagger.tagging.containers.asf import AsfFile
-from musictagger.tagging.containers.base import TagFile
+from musictagger.tagging.containers.base import TagFile, raise_oserror
 from musictagger.tagging.containers.genrevalues import MergeMode, genre_names, merge_genres
 from musictagger.tagging.containers.id3files import ChunkFile, Mp3File
 from musictagger.tagging.containers.mp4 import Mp4File
@@ -98,6 +99,9 @@ def _stream_kind(path: Path, head: bytes) -> str:
             MPEGInfo(file)
     except (HeaderNotFoundError, EOFError, struct.error):
         return "unknown"
+    except MutagenError as error:
+        raise_oserror(error)
+        raise
     return "mp3"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from mutagen import MutagenError
 from mutagen.asf import ASF, ASFUnicodeAttribute
 
-from musictagger.tagging.containers.base import MalformedError, fingerprint
+from musictagger.tagging.containers.base import MalformedError, fingerprint, raise_oserror
 from musictagger.tagging.containers.table import System
 
 _REWRITTEN = {
@@ -32,7 +32,7 @@ class AsfFile:
         try:
             self._file = ASF(path)
         except (MutagenError, UnicodeDecodeError, struct.error) as error:
-            _raise_oserror(error)
+            raise_oserror(error)
             raise MalformedError(f"its ASF header cannot be read ({error})") from error
 
     def get(self, key: str) -> tuple[str, ...]:
@@ -57,7 +57,7 @@ class AsfFile:
         try:
             self._file.save(self._path)
         except MutagenError as error:
-            _raise_oserror(error)
+            raise_oserror(error)
             raise MalformedError(f"its ASF header cannot be written ({error})") from error
 
     def others(self, keys: Collection[str]) -> dict[str, str]:
@@ -82,13 +82,6 @@ class AsfFile:
                 if name not in _REWRITTEN:
                     found[f"object {len(found)} {name.hex()}"] = fingerprint(content)
         return found
-
-
-def _raise_oserror(error: Exception) -> None:
-    """mutagen wraps errors of the system in its own; a full disk must look like one."""
-    for inside in (error.__cause__, error.__context__, *error.args):
-        if isinstance(inside, OSError):
-            raise inside from None
 
 
 def _split(data: bytes) -> list[tuple[bytes, bytes]]:

@@ -10,7 +10,16 @@ from typing import Protocol
 from musictagger.audio.digest import BLOCK_BYTES, MalformedError, Reader
 from musictagger.tagging.containers.table import System
 
-__all__ = ["BLOCK_BYTES", "MalformedError", "Reader", "TagFile", "fingerprint", "fingerprint_span", "splice"]
+__all__ = [
+    "BLOCK_BYTES",
+    "MalformedError",
+    "Reader",
+    "TagFile",
+    "fingerprint",
+    "fingerprint_span",
+    "raise_oserror",
+    "splice",
+]
 
 
 class TagFile(Protocol):
@@ -78,3 +87,10 @@ def _write_all(raw: _Writes, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[raw.write(view) or 0 :]
+
+
+def raise_oserror(error: Exception) -> None:
+    """mutagen wraps errors of the system in its own; a full disk must look like one."""
+    for inside in (error.__cause__, error.__context__, *error.args):
+        if isinstance(inside, OSError):
+            raise inside from None

@@ -133,22 +133,25 @@ class Id3Tag:
     def _frame(self, key: str, values: tuple[str, ...], like: bytes) -> Frame:
         """`like`: the body of the frame that this one replaces; its encoding, and a NUL at its end, are kept."""
         name, _, description = key.partition(":")
-        text = f"{description}\0{self._joined(values)}" if description else self._joined(values)
+        head = f"{description}\0" if description else ""
         old = like[0] if like and like[0] < len(_CODECS) else 0
         ended = len(like) > 1 and like.endswith(b"\0\0" if old in (1, 2) else b"\0")
-        body = self._encoded(text + "\0" * ended, old, like)
+        body = self._encoded(head, self._joined(values) + "\0" * ended, old, like)
         if self.version == 2:
             return Frame(name, name.encode() + len(body).to_bytes(3, "big") + body)
         size = _synchsafe_bytes(len(body)) if self.version == 4 and not self.plain_sizes else None
         return Frame(name, name.encode() + (size or len(body).to_bytes(4, "big")) + b"\0\0" + body)
 
-    def _encoded(self, text: str, encoding: int, like: bytes) -> bytes:
+    def _encoded(self, head: str, text: str, encoding: int, like: bytes) -> bytes:
         # Latin-1 beyond ASCII is often another code page in truth: it is kept where it is found, but never begun.
-        fits = text.isascii() or (not like.isascii() and all(ord(character) < 256 for character in text))
+        whole = head + text
+        fits = whole.isascii() or (not like.isascii() and all(ord(character) < 256 for character in whole))
         if encoding == 0 and not fits:
             encoding = 3 if self.version == 4 else 1
-        mark = b"\xff\xfe" if encoding == 1 else b""
-        return bytes([encoding]) + mark + text.encode("utf-16-le" if encoding == 1 else _CODECS[encoding])
+        if encoding == 1:
+            # Each of the two texts of TXXX has a mark of its own: FFmpeg shows nothing where one is missing.
+            return b"\1" + ("\ufeff" + (head + "\ufeff" if head else "") + text).encode("utf-16-le")
+        return bytes([encoding]) + whole.encode(_CODECS[encoding])
 
     def render(self, room: int) -> bytes:
         """The whole tag, exactly `room` bytes long if it fits there, else with fresh padding; b"" without frames."""
