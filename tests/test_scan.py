@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,16 @@ import numpy.typing as npt
 import pytest
 import soundfile
 from helpers import TINY, contents, make_model, run, write_tone
+from rich.console import Console
 
+from musictagger.cli.options import opened_journal
+from musictagger.cli.progress import QuietReporter
+from musictagger.config import load_settings
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE
+from musictagger.models.inference import load_predictor
+from musictagger.scan import Report, ScanOptions
+from musictagger.scan import scan as run_scan
+from musictagger.tagging import safewrite
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -375,3 +385,60 @@ def test_memory_does_not_grow_with_the_length_of_a_track(tmp_path: Path) -> None
     for short, long in zip(peaks[20], peaks[120], strict=True):
         assert long - short < 100, peaks
     assert contents(tmp_path / "120.db")[0][12] == (7200 - 10) * 100 // 2912
+
+
+class Meddler(QuietReporter):
+    """Does something to the files between looking and listening."""
+
+    def __init__(self, meddle: Callable[[], object]) -> None:
+        super().__init__(Console(file=io.StringIO()))
+        self._meddle = meddle
+
+    def analysing(self, tracks: int) -> None:
+        super().analysing(tracks)
+        self._meddle()
+
+
+def scan_while(music: Path, meddle: Callable[[], object]) -> Report:
+    settings = load_settings({"write": "fill"})
+    with opened_journal({}) as (store, journal, _):
+        predictor = load_predictor(settings)
+        return run_scan([music], store, journal, predictor, settings, ScanOptions(), Meddler(meddle))
+
+
+def test_a_folder_that_vanishes_while_it_is_scanned(music: Path) -> None:
+    report = scan_while(music, lambda: shutil.rmtree(music / "sub"))
+    assert [path.name for path, _ in report.failures] == ["c.ogg"]
+    assert "No such file" in report.failures[0][1]
+    assert report.tagged == 3
+    assert scan(music)["summary"]["missing"] == 1
+
+
+def test_a_file_replaced_while_it_is_scanned_never_gets_the_scores_of_another(music: Path, home: Path) -> None:
+    """Its digest was taken before, in an earlier scan; the scores of the new sound must not be filed under it."""
+    scan(music, "--write", "none")
+    before = {row[3]: row[13] for row in contents(home / "library.db")}
+    make_model(home / "models", "other", seed=1)
+    settings = load_settings({"model": "other"})
+    with opened_journal({}) as (store, journal, _):
+        predictor = load_predictor(settings)
+        meddler = Meddler(lambda: write_tone(music / "a.flac", 50, 999))
+        report = run_scan([music], store, journal, predictor, settings, ScanOptions(), meddler)
+    assert [path.name for path, _ in report.failures] == ["a.flac"]
+    assert "changed while it was being scanned" in report.failures[0][1]
+    assert scan(music, "--write", "none")["summary"]["tagged"] == 1
+    after = {row[3]: row[13] for row in contents(home / "library.db") if row[8] == TINY}
+    assert all(after[digest] == scores for digest, scores in before.items() if digest in after)
+
+
+def test_what_a_killed_write_left_is_swept(music: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    host = safewrite._HOST
+    left = music / f".musictagger-{host}-{gone.pid}-0123abcd.tmp"
+    left.write_bytes(b"half a copy")
+    ours = music / f".musictagger-{host}-{os.getpid()}-0123abcd.tmp"
+    ours.write_bytes(b"a write that goes on")
+    scan(music, "--write", "none")
+    assert not left.exists()
+    assert ours.exists()
