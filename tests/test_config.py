@@ -26,7 +26,7 @@ def load(tmp_path: Path, toml: str = "", flags: dict[str, Any] | None = None, /,
 
 def test_without_sources_all_is_default(tmp_path: Path) -> None:
     settings = load_settings({}, {}, tmp_path / "gone.toml")
-    assert settings == Settings()
+    assert settings == Settings(genres_file=tmp_path / "genres.toml")
     assert (settings.decode_timeout, settings.trim_edges, settings.write, settings.aggregate) == (
         120,
         5,
