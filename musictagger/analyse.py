@@ -1,6 +1,6 @@
 """Files to scores: jobs to the workers, their frames into batches of many tracks, the model's answers per track.
 
-Knows no database: it asks `is_known` whether a sound needs analysis, and yields what it learns as it learns it.
+Knows no database: it asks `known_status` whether a sound needs analysis, and yields what it learns as it learns it.
 Memory holds one batch, the pool's queue and the scores of tracks not yet finished, whatever a track's length.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from musictagger.audio.decode import Decoded
-from musictagger.audio.frames import FrameRule, Wave
+from musictagger.audio.frames import FrameRule, Status, Wave
 from musictagger.audio.walk import FoundFile
 from musictagger.models.inference import Floats, Predictor
 from musictagger.pool import WorkerPool
@@ -55,13 +55,18 @@ class Analyser:
     """One run over many files. Iterate over `run`; record what it yields before asking for more."""
 
     def __init__(
-        self, predictor: Predictor, rule: FrameRule, pool: WorkerPool, workers: int, is_known: Callable[[str], bool]
+        self,
+        predictor: Predictor,
+        rule: FrameRule,
+        pool: WorkerPool,
+        workers: int,
+        known_status: Callable[[str], Status | None],
     ) -> None:
         self._predictor = predictor
         self._rule = rule
         self._pool = pool
         self._ahead = AHEAD * workers
-        self._is_known = is_known
+        self._known_status = known_status
         self._files: dict[Path, FoundFile] = {}
         self._tracks: dict[Path, _Track] = {}
         # Copies of a sound wait for the one being decoded.
@@ -73,7 +78,7 @@ class Analyser:
         waiting = deque(jobs)
         while True:
             while waiting and not stop() and self._pool.pending < self._ahead:
-                self._begin(waiting.popleft())
+                yield from self._begin(waiting.popleft())
             answer = self._pool.next_answer()
             if answer is None:
                 yield from self._score()
@@ -90,20 +95,24 @@ class Analyser:
             else:
                 yield from self._failed(answer)
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: Job) -> Iterator[Event]:
         self._files[job.file.path] = job.file
         if job.digest is None:
             self._pool.submit(Inspect(job.file.path))
         else:
-            self._decode(job.file, job.digest)
+            yield from self._known_or_decode(job.file, job.digest)
 
     def _inspected(self, answer: Inspected) -> Iterator[Event]:
         file = FoundFile(answer.path, answer.size, answer.mtime_ns)
-        if self._is_known(answer.digest):
-            del self._files[answer.path]
-            yield Known(file, answer.digest)
+        yield from self._known_or_decode(file, answer.digest)
+
+    def _known_or_decode(self, file: FoundFile, digest: str) -> Iterator[Event]:
+        status = self._known_status(digest)
+        if status is not None:
+            del self._files[file.path]
+            yield Known(file, digest, status, before=True)
         else:
-            self._decode(file, answer.digest)
+            self._decode(file, digest)
 
     def _decode(self, file: FoundFile, digest: str) -> None:
         if digest in self._copies:
@@ -133,7 +142,7 @@ class Analyser:
     def _failed(self, answer: Failed) -> Iterator[Event]:
         file = self._files.pop(answer.path)
         track = self._tracks.pop(answer.path, None)
-        yield Broken(file, answer.reason)
+        yield Broken(file, answer.reason, answer.passing)
         if track is not None:
             self._forget_frames(track)
             # A copy elsewhere may still be readable.
@@ -176,4 +185,4 @@ class Analyser:
         for file in [track.file, *self._copies.pop(track.digest)]:
             del self._files[file.path]
             if file is not track.file:
-                yield Known(file, track.digest)
+                yield Known(file, track.digest, track.decoded.status, before=False)

@@ -100,7 +100,10 @@ def load_settings(
     file = config_file or Path(environment.get(PREFIX + "CONFIG", user_config_folder() / "config.toml"))
     values: dict[str, Any] = {"genres_file": file.parent / "genres.toml"}
     values |= _from_file(file) | _from_environment(environment)
-    values |= {name: value for name, value in (flags or {}).items() if value is not None and value != ()}
+    for name, value in (flags or {}).items():
+        if value is not None and value != ():
+            known = _known(name, "settings")
+            values[known] = _converted(known, value, "settings")
     return Settings(**values)
 
 
@@ -142,15 +145,15 @@ def _kinds(name: str) -> tuple[Any, ...]:
 
 
 def _converted(name: str, value: Any, source: object) -> Any:
-    """A TOML value as the setting's type."""
+    """A TOML value, or one that has the setting's type already, as the setting's type."""
     kinds = _kinds(name)
     if isinstance(kinds[0], str):
         if value in kinds:
             return value
         raise BadRequestError(f"{source}: {name} must be one of {', '.join(kinds)}, not {value!r}")
-    if kinds[0] is Path and isinstance(value, str):
+    if kinds[0] is Path and isinstance(value, (str, Path)):
         return Path(value).expanduser()
-    folders = isinstance(value, list) and all(isinstance(folder, str) for folder in value)
+    folders = isinstance(value, (list, tuple)) and all(isinstance(folder, (str, Path)) for folder in value)
     if typing.get_origin(kinds[0]) is tuple and folders:
         return tuple(Path(folder).expanduser() for folder in value)
     if kinds[0] is float and type(value) is int:

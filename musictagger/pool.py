@@ -36,7 +36,7 @@ class _Worker:
 class WorkerPool:
     """`workers` processes; `submit` jobs, take their answers, close.
 
-    A worker silent for `timeout_s` is killed and its file reported as `Failed(killed=True)`, as is the file of a
+    A worker silent for `timeout_s` is killed and its file reported as `Failed`, as is the file of a
     worker that dies by itself.
     """
 
@@ -174,7 +174,7 @@ class WorkerPool:
         if worker.job is not None:
             code = worker.process.exitcode
             crash = f"the decoder crashed (signal {-code})" if code and code < 0 else f"the decoder ended (code {code})"
-            self._put(Failed(worker.job.path, reason or crash, killed=True))
+            self._put(Failed(worker.job.path, reason or crash))
 
 
 def _end(worker: _Worker) -> None:
@@ -183,4 +183,5 @@ def _end(worker: _Worker) -> None:
     worker.process.join(timeout=0.2)
     if worker.process.is_alive():
         worker.process.kill()
-        worker.process.join()
+        # A process in the middle of a call to a dead network drive cannot even be killed; it is left behind.
+        worker.process.join(timeout=5)

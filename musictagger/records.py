@@ -28,15 +28,18 @@ class Analysed:
 
 @dataclass(frozen=True)
 class Known:
-    """A file whose sound needs no analysis: it was done before, or another file of this run holds the same."""
+    """A file whose sound needs no analysis: it was done `before`, or another file of this run holds the same."""
 
     file: FoundFile
     digest: str
+    status: Status
+    before: bool
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A file that could not be inspected or decoded."""
+    """A file that could not be inspected or decoded; `passing` when that may be over soon."""
 
     file: FoundFile
     reason: str
+    passing: bool

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from musictagger.analyse import Analyser, Event, Job
+from musictagger.audio.frames import Status
 from musictagger.audio.walk import FoundFile, LeftOver, absolute, walk
 from musictagger.config import Settings, frame_rule
 from musictagger.errors import printable
@@ -27,14 +28,14 @@ from musictagger.tagging.journal import Journal
 from musictagger.tagging.plan import FileChange
 from musictagger.tagging.safewrite import sweep
 from musictagger.worker import Inspected
-from musictagger.writing import apply_changes, plan_track
+from musictagger.writing import Written, apply_changes, plan_track
 
 WRITE_CHUNK = 200
 """Tracks whose genres are looked up and written together."""
 
 MAX_WORKERS = 16
 
-Outcome = Literal["tagged", "unchanged", "skipped", "failed"]
+FileOutcome = Literal["tagged", "unchanged", "skipped", "failed"]
 
 
 class Reporter(Protocol):
@@ -46,7 +47,7 @@ class Reporter(Protocol):
     def analysing(self, tracks: int) -> None:
         """So many files are to be analysed."""
 
-    def done(self, path: Path, outcome: Outcome, audio_s: float) -> None:
+    def done(self, path: Path, outcome: FileOutcome, audio_s: float) -> None:
         """One of them is finished."""
 
     def failed(self, path: Path, reason: str) -> None:
@@ -60,15 +61,17 @@ class Report:
     tagged: int = 0
     """Tracks that got scores in this scan."""
     unchanged: int = 0
-    """Tracks whose scores were known."""
+    """Tracks whose scores were known, also under another path or with other tags."""
     skipped: Counter[str] = field(default_factory=Counter)
     """Files without scores, by reason: too short, silent, failed before."""
     failures: list[tuple[Path, str]] = field(default_factory=list)
     """Files and folders that could not be read or decoded."""
     unwritten: list[tuple[Path, str]] = field(default_factory=list)
     """Files that should have been written and could not be; they are as they were."""
-    changes: list[FileChange] = field(default_factory=list)
-    """Files whose fields were written or, in a dry run, would be."""
+    written: list[Written] = field(default_factory=list)
+    """Files whose fields were written."""
+    planned: list[FileChange] = field(default_factory=list)
+    """In a dry run, files whose fields would be written."""
     untaggable: Counter[str] = field(default_factory=Counter)
     """Files that a genre was heard for and that cannot hold tags, by container."""
     missing: int = 0
@@ -148,6 +151,9 @@ class _Scan:
         self._model_id = store.model_id(predictor.card)
         self._view = view_of(predictor.card, settings)
         self._to_write: list[FoundFile] = []
+        # Sounds analysed in this scan: --force does not mean to analyse every copy.
+        self._done: set[str] = set()
+        self._written: set[Path] = set()
         self._run: int | None = None
         self._note = ""
 
@@ -213,14 +219,16 @@ class _Scan:
         workers = min(worker_count(self._settings, self._predictor.device.type), len(todo))
         with WorkerPool(workers, self._settings.decode_timeout) as pool:
             rule = frame_rule(self._predictor.card.front_end, self._settings)
-            analyser = Analyser(self._predictor, rule, pool, workers, self._is_known)
+            analyser = Analyser(self._predictor, rule, pool, workers, self._known_status)
             jobs = (Job(item.file, item.digest if item.need == "analysis" else None) for item in todo)
             for event in analyser.run(jobs, self._stop):
                 self._record(event)
         self._write()
 
-    def _is_known(self, digest: str) -> bool:
-        return not self._options.force and self._store.has_analysis(digest, self._model_id, self._rule_text)
+    def _known_status(self, digest: str) -> Status | None:
+        if self._options.force and digest not in self._done:
+            return None
+        return self._store.known_status(digest, self._model_id, self._rule_text)
 
     def _record(self, event: Event) -> None:
         """Store what the analysis learnt, and commit: a killed scan loses what is in memory, nothing more."""
@@ -235,19 +243,26 @@ class _Scan:
             case Known():
                 self._count(event)
             case Broken():
-                self._store.record_failure(event.file, event.reason)
+                self._store.record_failure(event.file, event.reason, passing=event.passing)
                 self._fail(event.file.path, event.reason)
                 self._reporter.done(event.file.path, "failed", 0.0)
         self._store.commit()
 
     def _count(self, event: Analysed | Known) -> None:
-        if isinstance(event, Analysed) and event.status != "ok":
+        if isinstance(event, Analysed) and self._options.force:
+            self._done.add(event.digest)
+        outcome: FileOutcome = "tagged"
+        if event.status != "ok":
             self._report.skipped[event.status] += 1
-            self._reporter.done(event.file.path, "skipped", event.duration_s)
-            return
-        self._report.tagged += 1
-        self._write_later(event.file)
-        self._reporter.done(event.file.path, "tagged", event.duration_s if isinstance(event, Analysed) else 0.0)
+            outcome = "skipped"
+        elif isinstance(event, Known) and event.before:
+            self._report.unchanged += 1
+            outcome = "unchanged"
+        else:
+            self._report.tagged += 1
+        if event.status == "ok":
+            self._write_later(event.file)
+        self._reporter.done(event.file.path, outcome, event.duration_s if isinstance(event, Analysed) else 0.0)
 
     def _fail(self, path: Path, reason: str) -> None:
         self._report.failures.append((path, reason))
@@ -274,10 +289,19 @@ class _Scan:
             track.row.container for track in tracks if track.genres and not writable(track.row.container)
         )
         if self._options.dry_run or not changes:
-            self._report.changes.extend(changes)
+            self._report.planned.extend(changes)
             return
         if self._run is None:
             self._run = self._journal.start_run("scan", self._note)
-        outcome = apply_changes(changes, self._run, self._journal, self._store, self._settings, self._reporter.failed)
-        self._report.changes.extend(outcome.written)
+        outcome = apply_changes(
+            changes,
+            self._run,
+            self._journal,
+            self._store,
+            self._settings,
+            refused=self._reporter.failed,
+            stop=self._stop,
+            done=self._written,
+        )
+        self._report.written.extend(outcome.written)
         self._report.unwritten.extend(outcome.refused)

@@ -17,10 +17,14 @@ from pathlib import Path
 from musictagger.audio.decode import Decoded, decode_frames
 from musictagger.audio.digest import audio_digest
 from musictagger.audio.frames import FrameRule, Wave
-from musictagger.errors import AudioError, MusictaggerError
+from musictagger.errors import AudioError
 from musictagger.tagging.containers import FileTags, container_of, read_tags
 
 BEAT_S = 1.0
+
+
+class ChangedMeanwhileError(AudioError):
+    """The file is not the one that the job was made for."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,11 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """The job's file cannot be used; `killed` when it took its worker down."""
+    """The job's file cannot be used; `passing` when the reason lies outside the file and may be over soon."""
 
     path: Path
     reason: str
-    killed: bool = False
+    passing: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,12 +121,14 @@ def run(job: Job, send: Send) -> None:
             send(_inspect(job.path, _beater(send)))
         else:
             _decode(job, send)
-    except (AudioError, MusictaggerError) as error:
-        send(Failed(job.path, getattr(error, "reason", str(error))))
+    except ChangedMeanwhileError as error:
+        send(Failed(job.path, error.reason, passing=True))
+    except AudioError as error:
+        send(Failed(job.path, error.reason))
     except MemoryError:
-        send(Failed(job.path, "needs more memory than there is"))
+        send(Failed(job.path, "needs more memory than there is", passing=True))
     except OSError as error:
-        send(Failed(job.path, error.strerror or str(error)))
+        send(Failed(job.path, error.strerror or str(error), passing=True))
     except Exception as error:
         # A decoder's surprise costs this file, not the worker; its kind and text are the reason the user reads.
         send(Failed(job.path, f"{type(error).__name__}: {error}"))
@@ -159,7 +165,7 @@ def _require_unchanged(path: Path, size: int, mtime_ns: int) -> None:
     """Scores must never be filed under the digest of another content."""
     status = path.stat()
     if (status.st_size, status.st_mtime_ns) != (size, mtime_ns):
-        raise AudioError(path, "changed while it was being scanned; scan it again")
+        raise ChangedMeanwhileError(path, "changed while it was being scanned; scan it again")
 
 
 def _beater(send: Send) -> Callable[[], None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC
 from pathlib import Path
 
 from musictagger import __version__
@@ -15,19 +16,31 @@ from musictagger.library.store import Store
 from musictagger.library.view import TrackView
 from musictagger.tagging.containers import MergeMode, read_fields, read_tags, writable
 from musictagger.tagging.journal import Entry, Journal, journalled_write
+from musictagger.tagging.journalfile import State
 from musictagger.tagging.plan import FileChange, Values, Wish, changed
 from musictagger.tagging.safewrite import sweep
 
+UNDONE: tuple[State, ...] = ("undone",)
 SCORE_DIGITS = 3
 """Of scores in provenance; they are stored with 11 bits."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """The fields of one file before and after a write."""
+
+    path: Path
+    before: Values
+    after: Values
 
 
 @dataclass
 class Outcome:
     """What became of changes: those written, and those refused with the reason."""
 
-    written: list[FileChange] = field(default_factory=list)
+    written: list[Written] = field(default_factory=list)
     refused: list[tuple[Path, str]] = field(default_factory=list)
+    stopped: bool = False
 
 
 def plan_track(track: TrackView, settings: Settings) -> FileChange | None:
@@ -35,7 +48,7 @@ def plan_track(track: TrackView, settings: Settings) -> FileChange | None:
     row = track.row
     if row.locked or row.failure is not None or not writable(row.container):
         return None
-    before, after, why = changed(row.fields, _wishes(track, settings))
+    before, after, why = changed(row.fields, _wishes(track, settings), system=row.tag_system, join=settings.id3v23_join)
     if not after:
         return None
     return FileChange(row.path, row.size, row.mtime_ns, row.digest, before, after, why)
@@ -66,11 +79,13 @@ def _heard(track: TrackView, names: Sequence[str]) -> str:
 def _provenance(track: TrackView) -> str:
     """Model, version, time of the analysis and the scores of the tags that the track has, as one line of JSON."""
     row = track.row
+    # SQLite forgets the time zone; all times in the database are UTC.
+    time = row.analysed_at.replace(tzinfo=UTC).isoformat(timespec="seconds") if row.analysed_at else None
     return json.dumps(
         {
             "model": track.view.card.name,
             "version": __version__,
-            "time": row.analysed_at.isoformat(timespec="seconds") if row.analysed_at else None,
+            "time": time,
             "scores": {tag.name: round(score, SCORE_DIGITS) for tag, score in track.own_tags},
         },
         ensure_ascii=False,
@@ -83,25 +98,41 @@ def apply_changes(
     journal: Journal,
     store: Store,
     settings: Settings,
+    *,
     refused: Callable[[Path, str], None] = lambda path, reason: None,
     stop: Callable[[], bool] = lambda: False,
+    done: set[Path] | None = None,
 ) -> Outcome:
-    """Write changes, each through the journal; a file that is not as planned is refused, the others go on."""
+    """Write changes, each through the journal; a file that is not as planned is refused, the others go on.
+
+    Two paths that lead to one file (a link and its target) are one write. `done` holds the files written, when the
+    changes come in several calls. Once `stop` says True, no more are begun.
+    """
     outcome = Outcome()
+    done = set() if done is None else done
     for change in changes:
         if stop():
+            outcome.stopped = True
             break
+        target = change.path.resolve()
+        if target in done:
+            _refresh(change.path, store)
+            continue
         try:
-            _require_as_planned(change)
+            _require_as_planned(change, store)
             write_values(change.path, change.before, change.after, change.digest, run, journal, store, settings)
-            outcome.written.append(change)
-        except (TagWriteError, AudioError) as error:
+        except TagWriteError as error:
             outcome.refused.append((change.path, error.reason))
             refused(change.path, error.reason)
+        else:
+            done.add(target)
+            outcome.written.append(Written(change.path, change.before, change.after))
     return outcome
 
 
-def _require_as_planned(change: FileChange) -> None:
+def _require_as_planned(change: FileChange, store: Store) -> None:
+    if change.digest is not None and store.is_locked(change.digest):
+        raise TagWriteError(change.path, "you locked it; `musictagger fix --unlock` allows writing again")
     try:
         status = change.path.stat()
     except OSError as error:
@@ -120,8 +151,8 @@ def write_values(
     store: Store,
     settings: Settings,
 ) -> None:
-    """Write one file's fields through the journal, and let the library know. Raises TagWriteError, AudioError."""
-    status = journalled_write(
+    """Write one file's fields through the journal, and let the library know. Raises TagWriteError, StoreError."""
+    journalled_write(
         journal,
         run,
         path,
@@ -132,7 +163,17 @@ def write_values(
         break_hardlinks=settings.break_hardlinks,
         id3v23_join=settings.id3v23_join,
     )
-    store.record_written(FoundFile(path, status.st_size, status.st_mtime_ns), read_tags(path))
+    _refresh(path, store)
+
+
+def _refresh(path: Path, store: Store) -> None:
+    """Let the library know what a file of our own writing now holds."""
+    try:
+        status, tags = path.stat(), read_tags(path)
+    except (OSError, AudioError):
+        # The write stands, whatever happened to the file since; the next scan will look at it.
+        return
+    store.record_written(FoundFile(path, status.st_size, status.st_mtime_ns), tags)
     store.commit()
 
 
@@ -142,23 +183,35 @@ def undo_entries(
     journal: Journal,
     store: Store,
     settings: Settings,
-    refused: Callable[[Path, str], None] = lambda path, reason: None,
+    *,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Put back what fields were before, newest entry first; a file whose fields were changed since is refused."""
     outcome = Outcome()
     for entry in entries:
+        if stop():
+            outcome.stopped = True
+            break
         path = _where_now(entry, store)
         try:
             # After an undo that was killed half-way the file is as it was already, and only the journal is behind.
             if not _holds(path, entry.before):
                 write_values(path, entry.after, entry.before, entry.digest, run, journal, store, settings)
-        except (TagWriteError, AudioError) as error:
+        except TagWriteError as error:
             outcome.refused.append((path, error.reason))
-            refused(path, error.reason)
             continue
         journal.settle(entry.id, "undone")
-        outcome.written.append(FileChange(path, 0, 0, entry.digest, entry.after, entry.before, {}))
+        _restore_undone(entry, journal)
+        outcome.written.append(Written(path, entry.after, entry.before))
     return outcome
+
+
+def _restore_undone(entry: Entry, journal: Journal) -> None:
+    """Where an undo was undone, the write that it took back stands again, and can be undone again."""
+    for earlier in journal.entries(paths=[entry.path], states=UNDONE):
+        if earlier.id < entry.id and (earlier.before, earlier.after) == (entry.after, entry.before):
+            journal.settle(earlier.id, "written")
+            return
 
 
 def _holds(path: Path, values: Values) -> bool:

@@ -76,8 +76,10 @@ def test_what_cannot_be_tagged_says_why(tmp_path: Path) -> None:
         Tagger(TINY).tag(tmp_path / "x.mp3")
     with pytest.raises(BadRequestError, match="did you mean 'tiny'"):
         Tagger("tinny")
-    with pytest.raises(TypeError, match="no_such_setting"):
-        Tagger(TINY, no_such_setting=1)
+    with pytest.raises(BadRequestError, match="did you mean 'trim_edges'"):
+        Tagger(TINY, trim_edge=1.0)
+    with pytest.raises(BadRequestError, match="one of mean, median"):
+        Tagger(TINY, aggregate="avg")
 
 
 def test_the_page_on_backbones_is_right(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_retagged_renamed_moved_and_copied_files_are_not_analysed_again(music: P
     shutil.copy(music / "short.flac", music / "copy.flac")
     summary = scan(music)["summary"]
     assert summary["audio_hours"] == 0
-    assert (summary["tagged"], summary["unchanged"], summary["missing"]) == (3, 2, 1)
+    assert (summary["tagged"], summary["unchanged"], summary["missing"]) == (0, 5, 1)
 
 
 def test_two_copies_are_decoded_once(tmp_path: Path) -> None:
@@ -442,3 +442,55 @@ def test_what_a_killed_write_left_is_swept(music: Path) -> None:
     scan(music, "--write", "none")
     assert not left.exists()
     assert ours.exists()
+
+
+def test_a_drive_that_goes_away_and_comes_back_costs_nothing(music: Path, home: Path) -> None:
+    """Its files fail, but what is known of their sound stays, and nobody has to say --retry-failed."""
+    scan(music, "--write", "none")
+    make_model(home / "models", "other", seed=1)
+    settings = load_settings({"model": "other", "write": "none"})
+    away = music.parent / "away"
+    with opened_journal({}) as (store, journal, _):
+        predictor = load_predictor(settings)
+        report = run_scan(
+            [music], store, journal, predictor, settings, ScanOptions(), Meddler(lambda: music.rename(away))
+        )
+    assert len(report.failures) == 4
+    away.rename(music)
+    assert scan(music, "--write", "none")["summary"]["unchanged"] == 4
+    assert scan(music, "--write", "none", "--model", "other")["summary"]["tagged"] == 4
+    assert run("failed").out == "no file failed\n"
+
+
+def test_what_only_all_files_finds_is_not_gone(music: Path) -> None:
+    (music / "a.flac").rename(music / "a.sound")
+    scan(music, "--write", "none", "--all-files")
+    assert scan(music, "--write", "none")["summary"]["missing"] == 0
+    assert len(run("query", "--json").json["tracks"]) == 4
+
+
+def test_a_model_that_analysed_nothing_is_not_the_last_used(music: Path, home: Path, tmp_path: Path) -> None:
+    scan(music, "--write", "none")
+    make_model(home / "models", "other", seed=1)
+    (tmp_path / "empty").mkdir()
+    scan(tmp_path / "empty", "--model", "other")
+    monkey_free = {name: value for name, value in os.environ.items() if name != "MUSICTAGGER_MODEL"}
+    command = [sys.executable, "-m", "musictagger", "query", "--json", "--limit", "1"]
+    found = subprocess.run(command, capture_output=True, text=True, env=monkey_free, check=True).stdout
+    assert f'"model": "{TINY}"' in found
+
+
+def test_copies_share_an_analysis_by_another_model(music: Path, home: Path) -> None:
+    shutil.copy(music / "a.flac", music / "copy.flac")
+    scan(music, "--write", "none")
+    make_model(home / "models", "other", seed=1)
+    summary = scan(music, "--write", "none", "--model", "other", "--batch-size", "1")["summary"]
+    assert summary["audio_hours"] == pytest.approx((70 + 45 + 35 + 3) / 3600, abs=1e-3)
+
+
+def test_a_silent_copy_is_not_tagged(tmp_path: Path) -> None:
+    write_tone(tmp_path / "m" / "silence.flac", 40, 0.0)
+    scan(tmp_path / "m")
+    shutil.copy(tmp_path / "m" / "silence.flac", tmp_path / "m" / "copy.flac")
+    summary = scan(tmp_path / "m")["summary"]
+    assert (summary["tagged"], summary["unchanged"], summary["skipped"]) == (0, 1, 1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import media
 import mutagen
+import mutagen.id3
 import pytest
 from helpers import TINY, make_model, run, write_tone
 
@@ -279,3 +280,87 @@ def test_what_cannot_hold_tags_is_left_alone_and_said_so(tmp_path: Path) -> None
     assert "1 left alone: Matroska" in result.out
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert run("plan", "--json").json["files"] == []
+
+
+@pytest.fixture
+def old_id3(tmp_path: Path) -> Path:
+    """A scanned MP3 with ID3v2.3, whose frames hold one value."""
+    folder = tmp_path / "old"
+    folder.mkdir()
+    path = folder / "old.mp3"
+    shutil.copy(media.make("mp3", tmp_path, seconds=3), path)
+    tags = mutagen.id3.ID3()
+    tags.add(mutagen.id3.TPE1(encoding=3, text=["Anna"]))
+    tags.save(path, v2_version=3)
+    assert run("scan", folder, "--write", "none", "--quiet").code == 0
+    return path
+
+
+@pytest.mark.parametrize("mode", ["append", "replace"])
+@pytest.mark.parametrize("join", ["; ", " / "])
+def test_what_is_joined_is_recognised_again(old_id3: Path, mode: str, join: str) -> None:
+    options = ("--write", mode, "--id3v23-join", join)
+    assert run("scan", old_id3.parent, *options, "--json").json["summary"]["written"] == 1
+    [value] = read_fields(old_id3, ("genre",))["genre"]
+    assert sorted(value.split(join)) == ["Jazz", "Rock"]
+    for _ in range(2):
+        assert run("plan", *options, "--json").json["files"] == []
+        assert run("scan", old_id3.parent, *options, "--json").json["summary"]["written"] == 0
+    assert read_fields(old_id3, ("genre",))["genre"] == (value,)
+
+
+def test_undo_and_redo_as_often_as_one_likes(music: Path) -> None:
+    before = state(music)
+    run("apply")
+    after = state(music)
+    for _ in range(2):
+        assert run("undo", "--last").code == 0
+        assert state(music) == before
+        redo = run("history", "--json").json["runs"][0]["id"]
+        assert run("undo", "--run", redo).code == 0
+        assert state(music) == after
+    assert run("undo", "--last").code == 0
+    assert state(music) == before
+
+
+def test_undo_of_nothing_is_said_so(music: Path, tmp_path: Path) -> None:
+    for arguments in (["--last"], [tmp_path / "nowhere.mp3"], [music / "a.flac"]):
+        result = run("undo", *arguments)
+        assert (result.code, "nothing to undo" in result.err) == (EXIT_USAGE, True)
+
+
+def test_undo_by_the_new_path_of_a_moved_file(music: Path) -> None:
+    run("apply")
+    (music / "a.flac").rename(music / "moved.flac")
+    run("scan", music, "--write", "none", "--quiet")
+    assert run("undo", music / "moved.flac").code == 0
+    assert genres(music / "moved.flac") == []
+
+
+def test_a_lock_stops_a_plan_made_before(music: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "plan.json"
+    run("plan", "--out", saved)
+    run("fix", music / "a.flac", "--lock")
+    result = run("apply", saved)
+    assert result.code == EXIT_SOME_FAILED
+    assert "locked" in result.err
+    assert genres(music / "a.flac") == [] and genres(music / "c.ogg")
+
+
+def test_a_link_and_its_target_are_one_write(music: Path) -> None:
+    (music / "link.flac").symlink_to(music / "a.flac")
+    result = run("scan", music, "--json")
+    assert result.code == 0, result.err
+    assert result.json["summary"]["written"] == 2
+    assert (music / "link.flac").is_symlink()
+    assert run("scan", music, "--json").json["summary"]["written"] == 0
+
+
+def test_the_end_of_the_input_keeps_what_was_decided(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("a\ne\n;\n"))
+    result = run("review")
+    assert result.code == 0, result.err
+    assert genres(music / "a.flac")
+    assert genres(music / "c.ogg") == []

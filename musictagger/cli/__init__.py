@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
 import sys
 import traceback
 from collections.abc import Sequence
@@ -66,17 +67,30 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         code = EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader (`head`, a pager) has gone; what it did not read, it did not want.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except MusictaggerError as error:
         code = _tell(str(error), error.exit_code, debug)
     except MemoryError:
         code = _tell("out of memory; use a smaller --batch-size or fewer --workers", EXIT_ERROR, debug)
     except Exception as error:
         code = _tell(f"internal error: {type(error).__name__}: {error} (--debug shows where)", EXIT_ERROR, debug)
+    except SystemExit as end:
+        # So click and rich end when the reader (`head`, a pager) has gone: what it did not read, it did not want.
+        if not _reader_is_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0 if isinstance(end.code, int) else 1
     sys.exit(code or 0)
+
+
+def _reader_is_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads any more."""
+    try:
+        watcher = select.poll()
+        watcher.register(sys.stdout.fileno(), 0)
+        return any(flags & select.POLLERR for _, flags in watcher.poll(0))
+    except (AttributeError, OSError, ValueError):
+        # Windows has no poll; a captured output has no file number.
+        return False
 
 
 def _tell(message: str, code: int, debug: bool) -> int:

@@ -58,14 +58,14 @@ def query_document(tracks: Iterable[TrackView]) -> dict[str, Any]:
     return {"schema": QUERY, "tracks": [track_document(track) for track in tracks]}
 
 
-def scan_document(report: Report, tracks: Iterable[TrackView], dry_run: bool) -> dict[str, Any]:
+def scan_document(report: Report, tracks: Iterable[TrackView]) -> dict[str, Any]:
     """What a scan did, and the tracks it looked at."""
     return {
         "schema": SCAN,
         "summary": {
             "tagged": report.tagged,
             "unchanged": report.unchanged,
-            "written": 0 if dry_run else len(report.changes),
+            "written": len(report.written),
             "skipped": report.skipped.total(),
             "failed": len(report.failures) + len(report.unwritten),
             "missing": report.missing,
@@ -76,7 +76,7 @@ def scan_document(report: Report, tracks: Iterable[TrackView], dry_run: bool) ->
         },
         "changes": [
             {"path": str(change.path), "field": name, "before": list(change.before[name]), "after": list(after)}
-            for change in report.changes
+            for change in (report.planned or report.written)
             for name, after in change.after.items()
         ],
         "tracks": [track_document(track) for track in tracks],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -97,7 +99,7 @@ def opened_view(flags: dict[str, Any]) -> Iterator[tuple[Store, int, View]]:
     settings = load_settings(flags)
     with Store(settings.db_location) as store:
         wanted = Path(settings.model).stem if settings.model.endswith(".safetensors") else settings.model
-        models = [(id_, card) for id_, card, _ in store.models()]
+        models = store.models()
         named = [(id_, card) for id_, card in models if not wanted or card.name == wanted]
         if not named:
             known = ", ".join(dict.fromkeys(card.name for _, card in models)) or "none"
@@ -129,3 +131,23 @@ def opened_journal(flags: dict[str, Any]) -> Iterator[tuple[Store, Journal, Sett
     ):
         recover(journal)
         yield store, journal, settings
+
+
+@contextmanager
+def stoppable(say: Callable[[str], object]) -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C (or a request to terminate) asks to stop after the file at hand, the second one stops."""
+    asked = False
+
+    def ask(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        say("stopping: finishing what is at hand; Ctrl-C again to stop at once")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

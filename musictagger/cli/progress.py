@@ -21,7 +21,7 @@ from rich.progress import (
 )
 
 from musictagger.errors import printable
-from musictagger.scan import Outcome
+from musictagger.scan import FileOutcome
 
 LINE_EVERY_S = 10.0
 """Between two progress lines in a log."""
@@ -53,7 +53,7 @@ class QuietReporter:
         self._total = tracks
         self._started_s = time.monotonic()
 
-    def done(self, path: Path, outcome: Outcome, audio_s: float) -> None:
+    def done(self, path: Path, outcome: FileOutcome, audio_s: float) -> None:
         """See scan.Reporter."""
         self._done += 1
         self._audio_s += audio_s
@@ -88,7 +88,7 @@ class LineReporter(QuietReporter):
         super().analysing(tracks)
         self.say(f"{tracks} files to analyse")
 
-    def done(self, path: Path, outcome: Outcome, audio_s: float) -> None:
+    def done(self, path: Path, outcome: FileOutcome, audio_s: float) -> None:
         """See scan.Reporter."""
         super().done(path, outcome, audio_s)
         now_s = time.monotonic()
@@ -141,7 +141,7 @@ class LiveReporter(QuietReporter):
             self._progress.remove_task(self._looking)
         self._scanning = self._progress.add_task("Listening", total=tracks, speed="")
 
-    def done(self, path: Path, outcome: Outcome, audio_s: float) -> None:
+    def done(self, path: Path, outcome: FileOutcome, audio_s: float) -> None:
         """See scan.Reporter."""
         super().done(path, outcome, audio_s)
         if self._scanning is not None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from musictagger.cli.options import ExistingPath, opened_view, safety_options, view_options, write_options
+from musictagger.cli.options import ExistingPath, opened_journal, safety_options, view_options, write_options
 
 if TYPE_CHECKING:
-    from musictagger.library.store import TrackRow
+    from musictagger.library.store import Store, TrackRow
     from musictagger.tagging.plan import FileChange, Plan
 
 Key = Literal["a", "s", "e", "l", "r", "q"]
@@ -50,28 +50,30 @@ def command(what: tuple[str, ...], out: Path | None, **flags: Any) -> int:
     What was accepted is written at the end, also after quitting; `musictagger undo --last` takes it back. A genre
     that you edit is remembered as your own choice, like `musictagger fix --genre`.
     """
-    from musictagger.cli.apply import apply_plan
+    from musictagger.cli.apply import apply_opened
     from musictagger.cli.plan import make_plan
     from musictagger.tagging.plan import load_plan, save_plan
 
     saved = len(what) == 1 and what[0].endswith(".json")
     plan = load_plan(Path(what[0])) if saved else make_plan(" ".join(what), flags)
-    decisions = _walk(plan, _rows(plan, flags))
-    _remember(decisions, flags)
-    accepted = replace(plan, changes=tuple(decisions.accepted))
-    if out:
-        save_plan(accepted, out)
-        click.echo(f"{len(accepted.changes)} of {len(plan.changes)} accepted; `musictagger apply {out}` writes them")
-        return 0
-    click.echo(f"{len(accepted.changes)} of {len(plan.changes)} accepted")
-    return apply_plan(accepted, "review", False, flags) if accepted.changes else 0
+    # Opened before the first question: nobody should decide for an hour and then hear that a scan is running.
+    with opened_journal(flags) as (store, journal, settings):
+        decisions = _walk(plan, _rows(plan, store))
+        _remember(decisions, store)
+        accepted = replace(plan, changes=tuple(decisions.accepted))
+        click.echo(f"{len(accepted.changes)} of {len(plan.changes)} accepted")
+        if out:
+            save_plan(accepted, out)
+            click.echo(f"saved; `musictagger apply {out}` writes them")
+            return 0
+        return apply_opened(accepted, "review", False, store, journal, settings) if accepted.changes else 0
 
 
-def _rows(plan: Plan, flags: dict[str, Any]) -> dict[Path, TrackRow]:
+def _rows(plan: Plan, store: Store) -> dict[Path, TrackRow]:
     """What the library knows of the plan's files."""
-    with opened_view(flags) as (store, model_id, _):
-        paths = [change.path for change in plan.changes]
-        return {row.path: row for rows in store.tracks(model_id, paths) for row in rows}
+    paths = [change.path for change in plan.changes]
+    # Artist, album and digest are the same whichever model is asked.
+    return {row.path: row for rows in store.tracks(0, paths) for row in rows}
 
 
 def _walk(plan: Plan, rows: Mapping[Path, TrackRow]) -> Decisions:
@@ -88,11 +90,16 @@ def _walk(plan: Plan, rows: Mapping[Path, TrackRow]) -> Decisions:
             continue
         console.print(f"\n{number} of {len(plan.changes)}", style="dim")
         console.print(render.change_text(change), soft_wrap=True)
-        key = _ask(artist, album)
+        try:
+            key = _ask(artist, album)
+            change = _edited(change) if key == "e" else change
+        except click.Abort:
+            # Ctrl-C, or the end of the input: what was decided until here stands.
+            click.echo()
+            break
         if key == "q":
             break
         if key == "e":
-            change = _edited(change)
             decisions.edited.append(change)
         if key == "l":
             decisions.albums.add((artist, album))
@@ -104,15 +111,11 @@ def _walk(plan: Plan, rows: Mapping[Path, TrackRow]) -> Decisions:
 
 
 def _ask(artist: str | None, album: str | None) -> Key:
-    """One key; Enter accepts, the end of input quits."""
+    """One key; Enter accepts. Raises click.Abort at the end of the input."""
     offered = {key: text for key, text in KEYS.items() if (key != "l" or album) and (key != "r" or artist)}
     question = ", ".join(f"[{key}] {text}" for key, text in offered.items())
     while True:
-        try:
-            answer = click.prompt(question, default="a", show_default=False, prompt_suffix=": ").strip().lower()
-        except click.Abort:
-            click.echo()
-            return "q"
+        answer = click.prompt(question, default="a", show_default=False, prompt_suffix=": ").strip().lower()
         for key in offered:
             if answer == key:
                 return key
@@ -122,24 +125,21 @@ def _ask(artist: str | None, album: str | None) -> Key:
 def _edited(change: FileChange) -> FileChange:
     """The change with genres typed by the user; several are separated by semicolons."""
     now = "; ".join(change.after.get("genre", ()))
-    typed = click.prompt("Genres, separated by ;", default=now)
-    genres = tuple(dict.fromkeys(text for part in typed.split(";") if (text := part.strip())))
+    genres: tuple[str, ...] = ()
+    while not genres:
+        typed = click.prompt("Genres, separated by ;", default=now)
+        genres = tuple(dict.fromkeys(text for part in typed.split(";") if (text := part.strip())))
     before = {"genre": change.before.get("genre", ()), **change.before}
     return replace(
         change, before=before, after={**change.after, "genre": genres}, why={**change.why, "genre": "your own choice"}
     )
 
 
-def _remember(decisions: Decisions, flags: dict[str, Any]) -> None:
-    if not decisions.edited:
-        return
-    with opened_view(flags) as (store, model_id, _):
-        for rows in store.tracks(model_id, [change.path for change in decisions.edited]):
-            for row, genres in _with_genres(rows, decisions):
-                if row.digest:
-                    store.choose(row.digest, genres, list(row.excluded_genres or []), bool(row.locked))
-
-
-def _with_genres(rows: list[TrackRow], decisions: Decisions) -> Iterator[tuple[TrackRow, list[str]]]:
+def _remember(decisions: Decisions, store: Store) -> None:
+    """Edited genres are the user's own choice from now on."""
     genres = {change.path: list(change.after["genre"]) for change in decisions.edited}
-    return ((row, genres[row.path]) for row in rows)
+    for rows in store.tracks(0, list(genres)):
+        for row in rows:
+            if row.digest:
+                store.choose(row.digest, genres[row.path], list(row.excluded_genres or []), bool(row.locked))
+    store.commit()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +16,7 @@ from musictagger.cli.options import (
     opened_journal,
     safety_options,
     score_options,
+    stoppable,
     write_options,
 )
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, printable
@@ -74,7 +72,7 @@ def command(
     from musictagger.scan import ScanOptions, scan
 
     options = ScanOptions(all_files=all_files, force=force, retry_failed=retry_failed, dry_run=dry_run)
-    with progress.reporter(quiet) as reporter, _stoppable(reporter.say) as stop:
+    with progress.reporter(quiet) as reporter, stoppable(reporter.say) as stop:
         _require_paths(paths)
         with opened_journal(flags) as (store, journal, settings):
             predictor = load_predictor(settings, reporter.say, reporter.fetched)
@@ -96,36 +94,14 @@ def _require_paths(paths: tuple[Path, ...]) -> None:
             raise BadRequestError(f"{printable(path)}: no such file or folder")
 
 
-@contextmanager
-def _stoppable(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C (or a request to terminate) asks to stop, the second one stops."""
-    asked = False
-
-    def ask(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        say("stopping: finishing the tracks at hand; Ctrl-C again to stop at once")
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _in_scope(store: Store, card: Card, settings: Settings, paths: tuple[Path, ...]) -> Iterator[TrackView]:
     """The library's tracks under the scanned paths, one by one."""
     from musictagger.audio.walk import absolute
     from musictagger.library.view import look, view_of
 
     view = view_of(card, settings)
-    roots = [absolute(path) for path in paths]
-    for rows in store.tracks(store.model_id(card)):
-        inside = [row for row in rows if any(root == row.path or root in row.path.parents for root in roots)]
-        yield from look(inside, view)
+    for rows in store.tracks(store.model_id(card), under=[absolute(path) for path in paths]):
+        yield from look(rows, view)
 
 
 def _show(
@@ -134,18 +110,17 @@ def _show(
     from musictagger.cli import documents, render
 
     if as_json:
-        documents.print_json(documents.scan_document(report, tracks, dry_run))
+        documents.print_json(documents.scan_document(report, tracks))
         return
     if quiet:
         return
     console = render.console()
     if report.tagged + report.unchanged + report.skipped.total() <= MOST_ROWS:
-        written = set() if dry_run else {change.path for change in report.changes}
+        written = {change.path for change in report.written}
         console.print(render.track_table(list(tracks), console.width, written))
         console.print("+ written by this scan\n" if written else "", style="dim")
-    if dry_run:
-        for change in report.changes:
-            console.print(render.change_text(change), soft_wrap=True)
+    for change in report.planned:
+        console.print(render.change_text(change), soft_wrap=True)
     for line in _summary(report, settings, dry_run):
         console.print(line, markup=False, soft_wrap=True)
 
@@ -157,7 +132,7 @@ def _summary(report: Report, settings: Settings, dry_run: bool) -> list[str]:
     counts = [
         f"{report.tagged} tagged",
         f"{report.unchanged} unchanged",
-        f"{len(report.changes)} {'would be written' if dry_run else 'written'}",
+        f"{len(report.planned)} would be written" if dry_run else f"{len(report.written)} written",
         f"{report.skipped.total()} skipped" + (f" ({reasons})" if reasons else ""),
         f"{len(report.failures)} failed",
         *([f"{len(report.unwritten)} could not be written"] if report.unwritten else []),

@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from musictagger.cli.options import ExistingPath, json_output, library_options, opened_journal, safety_options
-from musictagger.errors import EXIT_SOME_FAILED, BadRequestError, printable
+from musictagger.cli.options import (
+    ExistingPath,
+    json_output,
+    library_options,
+    opened_journal,
+    safety_options,
+    stoppable,
+)
+from musictagger.errors import BadRequestError, printable
 
 if TYPE_CHECKING:
+    from musictagger.library.store import Store
     from musictagger.tagging.journal import Entry, Journal
 
 
@@ -28,46 +36,49 @@ def command(paths: tuple[Path, ...], run: int | None, last: bool, dry_run: bool,
     PATHS are files or folders. A field that somebody changed since is left alone and reported. An undo is a run
     too, and can be undone.
     """
-    from musictagger.cli import documents
+    from musictagger.cli.apply import tell
     from musictagger.writing import undo_entries
 
     if sum([bool(paths), run is not None, last]) != 1:
         raise BadRequestError("say what to undo: --last, --run ID, or files and folders")
     with opened_journal(flags) as (store, journal, settings):
-        entries = _chosen(journal, paths, run, last)
+        entries = _chosen(journal, store, paths, run, last)
+        if not entries:
+            raise BadRequestError("there is nothing to undo there; `musictagger history` lists what was written")
         if dry_run:
-            for entry in entries:
-                for name, values in entry.before.items():
-                    click.echo(f"{printable(entry.path)}: {name} back to {'; '.join(values) or '(none)'}")
+            _print(entries)
             return 0
-        note = " ".join(map(printable, paths)) or f"run {entries[0].run_id if entries else run}"
+        note = " ".join(map(printable, paths)) or f"run {entries[0].run_id}"
         new_run = journal.start_run("undo", note)
-        outcome = undo_entries(entries, new_run, journal, store, settings)
-    if as_json:
-        documents.print_json(documents.outcome_document(new_run, outcome))
-    else:
-        for path, reason in outcome.refused:
-            click.echo(f"{printable(path)}: {printable(reason)}", err=True)
-        click.echo(f"{len(outcome.written)} put back, {len(outcome.refused)} refused")
-    return EXIT_SOME_FAILED if outcome.refused else 0
+        with stoppable(lambda text: click.echo(text, err=True)) as stop:
+            outcome = undo_entries(entries, new_run, journal, store, settings, stop=stop)
+    return tell(new_run, outcome, as_json, "put back")
 
 
-def _chosen(journal: Journal, paths: tuple[Path, ...], run: int | None, last: bool) -> list[Entry]:
+def _print(entries: list[Entry]) -> None:
+    for entry in entries:
+        for name, values in entry.before.items():
+            click.echo(f"{printable(entry.path)}: {name} back to {printable('; '.join(values)) or '(none)'}")
+
+
+def _chosen(journal: Journal, store: Store, paths: tuple[Path, ...], run: int | None, last: bool) -> list[Entry]:
+    runs = journal.runs()
     if last:
-        open_runs = [entry for entry in journal.runs() if entry.kind != "undo" and entry.counts.get("written")]
-        if not open_runs:
-            raise BadRequestError("there is nothing to undo")
-        run = open_runs[0].id
+        standing = [known.id for known in runs if known.kind != "undo" and known.counts.get("written")]
+        return journal.entries(run_id=standing[0]) if standing else []
     if run is not None:
-        if run not in {known.id for known in journal.runs()}:
+        if run not in {known.id for known in runs}:
             raise BadRequestError(f"there is no run {run}; `musictagger history` lists them")
         return journal.entries(run_id=run)
     from musictagger.audio.walk import absolute
 
     roots = [absolute(path) for path in paths]
-    undone = {known.id for known in journal.runs() if known.kind == "undo"}
+    # A file that was moved is known by its sound.
+    digests = store.digests_under(roots)
+    undone = {known.id for known in runs if known.kind == "undo"}
     return [
         entry
         for entry in journal.entries()
-        if entry.run_id not in undone and any(root == entry.path or root in entry.path.parents for root in roots)
+        if entry.run_id not in undone
+        and (entry.digest in digests or any(root == entry.path or root in entry.path.parents for root in roots))
     ]

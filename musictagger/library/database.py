@@ -46,10 +46,8 @@ def open_database(location: str, *, create: bool) -> Engine:
     Raises StoreError when it does not exist (unless `create`), cannot be written, is no database of ours, or was
     made by a newer version; BadRequestError for a URL that makes no sense.
     """
-    if "://" in location:
-        engine = _server(location)
-    else:
-        engine = sqlite_engine(Path(location).expanduser(), LIBRARY_ADVICE, create=create, pragmas=_PRAGMAS)
+    path = _sqlite_path(location)
+    engine = _server(location) if path is None else sqlite_engine(path, LIBRARY_ADVICE, create=create, pragmas=_PRAGMAS)
     with readable_errors(location):
         _migrate(engine, location, create)
     return engine
@@ -61,10 +59,10 @@ def exclusive(location: str) -> Iterator[None]:
 
     Raises StoreError when another process holds it. Database servers look after themselves.
     """
-    if "://" in location:
+    path = _sqlite_path(location)
+    if path is None:
         yield
         return
-    path = Path(location).expanduser()
     lock = FileLock(f"{path}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +119,9 @@ def sqlite_engine(path: Path, advice: Advice, *, create: bool, pragmas: Collecti
             raise StoreError(f"{path}: cannot be created: {error.strerror}; {advice.elsewhere}") from error
     writable = os.access(path if path.exists() else path.parent, os.W_OK) and os.access(path.parent, os.W_OK)
     # A database on read-only media can still be queried; without `immutable` SQLite wants to create a -shm file.
-    mode = "rwc" if create else "rw" if writable else "ro&immutable=1"
+    # With a journal beside it somebody else is writing it, and only a reader that looks there sees the truth.
+    still = not path.with_name(path.name + "-wal").exists()
+    mode = "rwc" if create else "rw" if writable else "ro&immutable=1" if still else "ro"
     uri = f"file:{_quoted(path.absolute())}?mode={mode}"
 
     def connect() -> sqlite3.Connection:
@@ -154,6 +154,21 @@ def _quoted(path: Path) -> str:
 def _take_over_transactions(connection: Any, _record: Any) -> None:
     """Python's sqlite3 commits behind one's back before DDL; a migration killed half-way must leave nothing."""
     connection.isolation_level = None
+
+
+def _sqlite_path(location: str) -> Path | None:
+    """The file of a SQLite database, also one given as a URL; None for a database server."""
+    if "://" not in location:
+        return Path(location).expanduser()
+    try:
+        url = make_url(location)
+    except ArgumentError as error:
+        raise BadRequestError(f"--db {location}: {error}; it takes a path or an SQLAlchemy URL") from error
+    if url.get_backend_name() != "sqlite":
+        return None
+    if not url.database or url.database == ":memory:":
+        raise BadRequestError(f"--db {location}: names no file")
+    return Path(url.database).expanduser()
 
 
 def _server(url: str) -> Engine:

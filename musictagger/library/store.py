@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Row, Select, func, select, update
+from sqlalchemy import ColumnElement, Row, Select, Text, func, or_, select, type_coerce, update
 from sqlalchemy.orm import Session
 
+from musictagger.audio.frames import Status
 from musictagger.audio.walk import FoundFile
 from musictagger.errors import StoreError
 from musictagger.library.database import open_database, readable_errors
-from musictagger.library.schema import Analysis, Audio, Choice, File, ModelRow, now
+from musictagger.library.schema import Analysis, Audio, Choice, File, ModelRow, now, path_to_text
 from musictagger.models.card import Card
 from musictagger.records import Analysed
 from musictagger.tagging.containers import FileTags
+
+PARTITION = 10_000
+"""Tracks held at a time where a whole library is gone through."""
 
 CHUNK = 500
 """Paths asked for in one statement; SQLite's oldest limit is 999 parameters."""
@@ -51,6 +56,7 @@ class TrackRow:
     mtime_ns: int
     digest: str | None
     container: str
+    tag_system: str | None
     artist: str | None
     title: str | None
     album: str | None
@@ -117,18 +123,17 @@ class Store:
                 self._session.add(row)
             row.name, row.card, row.used_at = card.name, card.to_json(), now()
             self._session.flush()
-            return row.id
+            model_id = row.id
+            # At once: a walk over a slow disk may follow, and nobody else could write meanwhile.
+            self._session.commit()
+            return model_id
 
-    def models(self) -> list[tuple[int, Card, int]]:
-        """Models that analysed something: id, card, number of analyses; the last used first."""
-        statement = (
-            select(ModelRow, func.count(Analysis.id))
-            .outerjoin(Analysis)
-            .group_by(ModelRow.id)
-            .order_by(ModelRow.used_at.desc(), ModelRow.id.desc())
-        )
+    def models(self) -> list[tuple[int, Card]]:
+        """Models that analysed something: id and card, the last used first."""
+        analysed = select(Analysis.id).where(Analysis.model_id == ModelRow.id).exists()
+        statement = select(ModelRow).where(analysed).order_by(ModelRow.used_at.desc(), ModelRow.id.desc())
         with self._errors():
-            return [(row.id, Card.from_json(row.card), count) for row, count in self._session.execute(statement)]
+            return [(row.id, Card.from_json(row.card)) for row in self._session.scalars(statement)]
 
     def todo(
         self, files: Iterable[FoundFile], model_id: int, rule: str, *, force: bool = False, retry_failed: bool = False
@@ -156,6 +161,7 @@ class Store:
             back = [row.id for row, _, _ in known.values() if row.missing]
             if back:
                 self._session.execute(update(File).where(File.id.in_(back)).values(missing=False))
+                self._session.commit()
         return [_judge(file, known.get(file.path), rule, force, retry_failed) for file in files]
 
     def record_file(self, file: FoundFile, digest: str, tags: FileTags) -> None:
@@ -163,30 +169,47 @@ class Store:
         with self._errors():
             row = self._file(file)
             row.audio_id = self._audio(digest).id
-            row.failure = None
+            row.failure, row.passing = None, False
             _set_tags(row, tags)
 
-    def record_failure(self, file: FoundFile, reason: str) -> None:
-        """A file that cannot be read or decoded, and why. What was known of a former content is no longer its own."""
+    def record_failure(self, file: FoundFile, reason: str, *, passing: bool) -> None:
+        """A file that cannot be read or decoded, and why.
+
+        A passing failure (a drive that went away, no permission) says nothing about the sound: what is known of it
+        stays, and the next scan tries again. After any other, what was known of a former content is not its own.
+        """
         with self._errors():
             row = self._file(file)
-            row.failure = reason
-            row.audio_id = None
+            row.failure, row.passing = reason, passing
+            if not passing:
+                row.audio_id = None
 
     def record_written(self, file: FoundFile, tags: FileTags) -> None:
         """A file after our own write: its new tags, size and time, so that the write does not look like a change."""
         with self._errors():
             _set_tags(self._file(file), tags)
 
-    def has_analysis(self, digest: str, model_id: int, rule: str) -> bool:
-        """Whether this sound was analysed by this model with this slicing."""
+    def known_status(self, digest: str, model_id: int, rule: str) -> Status | None:
+        """What this model said of this sound with this slicing: ok, too short, silent; None when it was not asked."""
         statement = (
-            select(Analysis.id)
+            select(Analysis.status)
             .join(Audio)
             .where(Audio.digest == digest, Analysis.model_id == model_id, Analysis.rule == rule)
         )
         with self._errors():
-            return self._session.scalar(statement) is not None
+            return cast(Status | None, self._session.scalar(statement))
+
+    def is_locked(self, digest: str) -> bool:
+        """Whether the user forbade writing into files with this sound."""
+        statement = select(Choice.locked).join(Audio).where(Audio.digest == digest)
+        with self._errors():
+            return bool(self._session.scalar(statement))
+
+    def digests_under(self, roots: Sequence[Path]) -> set[str]:
+        """The sounds of the known files in some folders, or at these paths."""
+        statement = select(Audio.digest).join(File, File.audio_id == Audio.id).where(_under(roots))
+        with self._errors():
+            return set(self._session.scalars(statement))
 
     def record_analysis(self, model_id: int, rule: str, analysed: Analysed) -> None:
         """A model's analysis of a sound, in place of its former one."""
@@ -207,29 +230,38 @@ class Store:
 
         They keep their rows: a drive that was away comes back without a new analysis.
         """
-        inside, outside = _prefixes(roots), _prefixes(unread)
+        outside = tuple(f"{path}/" for path in unread)
+        statement = select(File.id, File.path).where(File.missing.is_(False), _under(roots))
         with self._errors():
-            known = self._session.execute(select(File.id, File.path).where(File.missing.is_(False)))
             gone = [
                 id_
-                for id_, path in known
-                if id_ not in seen and str(path).startswith(inside) and not f"{path}/".startswith(outside)
+                for id_, path in self._session.execute(statement)
+                # What only --all-files finds was not seen, but is there.
+                if id_ not in seen and not f"{path}/".startswith(outside) and not os.path.lexists(path)
             ]
             for start in range(0, len(gone), CHUNK):
                 ids = gone[start : start + CHUNK]
                 self._session.execute(update(File).where(File.id.in_(ids)).values(missing=True))
         return len(gone)
 
-    def tracks(self, model_id: int, paths: Sequence[Path] | None = None) -> Iterator[list[TrackRow]]:
-        """Files with their analysis by a model, sorted by path, in chunks; all that are not missing, or `paths`."""
+    def tracks(
+        self, model_id: int, paths: Sequence[Path] | None = None, *, under: Sequence[Path] | None = None
+    ) -> Iterator[list[TrackRow]]:
+        """Files with their analysis by a model, sorted by path, in chunks.
+
+        All that are not missing; of these only those `under` some folders (or at these paths); or exactly `paths`.
+        """
         statement = _track_columns(model_id).order_by(File.path)
         with self._errors():
             if paths is not None:
                 for chunk in _chunks(list(paths)):
                     yield self._rows(statement.where(File.path.in_(chunk)))
                 return
-            last = self._session.execute(statement.where(File.missing.is_(False))).partitions(10_000)
-            for partition in last:
+            statement = statement.where(File.missing.is_(False))
+            if under is not None:
+                statement = statement.where(_under(under))
+            # Fetched piece by piece: 500,000 tracks at once would be a gigabyte.
+            for partition in self._session.execute(statement.execution_options(yield_per=PARTITION)).partitions():
                 yield [_track(row) for row in partition]
 
     def _rows(self, statement: Select[*tuple[Any, ...]]) -> list[TrackRow]:
@@ -283,7 +315,7 @@ def _half(values: Floats) -> bytes:
 
 
 def _set_tags(row: File, tags: FileTags) -> None:
-    row.container = tags.container
+    row.container, row.tag_system = tags.container, tags.system
     row.artist, row.title, row.album = tags.artist, tags.title, tags.album
     row.genres = list(tags.genres)
     row.fields = {field: list(values) for field, values in tags.fields.items()}
@@ -302,7 +334,8 @@ def _judge(
     if (row.size, row.mtime_ns) != (file.size, file.mtime_ns):
         return todo("inspection", "changed")
     if row.failure is not None:
-        return todo("inspection", "failed before") if retry_failed else todo("nothing", "failed before")
+        again = row.passing or retry_failed
+        return todo("inspection", "failed before") if again else todo("nothing", "failed before")
     if digest is None:
         return todo("inspection", "not inspected")
     if force:
@@ -322,6 +355,7 @@ def _track_columns(model_id: int) -> Select[*tuple[Any, ...]]:
             File.mtime_ns,
             Audio.digest,
             File.container,
+            File.tag_system,
             File.artist,
             File.title,
             File.album,
@@ -350,9 +384,12 @@ def _track(row: Row[Any]) -> TrackRow:
     return TrackRow(**(values | {"genres": tuple(values["genres"])}))
 
 
-def _prefixes(folders: Sequence[Path]) -> tuple[str, ...]:
-    """What the paths inside these folders start with."""
-    return tuple(str(folder).rstrip("/") + "/" for folder in folders)
+def _under(roots: Sequence[Path]) -> ColumnElement[bool]:
+    """Paths equal to one of `roots` or below it."""
+    text = type_coerce(File.path, Text)
+    prefixes = [path_to_text(root).rstrip("/") + "/" for root in roots]
+    below = [func.substr(text, 1, len(prefix)) == prefix for prefix in prefixes]
+    return or_(File.path.in_(list(roots)), *below)
 
 
 def _chunks(paths: list[Path]) -> Iterator[list[Path]]:

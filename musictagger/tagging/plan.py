@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from musictagger.errors import BadRequestError
-from musictagger.tagging.containers import FIELDS, Field, MergeMode, merge_genres
+from musictagger.tagging.containers import FIELDS, Field, MergeMode, merge_genres, stored_values
 
 SCHEMA = "musictagger.plan/1"
 
@@ -94,17 +94,20 @@ def load_plan(path: Path) -> Plan:
         raise BadRequestError(f"{path}: {error}") from error
 
 
-def changed(before: Mapping[str, Sequence[str]], wishes: Iterable[Wish]) -> tuple[Values, Values, Mapping[Field, str]]:
+def changed(
+    before: Mapping[str, Sequence[str]], wishes: Iterable[Wish], *, system: str | None, join: str
+) -> tuple[Values, Values, Mapping[Field, str]]:
     """Of the wishes those that would change a field: raw values before, raw values after, and why.
 
-    `before` holds raw values as found in the file. A field without new values is never emptied.
+    `before` holds raw values as found in the file; `system` is its tag system, and `join` stands between several
+    values where that stores one only. A field without new values is never emptied.
     """
     old: dict[Field, tuple[str, ...]] = {}
     new: dict[Field, tuple[str, ...]] = {}
     why: dict[Field, str] = {}
     for wish in wishes:
         there = tuple(before.get(wish.field, ()))
-        after = merge_genres(there, wish.values, wish.mode)
+        after = stored_values(system, merge_genres(there, wish.values, wish.mode, join=join), join)
         if after != there:
             old[wish.field], new[wish.field], why[wish.field] = there, after, wish.why
     return old, new, why

@@ -40,6 +40,7 @@ __all__ = [
     "FIELDS",
     "LOCATIONS",
     "NAMES",
+    "ONE_VALUE",
     "SEVERAL_VALUES",
     "Container",
     "Field",
@@ -55,8 +56,12 @@ __all__ = [
     "set_fields",
     "snapshot",
     "stored_form",
+    "stored_values",
     "writable",
 ]
+
+ONE_VALUE: frozenset[System] = frozenset({"ID3v2.2", "ID3v2.3"})
+"""Tag systems whose frames hold one value."""
 
 DEFAULT_JOIN = "; "
 """Between several values in ID3v2.3 and 2.2, whose frames hold one. Not `/`, which genres and artists contain."""
@@ -67,6 +72,8 @@ class FileTags:
     """What a file says about itself. `genres` are names, numbers read as what they mean; `fields` are raw values."""
 
     container: str
+    system: System | None = None
+    """The tag system the file has, or would get; None where it cannot have tags."""
     artist: str | None = None
     title: str | None = None
     album: str | None = None
@@ -105,6 +112,11 @@ def _stream_kind(path: Path, head: bytes) -> str:
     return "mp3"
 
 
+def stored_values(system: str | None, values: tuple[str, ...], join: str) -> tuple[str, ...]:
+    """The form in which a tag system stores values: before ID3v2.4, a frame holds one, so several are joined."""
+    return (join.join(values),) if system in ONE_VALUE and len(values) > 1 else values
+
+
 def writable(container: str) -> bool:
     """Whether files of this container can be tagged."""
     return bool(CONTAINERS[container].systems)
@@ -121,7 +133,7 @@ def read_tags(path: Path) -> FileTags:
     genres = tuple(filter(None, fields["genre"]))
     if file.system.startswith("ID3") or file.system == "MP4":
         genres = tuple(dict.fromkeys(name for value in genres for name in genre_names(value)))
-    return FileTags(container, names["artist"], names["title"], names["album"], genres, fields)
+    return FileTags(container, file.system, names["artist"], names["title"], names["album"], genres, fields)
 
 
 def read_field(path: Path, field: Field) -> tuple[str, ...]:
