@@ -102,7 +102,7 @@ def test_a_worker_makes_of_broken_files_what_is_expected(name: str) -> None:
     if entry.get("outcome_when_named", entry["outcome"]) == "failed":
         assert isinstance(last, Failed)
         assert last.reason
-        assert not last.killed
+        assert not last.passing
     else:
         assert isinstance(last, Finished)
         assert last.decoded.status == {"tagged": "ok"}.get(entry["outcome"], last.decoded.status)
@@ -144,7 +144,7 @@ def test_a_crash_costs_one_file(tmp_path: Path) -> None:
             pool.submit(decode_job(other))
         got = answers(pool)
     failed = [answer for answer in got if isinstance(answer, Failed)]
-    assert failed == [Failed(victim, f"the decoder crashed (signal {int(signal.SIGSEGV)})", killed=True)]
+    assert failed == [Failed(victim, f"the decoder crashed (signal {int(signal.SIGSEGV)})")]
     assert {answer.path for answer in got if isinstance(answer, Finished)} == set(others)
 
 
@@ -175,7 +175,7 @@ def test_a_hang_costs_one_file(tmp_path: Path) -> None:
         got = answers(pool)
         assert not alive(stopped)
     failed = [answer for answer in got if isinstance(answer, Failed)]
-    assert failed == [Failed(victim, "no progress for 2 s; decoding was stopped", killed=True)]
+    assert failed == [Failed(victim, "no progress for 2 s; decoding was stopped")]
     assert any(isinstance(answer, Finished) and answer.path == other for answer in got)
 
 

@@ -41,7 +41,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
             store.record_analysis(model, "rule", analysed)
         silent = Analysed(found("c.mp3"), "c.mp3", "silent", 9.0, False, np.zeros((0, 9)), np.zeros(0))  # type: ignore[arg-type]
         store.record_analysis(model, "rule", silent)
-        store.record_failure(found("d.mp3"), "truncated")
+        store.record_failure(found("d.mp3"), "truncated", passing=False)
         yield store
 
 

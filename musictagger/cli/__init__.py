@@ -61,6 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     debug = "--debug" in arguments
     try:
         code = cli(list(arguments), prog_name="musictagger", standalone_mode=False)
+    except (BrokenPipeError, SystemExit):
+        # So click and rich end when the reader (`head`, a pager) has gone: what it did not read, it did not want.
+        if not _reader_is_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except click.ClickException as error:
         error.show()
         code = error.exit_code
@@ -73,12 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _tell("out of memory; use a smaller --batch-size or fewer --workers", EXIT_ERROR, debug)
     except Exception as error:
         code = _tell(f"internal error: {type(error).__name__}: {error} (--debug shows where)", EXIT_ERROR, debug)
-    except SystemExit as end:
-        # So click and rich end when the reader (`head`, a pager) has gone: what it did not read, it did not want.
-        if not _reader_is_gone():
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0 if isinstance(end.code, int) else 1
     sys.exit(code or 0)
 
 

@@ -81,8 +81,8 @@ library_options = _chain(_DB, _DEBUG)
 score_options = _chain(_AGGREGATE, _MIN_SCORE, _MAX_GENRES, _KEEP_PARENTS, _GENRES_ALLOW)
 view_options = _chain(_MODEL, score_options, _DB, _DEBUG)
 model_options = _chain(_MODEL, _PLUGIN_DIR)
-write_options = _chain(_WRITE, _MOODS, _PROVENANCE)
-safety_options = _chain(_PRESERVE_MTIME, _BREAK_HARDLINKS, _JOIN)
+write_options = _chain(_WRITE, _MOODS, _PROVENANCE, _JOIN)
+safety_options = _chain(_PRESERVE_MTIME, _BREAK_HARDLINKS)
 
 
 @contextmanager
