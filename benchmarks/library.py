@@ -13,6 +13,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy as np
 from musictagger.audio.walk import FoundFile
 from musictagger.cli.progress import reporter
 from musictagger.config import load_settings
-from musictagger.library.query import parse
+from musictagger.library.query import Query, parse
 from musictagger.library.store import Store
 from musictagger.library.view import View, search
 from musictagger.models.card import Card
@@ -28,6 +29,7 @@ from musictagger.models.inference import load_predictor
 from musictagger.records import Analysed
 from musictagger.scan import ScanOptions, scan
 from musictagger.tagging.containers import FileTags
+from musictagger.tagging.journal import Journal
 
 FRAMES = 7
 """Of a track of three and a half minutes."""
@@ -40,14 +42,18 @@ def main() -> None:
     count = parser.parse_args().files
     settings = load_settings({"device": "cpu"})
     predictor = load_predictor(settings)
-    with tempfile.TemporaryDirectory() as folder, Store(f"{folder}/library.db", create=True) as store:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Store(f"{folder}/library.db", create=True) as store,
+        Journal(Path(folder) / "journal.db") as journal,
+    ):
         music = Path(folder) / "music"
         _fill(store, music, count, predictor.card)
         size_mb = sum(path.stat().st_size for path in Path(folder).glob("library.db*")) / 1e6
         print(f"{count} files, database {size_mb:.0f} MB")
 
         def rescan() -> str:
-            report = scan([music], store, predictor, settings, ScanOptions(), reporter(quiet=True))
+            report = scan([music], store, journal, predictor, settings, ScanOptions(), reporter(quiet=True))
             return f"{report.unchanged} unchanged"
 
         _time("rescan, nothing changed", rescan)
@@ -55,7 +61,11 @@ def main() -> None:
         genre = next(tag.name for tag in predictor.card.tags if tag.category == "genre")
         for text in (f'genre:"{genre}"', f'score."{genre}":0.5.. sort:score."{genre}"-', "artist:7"):
             query = parse(text, predictor.card)
-            _time(f"query {text}", lambda query=query: f"{len(search(store, model_id, view, query))} found")
+            _time(f"query {text}", partial(_found, store, model_id, view, query))
+
+
+def _found(store: Store, model_id: int, view: View, query: Query) -> str:
+    return f"{len(search(store, model_id, view, query))} found"
 
 
 def _fill(store: Store, music: Path, count: int, card: Card) -> None:
@@ -69,7 +79,9 @@ def _fill(store: Store, music: Path, count: int, card: Card) -> None:
         status = path.stat()
         digest = hashlib.sha256(str(index).encode()).hexdigest()
         file = FoundFile(path, status.st_size, status.st_mtime_ns)
-        tags = FileTags("mp3", f"Artist {index % 1000}", f"Title {index}", "Album", ("Rock",), {"genre": ("Rock",)})
+        tags = FileTags(
+            "mp3", "ID3v2.4", f"Artist {index % 1000}", f"Title {index}", "Album", ("Rock",), {"genre": ("Rock",)}
+        )
         store.record_file(file, digest, tags)
         scores = random.random((FRAMES, outputs), np.float32) ** 3
         embedding = np.zeros(200, np.float32)
