@@ -59,6 +59,7 @@ def test_every_setting_has_an_option() -> None:
     options = {option.removeprefix("--").replace("-", "_") for option, _ in OPTIONS}
     assert set(Settings.__dataclass_fields__) - options == {"data_dir", "genres_file"}
     assert "`data_dir`" in README and "`genres_file`" in README
+    assert not re.search(r"@[A-Z]+@", README), "a figure is missing"
 
 
 def test_the_readme_shows_a_configuration_that_loads(tmp_path: Path) -> None:
