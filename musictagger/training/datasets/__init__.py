@@ -1,0 +1,1 @@
+"""Labelled music in the layouts people have it: one file a dataset."""
