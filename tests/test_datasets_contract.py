@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from dataset_trees import TREES, write
+
+from musictagger.errors import BadRequestError, MusictaggerError
+from musictagger.models.card import CATEGORIES
+from musictagger.training.datasets import DATASETS, Dataset, check_leaks, describe, read_dataset, require_usable
+
+NAMES = sorted(DATASETS)
+
+
+def read(name: str, tmp_path: Path) -> Dataset:
+    return read_dataset(name, TREES[name](tmp_path))
+
+
+def test_every_dataset_has_a_tree() -> None:
+    assert set(TREES) == set(DATASETS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestEveryDataset:
+    def test_says_where_it_comes_from(self, name: str, tmp_path: Path) -> None:
+        source = DATASETS[name]
+        assert source.name == name and source.source and source.licence and source.summary and source.read.__doc__
+
+    def test_is_usable_and_leaks_nothing(self, name: str, tmp_path: Path) -> None:
+        dataset = read(name, tmp_path)
+        assert dataset.name == name
+        require_usable(dataset)
+        assert check_leaks(dataset) == []
+        assert set(dataset.categories.values()) <= set(CATEGORIES)
+
+    def test_gives_absolute_paths_of_files_that_are_there(self, name: str, tmp_path: Path) -> None:
+        dataset = read(name, tmp_path)
+        assert all(example.path.is_absolute() and example.path.is_file() for example in dataset.examples)
+        assert dataset.missing == ()
+
+    def test_gives_the_same_each_time(self, name: str, tmp_path: Path) -> None:
+        where = TREES[name](tmp_path)
+        assert read_dataset(name, where) == read_dataset(name, where)
+
+    def test_splits_alike_in_another_folder(self, name: str, tmp_path: Path) -> None:
+        found = []
+        for place in ("one", "two"):
+            (tmp_path / place).mkdir()
+            dataset = read(name, tmp_path / place)
+            found.append([(e.path.relative_to(tmp_path / place), e.tags, e.split) for e in dataset.examples])
+        assert found[0] == found[1]
+
+    def test_lists_what_is_missing_or_empty(self, name: str, tmp_path: Path) -> None:
+        where = TREES[name](tmp_path)
+        whole = read_dataset(name, where)
+        gone, empty = whole.examples[0].path, whole.examples[1].path
+        gone.unlink()
+        empty.write_bytes(b"")
+        dataset = read_dataset(name, where)
+        assert len(dataset.examples) == len(whole.examples) - 2
+        assert {gone, empty}.isdisjoint(example.path for example in dataset.examples)
+        # Where the folder itself is the list, a file that was deleted is not missed, nor an excerpt by folds.
+        assert set(dataset.missing) == {"folders": {empty}, "gtzan": set()}.get(name, {gone, empty})
+
+    def test_describes_itself(self, name: str, tmp_path: Path) -> None:
+        dataset = read(name, tmp_path)
+        lines = describe(dataset)
+        assert lines[0].startswith(f"{name}: {len(dataset.examples)} tracks, {len(dataset.tags)} ")
+        assert [line.split(":")[0] for line in lines[1:4]] == ["  train", "  valid", "  test"]
+        assert all(line.isprintable() for line in lines)
+
+    def test_refuses_what_is_not_there(self, name: str, tmp_path: Path) -> None:
+        with pytest.raises(MusictaggerError, match="nowhere"):
+            read_dataset(name, tmp_path / "nowhere")
+
+    def test_refuses_an_empty_folder(self, name: str, tmp_path: Path) -> None:
+        with pytest.raises(MusictaggerError):
+            read_dataset(name, tmp_path)
+
+    def test_all_audio_missing_is_an_error_that_names_some(self, name: str, tmp_path: Path) -> None:
+        where = TREES[name](tmp_path)
+        for example in read_dataset(name, where).examples:
+            example.path.unlink()
+        with pytest.raises(BadRequestError, match=r"no track was found; .* missing or empty: .*mp3|no music|no GTZAN"):
+            require_usable(read_dataset(name, where))
+
+    def test_suggests_an_option(self, name: str, tmp_path: Path) -> None:
+        option = next(iter(DATASETS[name].options), None)
+        if option is None:
+            pytest.skip("has no options")
+        with pytest.raises(BadRequestError, match=f"no option '{option}x'; did you mean '{option}'"):
+            read_dataset(name, tmp_path, **{f"{option}x": 1})
+
+
+def test_an_unknown_dataset_gets_a_suggestion() -> None:
+    with pytest.raises(BadRequestError, match="unknown dataset 'gtzn'; did you mean 'gtzan'"):
+        read_dataset("gtzn", Path())
+    with pytest.raises(BadRequestError, match="there are: folders, "):
+        read_dataset("?", Path())
+
+
+def test_options_may_be_texts(tmp_path: Path) -> None:
+    where = TREES["folders"](tmp_path)
+    typed = read_dataset("folders", where, valid=0.2, seed=3, artists=False)
+    assert read_dataset("folders", str(where), valid="0.2", seed="3", artists="no") == typed
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "message"),
+    [
+        ("folders", "seed", "many", "'many' is no int"),
+        ("folders", "valid", "much", "'much' is no float"),
+        ("folders", "artists", "perhaps", "'perhaps' is no bool"),
+        ("folders", "seed", True, "True is no int"),
+        ("fma", "subset", "meduim", "did you mean 'medium'"),
+        ("mtat", "split", "x", "there are: folders, random"),
+        ("folders", "valid", 0.0, "leave 0.85 to train on"),
+        ("folders", "test", 0.9, "leave -0.05 to train on"),
+        ("library", "valid", float("nan"), "leave nan"),
+        ("gtzan", "fold", 10, "they are 0 to 9"),
+        ("jamendo", "split", 5, "they are 0 to 4"),
+    ],
+)
+def test_a_value_that_cannot_be(name: str, option: str, value: object, message: str, tmp_path: Path) -> None:
+    where = TREES[name](tmp_path)
+    with pytest.raises(BadRequestError, match=message):
+        read_dataset(name, where, **{option: value})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_splits_are_stable_when_a_track_is_added_to_none_of_them(name: str, tmp_path: Path) -> None:
+    dataset = read(name, tmp_path)
+    shuffled = replace(dataset, examples=tuple(reversed(dataset.examples)))
+    assert dataset.counts() == shuffled.counts()
+
+
+@pytest.mark.parametrize("name", ["mtat", "fma", "jamendo"])
+def test_a_table_of_another_kind_is_told(name: str, tmp_path: Path) -> None:
+    where = TREES[name](tmp_path)
+    for table in (*where.rglob("*_final.csv"), *where.rglob("tracks.csv"), *where.rglob("*.tsv")):
+        write(table, "something,else\n1,2\n3,4\n5,6\n")
+    with pytest.raises(BadRequestError, match=r"(annotations_final.csv|tracks.csv|autotagging-train.tsv)"):
+        read_dataset(name, where)
+
+
+@pytest.mark.parametrize("name", ["mtat", "fma", "jamendo", "manifest"])
+def test_an_empty_table_is_told(name: str, tmp_path: Path) -> None:
+    where = TREES[name](tmp_path)
+    tables = [where] if where.is_file() else [*where.rglob("*.csv"), *where.rglob("*.tsv")]
+    for table in tables:
+        table.write_bytes(b"")
+    with pytest.raises(BadRequestError):
+        read_dataset(name, where)
+
+
+@pytest.mark.parametrize("name", ["mtat", "fma", "jamendo", "manifest"])
+def test_bytes_that_are_no_text_are_told_with_their_line(name: str, tmp_path: Path) -> None:
+    where = TREES[name](tmp_path)
+    tables = [where] if where.is_file() else [*where.rglob("annotations_final.csv"), *where.rglob("tracks.csv")]
+    for table in tables or where.rglob("*.tsv"):
+        data = table.read_bytes().rstrip(b"\n").split(b"\n")
+        line = len(data)
+        data[-1] = data[-1].replace(b"3", b"\xff").replace(b"a", b"\xff")
+        table.write_bytes(b"\n".join(data) + b"\n")
+    with pytest.raises(BadRequestError, match=rf"line {line}: .* is not in UTF-8"):
+        read_dataset(name, where)
+
+
+def test_trees_are_small(tmp_path: Path) -> None:
+    for name, tree in TREES.items():
+        (tmp_path / name).mkdir()
+        tree(tmp_path / name)
+        assert sum(path.stat().st_size for path in (tmp_path / name).rglob("*")) < 1 << 20
+        shutil.rmtree(tmp_path / name)
