@@ -72,7 +72,7 @@ MTAT_WORDS = listed(
     no singer, scary, india, woman, woman singing, rock, dance, piano solo, guitars, no drums, jazzy, singing,
     cello, calm, female vocals, voices, different, techno, clapping, house, monks, flute, not opera, not english,
     oriental, beat, upbeat, soft, noise, choir, female singer, rap, metal, hip hop, quick, water, baroque, women,
-    fiddle, english,
+    fiddle, english
     """
 )
 """The 188 columns of annotations_final.csv, in its order."""
@@ -81,7 +81,7 @@ MTAT_TOP50 = listed(
     guitar, classical, slow, techno, strings, drums, electronic, rock, fast, piano, ambient, beat, violin, vocal,
     synth, female, indian, opera, male, singing, vocals, no vocals, harpsichord, loud, quiet, flute, woman, male
     vocal, no vocal, pop, soft, sitar, solo, man, classic, choir, voice, new age, dance, male voice, female vocal,
-    beats, harp, cello, no voice, weird, country, metal, female voice, choral,
+    beats, harp, cello, no voice, weird, country, metal, female voice, choral
     """
 )
 """The words of the usual benchmark."""

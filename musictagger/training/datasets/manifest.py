@@ -9,6 +9,7 @@ Paths are relative to the list's own folder. Several tags are separated by `;` o
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,7 +134,7 @@ def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _json(path: Path, line: int, text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         bad_line(path, line, f"is not valid JSON: {error}")
 
 
@@ -143,16 +144,27 @@ def _parsed(path: Path, line: int, record: Mapping[str, Any]) -> _Line:
         bad_line(path, line, f"{name!r} is no path")
     if artist is not None and not isinstance(artist, str):
         bad_line(path, line, f"the artist {artist!r} is no text")
+    tags = _tags(path, line, record["tags"])
+    require_text(path, line, [*tags, artist or ""])
     duration = record.get("duration_s")
     return _Line(
         line,
         name,
-        absolute(path.parent / name),
-        _tags(path, line, record["tags"]),
+        _place(path, line, name),
+        tags,
         _split(path, line, record.get("split")),
         artist or None,
         number(path, line, "" if duration is None else str(duration)),
     )
+
+
+def _place(path: Path, line: int, name: str) -> Path:
+    """Where a track is. JSON can hold names that are no UTF-8, as Python's own escapes, but not every escape is one."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        bad_line(path, line, f"{printable(name)!r} is no file name, for it is not in UTF-8")
+    return absolute(path.parent / name)
 
 
 def _tags(path: Path, line: int, value: object) -> tuple[str, ...]:
