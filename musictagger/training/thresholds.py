@@ -1,0 +1,298 @@
+"""From which score a track has a tag, and what a score is worth: fitted on a validation split, kept in a model's card.
+
+Both are fitted on the scores that will be held against them: those of tracks, after their frames were aggregated.
+Calibration comes first; thresholds are then fitted on calibrated scores. Applying either needs numpy alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from musictagger.errors import BadRequestError, ModelError
+from musictagger.training.checks import Floats, Truth, validate_scores, validate_tags
+from musictagger.training.metrics import tied_ranges
+
+Method = Literal["isotonic", "platt"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+SMALLEST_SCORE = 1e-6
+"""Scores are kept this far from 0 and 1 before their logit is taken: a stored float16 score is often exactly 0 or 1."""
+
+MIN_POSITIVES = 5
+"""A tag with fewer positives (or negatives) is not calibrated: an isotonic curve would learn them by heart."""
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """A threshold for each tag, in the order of the names. A track has a tag whose score is its threshold or more."""
+
+    values: Mapping[str, float]
+    f1: Mapping[str, float]
+    """On the data they were fitted on, so higher than on any other; only of fitted tags."""
+    kept_default: tuple[str, ...]
+    """Tags with too few positives, or with no negative, to fit anything."""
+    below_floor: tuple[str, ...]
+    """Tags that reach the precision asked for at no threshold; theirs is the one of their highest precision."""
+
+
+def fit_thresholds(
+    truth: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    names: Sequence[str],
+    *,
+    default: float = 0.5,
+    min_precision: float = 0.0,
+    min_positives: int = 1,
+) -> Thresholds:
+    """The threshold of the best F1 of each tag, from [tracks, tags]; among equals the highest.
+
+    With `min_precision` only thresholds that reach this precision are looked at. A threshold lies half-way between the
+    two scores it separates. Raises BadRequestError as `validate_tags` does, or for a floor outside 0 to 1.
+    """
+    flags, checked = validate_tags(truth, scores, names)
+    if not 0 <= min_precision <= 1:
+        raise BadRequestError(f"the least precision is {min_precision}; it lies between 0 and 1")
+    values, f1 = dict.fromkeys(names, float(default)), dict[str, float]()
+    below = []
+    fit = _can_be_fitted(flags, min_positives)
+    for name, tag_truth, tag_scores in _columns(names, flags, checked, fit):
+        values[name], f1[name], reached = _best_threshold(tag_truth, tag_scores, min_precision)
+        if not reached:
+            below.append(name)
+    return Thresholds(values, f1, _unfitted(names, fit), tuple(below))
+
+
+def _best_threshold(truth: Truth, scores: Floats, min_precision: float) -> tuple[float, float, bool]:
+    """Threshold, F1, and whether the precision was reached; of [tracks], with at least one positive."""
+    order, _, end = (line[0] for line in tied_ranges(scores[None]))
+    cuts = np.unique(end)
+    right = np.cumsum(truth[order])[cuts - 1]
+    precision, f1 = right / cuts, 2 * right / (cuts + truth.sum())
+    reached = precision >= min_precision
+    allowed = reached if reached.any() else precision == precision.max()
+    best = int(np.where(allowed, f1, -1.0).argmax())
+    lowest_in = scores[order[cuts[best] - 1]]
+    highest_out = scores[order[cuts[best]]] if cuts[best] < len(scores) else lowest_in
+    return _between(float(highest_out), float(lowest_in)), float(f1[best]), bool(reached.any())
+
+
+def _between(low: float, high: float) -> float:
+    """Half-way, but above `low` even where no number lies between the two."""
+    middle = low + (high - low) / 2
+    return middle if middle > low else high
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How one tag's scores become calibrated ones, without ever changing the order of two tracks.
+
+    `isotonic`: straight lines through the points (x, y), level outside them. `platt`: sigmoid(slope * logit(score) +
+    offset), where slope 1 and offset 0 change nothing.
+    """
+
+    method: Method
+    x: tuple[float, ...] = ()
+    y: tuple[float, ...] = ()
+    slope: float = 1.0
+    offset: float = 0.0
+
+    def apply(self, scores: Floats) -> Floats:
+        """Calibrated scores of the shape of `scores`, each from 0 to 1."""
+        if self.method == "isotonic":
+            return np.interp(scores, self.x, self.y)
+        return _sigmoid(self.slope * _logit(scores) + self.offset)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads."""
+        if self.method == "isotonic":
+            return {"method": self.method, "x": list(self.x), "y": list(self.y)}
+        return {"method": self.method, "slope": self.slope, "offset": self.offset}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Curve:
+        """The inverse of `to_json`. Raises ModelError where it is no curve, or one that falls."""
+        try:
+            points = {key: tuple(float(number) for number in values.get(key, ())) for key in ("x", "y")}
+            slope, offset = float(values.get("slope", 1.0)), float(values.get("offset", 0.0))
+            curve = cls(values["method"], **points, slope=slope, offset=offset)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"a calibration curve cannot be read: {error!r}") from error
+        curve._require_rising()
+        return curve
+
+    def _require_rising(self) -> None:
+        numbers = (*self.x, *self.y, self.slope, self.offset)
+        if self.method not in METHODS or not np.isfinite(numbers).all() or self.slope <= 0:
+            raise ModelError(f"no calibration curve: method {self.method!r}, slope {self.slope}, offset {self.offset}")
+        fits = len(self.x) == len(self.y) and (self.x or self.method == "platt")
+        if not fits or (np.diff(self.x) <= 0).any() or (np.diff(self.y) < 0).any():
+            raise ModelError(f"no calibration curve: its {len(self.x)} points do not rise")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The curves of the tags that have one; the scores of all others stay as they are."""
+
+    curves: Mapping[str, Curve]
+    left_out: tuple[str, ...] = field(default=())
+    """Tags with too few positives or negatives, or whose scores fall as the truth rises."""
+
+    def apply(self, scores: npt.ArrayLike, names: Sequence[str]) -> Floats:
+        """Calibrated scores, float64 [tracks, tags]. Raises BadRequestError for scores that do not fit the names."""
+        calibrated = validate_scores(scores, names)
+        for column, name in enumerate(names):
+            if name in self.curves:
+                calibrated[:, column] = self.curves[name].apply(calibrated[:, column])
+        return calibrated
+
+    def to_json(self) -> dict[str, Any]:
+        """For a model's card: every curve, and the names of the tags without one."""
+        return {"curves": {name: curve.to_json() for name, curve in self.curves.items()}, "left_out": [*self.left_out]}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Calibration:
+        """The inverse of `to_json`. Raises ModelError naming the tag whose curve cannot be read."""
+        if not isinstance(values, Mapping) or not isinstance(values.get("curves"), Mapping):
+            raise ModelError("the calibration of the model card holds no curves")
+        curves = {}
+        for name, curve in values["curves"].items():
+            try:
+                curves[name] = Curve.from_json(curve)
+            except ModelError as error:
+                raise ModelError(f"tag {name!r}: {error}") from error
+        return cls(curves, tuple(values.get("left_out", ())))
+
+
+def fit_calibration(
+    truth: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    names: Sequence[str],
+    method: Method = "platt",
+    *,
+    min_positives: int = MIN_POSITIVES,
+) -> Calibration:
+    """A curve for each tag, from [tracks, tags] with scores from 0 to 1.
+
+    `platt` needs few tracks (two numbers a tag); `isotonic` follows any rising shape but needs hundreds, and makes
+    scores equal that were not. Raises BadRequestError for a score outside 0 to 1 or an unknown method.
+    """
+    flags, checked = validate_tags(truth, scores, names)
+    require_unit_scores(checked, names)
+    if method not in METHODS:
+        raise BadRequestError(f"calibration {method!r} is not one of {', '.join(METHODS)}")
+    fit = _can_be_fitted(flags, min_positives) & (flags.sum(axis=0) <= len(flags) - min_positives)
+    fit_curve = _fit_isotonic if method == "isotonic" else _fit_platt
+    fitted = {name: fit_curve(truth, scores) for name, truth, scores in _columns(names, flags, checked, fit)}
+    curves = {name: curve for name, curve in fitted.items() if curve is not None}
+    return Calibration(curves, tuple(name for name in names if name not in curves))
+
+
+def require_unit_scores(scores: Floats, names: Sequence[str]) -> None:
+    """Raise BadRequestError naming the first of [tracks, tags] that does not lie between 0 and 1."""
+    bad = np.argwhere((scores < 0) | (scores > 1))
+    if len(bad):
+        row, column = bad[0]
+        raise BadRequestError(f"scores: row {row}, {names[column]!r} is {scores[row, column]}, not between 0 and 1")
+
+
+def _fit_isotonic(truth: Truth, scores: Floats) -> Curve | None:
+    """Least squares among rising step functions, by pooling adjacent violators (Ayer et al. 1955); of [tracks]."""
+    x, tracks = np.unique(scores, return_counts=True)
+    hits = np.bincount(np.searchsorted(x, scores), weights=truth)
+    blocks: list[tuple[float, int, int]] = []  # positives, tracks, distinct scores
+    for hit, size in zip(hits.tolist(), tracks.tolist(), strict=True):
+        block = (hit, size, 1)
+        while blocks and blocks[-1][0] * block[1] >= block[0] * blocks[-1][1]:
+            last = blocks.pop()
+            block = (last[0] + block[0], last[1] + block[1], last[2] + block[2])
+        blocks.append(block)
+    if len(blocks) < 2:
+        return None
+    ends = np.cumsum([block[2] for block in blocks])
+    knots = np.unique(np.concatenate([[0], ends[:-1], ends - 1]))
+    y = np.repeat([block[0] / block[1] for block in blocks], [block[2] for block in blocks])
+    return Curve("isotonic", tuple(x[knots].tolist()), tuple(y[knots].tolist()))
+
+
+def _fit_platt(truth: Truth, scores: Floats) -> Curve | None:
+    """Maximum likelihood by Newton's method with softened targets (Platt 1999, Lin et al. 2007); of [tracks]."""
+    if scores.min() == scores.max():
+        return None
+    positives, negatives = int(truth.sum()), int((~truth).sum())
+    target = np.where(truth, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    design = np.stack([_logit(scores), np.ones(len(scores))], axis=1)
+    weights = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
+    loss = _cross_entropy(design @ weights, target)
+    for _ in range(100):
+        p = _sigmoid(design @ weights)
+        hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-12 * np.eye(2)
+        step = np.linalg.solve(hessian, design.T @ (p - target))
+        while (new := _cross_entropy(design @ (weights - step), target)) > loss and np.abs(step).max() > 1e-9:
+            step = step / 2
+        weights, loss = (weights - step, new) if new <= loss else (weights, loss)
+        if np.abs(step).max() <= 1e-9:
+            break
+    slope, offset = weights.tolist()
+    return Curve("platt", slope=slope, offset=offset) if slope > 0 else None
+
+
+def _cross_entropy(logits: Floats, target: Floats) -> float:
+    return float((np.logaddexp(0, logits) - target * logits).sum())
+
+
+def _logit(scores: Floats) -> Floats:
+    clipped = np.clip(scores, SMALLEST_SCORE, 1 - SMALLEST_SCORE)
+    logits: Floats = np.log(clipped) - np.log1p(-clipped)
+    return logits
+
+
+def _sigmoid(logits: Floats) -> Floats:
+    scores: Floats = 0.5 * (1 + np.tanh(logits / 2))
+    return scores
+
+
+def brier_score(truth: npt.ArrayLike, scores: npt.ArrayLike, names: Sequence[str]) -> Floats:
+    """The mean of (score - truth)^2 of each tag, [tags], from [tracks, tags] with scores from 0 to 1 (Brier 1950)."""
+    flags, checked = validate_tags(truth, scores, names)
+    require_unit_scores(checked, names)
+    means: Floats = ((checked - flags) ** 2).mean(axis=0)
+    return means
+
+
+def expected_calibration_error(
+    truth: npt.ArrayLike, scores: npt.ArrayLike, names: Sequence[str], bins: int = 15
+) -> Floats:
+    """Of each tag, [tags]: the mean over tracks of |share of positives - mean score| in the track's bin of scores.
+
+    The bins are equally wide, the last one holds 1 (Naeini et al. 2015). From [tracks, tags], scores from 0 to 1.
+    """
+    flags, checked = validate_tags(truth, scores, names)
+    require_unit_scores(checked, names)
+    if bins < 1:
+        raise BadRequestError(f"{bins} bins: at least 1 is needed")
+    columns = zip(flags.T, checked.T, strict=True)
+    return np.array([_calibration_error(tag_truth, tag_scores, bins) for tag_truth, tag_scores in columns])
+
+
+def _calibration_error(truth: Truth, scores: Floats, bins: int) -> float:
+    which = np.minimum((scores * bins).astype(np.intp), bins - 1)
+    gaps = np.bincount(which, weights=truth - scores, minlength=bins)
+    return float(np.abs(gaps).sum() / len(scores))
+
+
+def _can_be_fitted(truth: Truth, min_positives: int) -> Truth:
+    fit: Truth = (truth.sum(axis=0) >= max(min_positives, 1)) & ~truth.all(axis=0)
+    return fit
+
+
+def _columns(names: Sequence[str], truth: Truth, scores: Floats, wanted: Truth) -> list[tuple[str, Truth, Floats]]:
+    return [(names[column], truth[:, column], scores[:, column]) for column in np.flatnonzero(wanted).tolist()]
+
+
+def _unfitted(names: Sequence[str], fit: Truth) -> tuple[str, ...]:
+    return tuple(name for name, fitted in zip(names, fit, strict=True) if not fitted)

@@ -1,0 +1,287 @@
+"""Thresholds against trying every score, calibration against scikit-learn and against a truth that is known."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import sklearn.metrics as sk
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.calibration import calibration_curve
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+from torchmetrics.functional.classification import binary_calibration_error
+
+from musictagger.errors import BadRequestError, ModelError
+from musictagger.training.thresholds import (
+    METHODS,
+    Calibration,
+    Curve,
+    Method,
+    brier_score,
+    expected_calibration_error,
+    fit_calibration,
+    fit_thresholds,
+)
+
+Floats = npt.NDArray[np.float64]
+Truth = npt.NDArray[np.bool_]
+
+NAMES = ["rock", "jazz", "folk"]
+
+both_methods = pytest.mark.parametrize("method", METHODS)
+
+
+def overconfident(seed: int, tracks: int = 4000) -> tuple[Truth, Floats]:
+    """Scores whose logits are twice those of the chances the truth is drawn from, and a bit too high."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(-1.0, 1.5, (tracks, len(NAMES)))
+    truth = random.random(logits.shape) < 1 / (1 + np.exp(-logits))
+    return truth, 1 / (1 + np.exp(-(2 * logits + 0.7)))
+
+
+@st.composite
+def one_tag(draw: st.DrawFn) -> tuple[Truth, Floats]:
+    tracks = draw(st.integers(2, 20))
+    truth = draw(hnp.arrays(np.bool_, (tracks, 1)))
+    truth[:2, 0] = [True, False]
+    return truth, draw(hnp.arrays(np.float64, (tracks, 1), elements=st.floats(0, 1, width=16)))
+
+
+# Thresholds
+
+
+@given(one_tag(), st.sampled_from([0.0, 0.4, 0.8]))
+def test_no_score_as_threshold_is_better(case: tuple[Truth, Floats], floor: float) -> None:
+    truth, scores = case
+    found = fit_thresholds(truth, scores, ["rock"], min_precision=floor)
+    tried = []
+    for threshold in {*scores[:, 0], found.values["rock"]}:
+        said = scores[:, 0] >= threshold
+        tried.append((sk.precision_score(truth[:, 0], said), sk.f1_score(truth[:, 0], said), threshold))
+    precision, f1, _ = next(line for line in tried if line[2] == found.values["rock"])
+    reached = [line for line in tried if line[0] >= floor]
+    assert found.f1["rock"] == pytest.approx(f1)
+    assert found.below_floor == (() if reached else ("rock",))
+    if reached:
+        assert precision >= floor
+        assert f1 == pytest.approx(max(line[1] for line in reached))
+    else:
+        assert precision == max(line[0] for line in tried)
+
+
+def test_a_threshold_lies_half_way_between_what_it_parts() -> None:
+    found = fit_thresholds([[1], [1], [0], [0]], [[0.9], [0.6], [0.2], [0.1]], ["rock"])
+    assert found.values["rock"] == pytest.approx(0.4)
+    assert found.f1["rock"] == 1.0
+
+
+def test_where_nothing_lies_between_two_scores_the_lower_stays_out() -> None:
+    low = 0.5
+    high = float(np.nextafter(low, 1))
+    assert fit_thresholds([[1], [0]], [[high], [low]], ["rock"]).values["rock"] == high
+
+
+def test_among_equal_f1_the_highest_threshold_is_taken() -> None:
+    # From 0.9 precision 1 and recall 1/2; from 0.1 precision 1/2 and recall 1.
+    found = fit_thresholds([[1], [0], [0], [1]], [[0.9], [0.5], [0.3], [0.1]], ["rock"])
+    assert found.values["rock"] == pytest.approx(0.7)
+
+
+def test_a_precision_floor_raises_the_threshold() -> None:
+    truth, scores = overconfident(0)
+    free, strict = (fit_thresholds(truth, scores, NAMES, min_precision=floor) for floor in (0.0, 0.8))
+    for column, name in enumerate(NAMES):
+        assert strict.values[name] > free.values[name]
+        assert sk.precision_score(truth[:, column], scores[:, column] >= strict.values[name]) >= 0.8
+
+
+def test_tags_that_cannot_be_fitted_keep_the_default_and_are_named() -> None:
+    truth = [[1, 0, 1], [0, 0, 1], [1, 0, 1]]
+    scores = [[0.9, 0.3, 0.2], [0.1, 0.8, 0.3], [0.8, 0.1, 0.4]]
+    found = fit_thresholds(truth, scores, NAMES, default=0.25)
+    assert found.kept_default == ("jazz", "folk")
+    assert [*found.values] == NAMES
+    assert (found.values["jazz"], found.values["folk"]) == (0.25, 0.25)
+    assert [*found.f1] == ["rock"]
+    assert fit_thresholds(truth, scores, NAMES, min_positives=3).kept_default == tuple(NAMES)
+
+
+def test_a_floor_nobody_reaches_is_said() -> None:
+    found = fit_thresholds([[0], [1], [0]], [[0.9], [0.5], [0.4]], ["rock"], min_precision=0.9)
+    assert found.below_floor == ("rock",)
+    assert 0.4 < found.values["rock"] <= 0.5
+
+
+# Calibration
+
+
+@both_methods
+def test_calibration_brings_scores_nearer_to_the_truth_on_other_tracks(method: Method) -> None:
+    calibration = fit_calibration(*overconfident(1), NAMES, method)
+    truth, scores = overconfident(2)
+    calibrated = calibration.apply(scores, NAMES)
+    assert (brier_score(truth, calibrated, NAMES) < brier_score(truth, scores, NAMES) - 0.005).all()
+    errors = [expected_calibration_error(truth, values, NAMES) for values in (calibrated, scores)]
+    assert (errors[0] < errors[1] / 2).all()
+
+
+def test_platt_finds_the_curve_the_truth_was_drawn_from() -> None:
+    truth, scores = overconfident(3, tracks=50_000)
+    for curve in fit_calibration(truth, scores, NAMES, "platt").curves.values():
+        assert (curve.slope, curve.offset) == pytest.approx((0.5, -0.35), abs=0.05)
+
+
+def test_platt_agrees_with_logistic_regression_on_softened_targets() -> None:
+    truth, scores = overconfident(4, tracks=300)
+    calibration = fit_calibration(truth, scores, NAMES, "platt")
+    for column, name in enumerate(NAMES):
+        positives = truth[:, column].sum()
+        target = np.where(truth[:, column], (positives + 1) / (positives + 2), 1 / (300 - positives + 2))
+        logits = np.log(scores[:, column] / (1 - scores[:, column]))[:, None]
+        model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
+        twice, labels = np.concatenate([logits, logits]), np.repeat([1, 0], 300)
+        model.fit(twice, labels, sample_weight=np.concatenate([target, 1 - target]))
+        curve = calibration.curves[name]
+        assert (curve.slope, curve.offset) == pytest.approx((model.coef_[0, 0], model.intercept_[0]), rel=1e-3)
+
+
+@given(one_tag())
+def test_isotonic_agrees_with_scikit_learn(case: tuple[Truth, Floats]) -> None:
+    truth, scores = case
+    calibration = fit_calibration(truth, scores, ["rock"], "isotonic", min_positives=1)
+    expected = IsotonicRegression(out_of_bounds="clip").fit(scores[:, 0], truth[:, 0])
+    grid = np.linspace(0, 1, 33)
+    if calibration.left_out:
+        assert np.ptp(expected.predict(scores[:, 0])) == pytest.approx(0)
+    else:
+        assert calibration.apply(grid[:, None], ["rock"])[:, 0] == pytest.approx(expected.predict(grid))
+
+
+@given(one_tag(), st.sampled_from(METHODS))
+def test_calibrated_scores_never_swap_two_tracks_nor_leave_0_to_1(case: tuple[Truth, Floats], method: Method) -> None:
+    calibration = fit_calibration(*case, ["rock"], method, min_positives=1)
+    calibrated = calibration.apply(np.linspace(0, 1, 200)[:, None], ["rock"])
+    assert (np.diff(calibrated[:, 0]) >= 0).all()
+    assert ((calibrated >= 0) & (calibrated <= 1)).all()
+
+
+def test_platt_of_scores_that_part_everything_stays_finite() -> None:
+    truth = np.arange(20)[:, None] >= 10
+    curve = fit_calibration(truth, truth.astype(float), ["rock"], "platt").curves["rock"]
+    assert curve.apply(np.array([0.0, 1.0])) == pytest.approx([1 / 12, 11 / 12], abs=1e-6)
+
+
+@both_methods
+def test_tags_that_cannot_be_calibrated_stay_as_they_are(method: Method) -> None:
+    random = np.random.default_rng(0)
+    truth = np.zeros((100, 4), np.bool_)
+    truth[:50, :3] = True
+    scores = random.random((100, 4))
+    scores[:, 1] = 0.5  # constant
+    scores[:, 2] = np.where(truth[:, 2], 0.2, 0.8)  # the wrong way round
+    scores[:, 0] = np.where(truth[:, 0], 0.8, 0.2)
+    names = [*NAMES, "polka"]  # polka has no positive
+    calibration = fit_calibration(truth, scores, names, method)
+    assert calibration.left_out == ("jazz", "folk", "polka")
+    assert (calibration.apply(scores, names)[:, 1:] == scores[:, 1:]).all()
+
+
+@both_methods
+def test_a_card_can_hold_a_calibration(method: Method) -> None:
+    truth, scores = overconfident(5, tracks=400)
+    calibration = fit_calibration(truth, scores, NAMES, method)
+    text = json.dumps(calibration.to_json(), allow_nan=False)
+    read = Calibration.from_json(json.loads(text))
+    assert (read.apply(scores, NAMES) == calibration.apply(scores, NAMES)).all()
+    assert read.left_out == calibration.left_out == ()
+
+
+def test_calibrating_leaves_the_given_scores_alone() -> None:
+    truth, scores = overconfident(6, tracks=200)
+    before = scores.copy()
+    fit_calibration(truth, scores, NAMES).apply(scores, NAMES)
+    assert (scores == before).all()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {},
+        {"method": "magic"},
+        {"method": "isotonic"},
+        {"method": "isotonic", "x": [0.1, 0.2], "y": [0.5]},
+        {"method": "isotonic", "x": [0.1, 0.2], "y": [0.5, 0.4]},
+        {"method": "isotonic", "x": [0.2, 0.2], "y": [0.4, 0.5]},
+        {"method": "isotonic", "x": ["a"], "y": ["b"]},
+        {"method": "platt", "slope": -1.0},
+        {"method": "platt", "slope": float("nan")},
+        [],
+        None,
+    ],
+)
+def test_a_broken_curve_is_refused_with_its_tag(broken: Any) -> None:
+    with pytest.raises(ModelError, match="tag 'rock'"):
+        Calibration.from_json({"curves": {"rock": broken}})
+
+
+@pytest.mark.parametrize("broken", [{}, {"curves": []}, [], None])
+def test_a_broken_calibration_is_refused(broken: Any) -> None:
+    with pytest.raises(ModelError, match="holds no curves"):
+        Calibration.from_json(broken)
+
+
+def test_an_identity_curve_changes_nothing() -> None:
+    scores = np.linspace(0.001, 0.999, 50)
+    assert Curve("platt").apply(scores) == pytest.approx(scores)
+
+
+# Brier score and calibration error
+
+
+def test_brier_score_agrees() -> None:
+    truth, scores = overconfident(7)
+    expected = [sk.brier_score_loss(truth[:, column], scores[:, column]) for column in range(len(NAMES))]
+    assert brier_score(truth, scores, NAMES) == pytest.approx(expected)
+
+
+def test_calibration_error_by_hand() -> None:
+    # Below 0.5: one of two positive, mean score 0.3. From 0.5: one of one, score 1.
+    found = expected_calibration_error([[1], [0], [1]], [[0.2], [0.4], [1.0]], ["rock"], bins=2)
+    assert found == pytest.approx([(2 * 0.2 + 0) / 3])
+
+
+def test_calibration_error_agrees_with_scikit_learns_bins() -> None:
+    truth, scores = overconfident(8)
+    share, mean = calibration_curve(truth[:, 0], scores[:, 0], n_bins=10)
+    sizes = np.histogram(scores[:, 0], bins=10, range=(0, 1))[0]
+    expected = (np.abs(share - mean) * sizes[sizes > 0]).sum() / len(scores)
+    assert expected_calibration_error(truth, scores, NAMES, bins=10)[0] == pytest.approx(expected)
+
+
+def test_calibration_error_agrees_with_torchmetrics() -> None:
+    truth, scores = overconfident(9)
+    expected = float(binary_calibration_error(torch.tensor(scores[:, 0]), torch.tensor(truth[:, 0]).long(), n_bins=15))
+    assert expected_calibration_error(truth, scores, NAMES)[0] == pytest.approx(expected, abs=1e-6)
+
+
+# What is refused
+
+
+def test_bad_requests_name_what_is_wrong() -> None:
+    with pytest.raises(BadRequestError, match=r"row 1, 'rock' is 1\.5, not between 0 and 1"):
+        fit_calibration([[1], [0]], [[0.5], [1.5]], ["rock"])
+    with pytest.raises(BadRequestError, match="'magic' is not one of isotonic, platt"):
+        fit_calibration([[1], [0]], [[0.5], [0.1]], ["rock"], "magic")  # type: ignore[arg-type]
+    with pytest.raises(BadRequestError, match=r"least precision is 1\.5"):
+        fit_thresholds([[1], [0]], [[0.5], [0.1]], ["rock"], min_precision=1.5)
+    with pytest.raises(BadRequestError, match="row 0, 'rock' is nan"):
+        fit_thresholds([[1], [0]], [[np.nan], [0.1]], ["rock"])
+    with pytest.raises(BadRequestError, match="0 bins"):
+        expected_calibration_error([[1]], [[0.5]], ["rock"], bins=0)
