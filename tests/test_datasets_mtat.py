@@ -40,6 +40,19 @@ def test_at_random_all_clips_count(tmp_path: Path) -> None:
         check_leaks(dataset)
 
 
+def test_the_usual_split_may_share_artists(tmp_path: Path) -> None:
+    clips = [
+        (1, "0/american_bach_soloists-a-0-29.mp3", ["guitar"]),
+        (2, "f/american_bach_soloists-b-0-29.mp3", ["guitar"]),
+    ]
+    for _, name, _ in clips:
+        touch(tmp_path / name)
+    dataset = mtat.read(mtat_tables(tmp_path, clips))
+    with pytest.raises(BadRequestError, match="1 artist in more than one split: american_bach_soloists"):
+        check_leaks(dataset)
+    assert len(check_leaks(dataset, allow=True)) == 1
+
+
 def test_the_proportions_give_the_papers_counts() -> None:
     clips = [mtat._Clip(str(n), f"0/{n}.mp3", ()) for n in range(sum(mtat.RANDOM_COUNTS))]
     found = list(mtat._at_random(clips, 0).values())

@@ -86,7 +86,7 @@ def read_dataset(name: str, folder: Path | str, **options: object) -> Dataset:
             known = hint(option, source.options) or f"; there are: {', '.join(source.options)}"
             raise BadRequestError(f"dataset {name} has no option {option!r}{known}")
         values[option] = _converted(f"option {option} of dataset {name}", value, hints[option])
-    where = folder if isinstance(folder, Path) or name == library.NAME else Path(folder)
+    where = folder if isinstance(folder, Path) or name == library.NAME else Path(folder).expanduser()
     return source.read(where, **values)
 
 
