@@ -265,7 +265,7 @@ def library_of(folder: Path, tracks: Iterable[tuple[str, str | None, Sequence[st
         for name, artist, genres in tracks:
             path = touch(folder / name)
             store.record_file(
-                FoundFile(path, 5, 0), digest=Path(name).stem, tags=FileTags("mp3", artist, genres=tuple(genres))
+                FoundFile(path, 5, 0), digest=Path(name).stem, tags=FileTags("mp3", None, artist, genres=tuple(genres))
             )
     return database
 

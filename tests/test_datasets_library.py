@@ -98,7 +98,7 @@ def test_failed_files_are_no_tracks(tmp_path: Path) -> None:
     with Store(str(location)) as store:
         from musictagger.audio.walk import FoundFile
 
-        store.record_failure(FoundFile(tmp_path / "music" / "0-Jazz-0.mp3", 5, 0), "broken")
+        store.record_failure(FoundFile(tmp_path / "music" / "0-Jazz-0.mp3", 5, 0), "broken", passing=False)
     assert len(library.read(location).examples) == 35
 
 
