@@ -13,8 +13,9 @@ import pytest
 from sqlalchemy import text
 
 from musictagger.errors import BadRequestError, StoreError
-from musictagger.library.database import exclusive, open_database, readable_errors
+from musictagger.library.database import exclusive, open_database
 from musictagger.library.schema import REVISION
+from musictagger.sqlite import readable_errors
 
 
 def location(tmp_path: Path) -> str:
@@ -37,10 +38,14 @@ def test_a_new_database_has_its_tables_wal_and_foreign_keys(tmp_path: Path) -> N
 
 def test_every_connection_keeps_foreign_keys(tmp_path: Path) -> None:
     engine = open_database(location(tmp_path), create=False)
-    with readable_errors("x"), engine.connect() as one, engine.connect() as other:
+    with readable_errors("x", LIBRARY_ADVICE), engine.connect() as one, engine.connect() as other:
         for connection in (one, other):
             assert connection.execute(text("PRAGMA foreign_keys")).scalar() == 1
-    with pytest.raises(StoreError, match="FOREIGN KEY"), readable_errors("x"), engine.begin() as connection:
+    with (
+        pytest.raises(StoreError, match="FOREIGN KEY"),
+        readable_errors("x", LIBRARY_ADVICE),
+        engine.begin() as connection,
+    ):
         connection.execute(
             text(
                 "INSERT INTO analysis (audio_id, model_id, rule, status, padded, frames, scores, embedding,"
@@ -163,7 +168,7 @@ def test_a_folder_that_is_read_only_can_still_be_queried(tmp_path: Path, monkeyp
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM file")).scalar() == 0
     wanted = pytest.raises(StoreError, match="is read-only; choose another place")
-    with wanted, readable_errors(path), engine.begin() as connection:
+    with wanted, readable_errors(path, LIBRARY_ADVICE), engine.begin() as connection:
         connection.execute(text("INSERT INTO audio (digest) VALUES ('x')"))
     engine.dispose()
     assert [found.name for found in tmp_path.iterdir()] == ["library.db"]
@@ -179,7 +184,7 @@ def test_a_full_disk_loses_nothing_that_was_committed(tmp_path: Path) -> None:
         connection.commit()
         with (
             pytest.raises(StoreError, match="disk is full; what was committed is safe, make room"),
-            readable_errors(path),
+            readable_errors(path, LIBRARY_ADVICE),
         ):
             for number in range(1000):
                 connection.execute(text(f"INSERT INTO audio (digest) VALUES ('{'x' * 1000}{number}')"))
@@ -228,7 +233,7 @@ def test_a_locked_database_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     other.execute("BEGIN IMMEDIATE")
     engine = open_database(path, create=False)
     wanted = pytest.raises(StoreError, match="another program is writing to this database")
-    with wanted, readable_errors(path), engine.begin() as connection:
+    with wanted, readable_errors(path, LIBRARY_ADVICE), engine.begin() as connection:
         connection.execute(text("INSERT INTO audio (digest) VALUES ('x')"))
     other.close()
     engine.dispose()

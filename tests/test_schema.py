@@ -16,7 +16,8 @@ from sqlalchemy import inspect
 
 from musictagger.library import database
 from musictagger.library.database import open_database
-from musictagger.library.schema import REVISION, Base, PathText, path_from_text, path_to_text
+from musictagger.library.schema import REVISION, Base
+from musictagger.sqlite import PathText, path_from_text, path_to_text
 
 MIGRATIONS = Path(database.__file__).parent / "migrations"
 

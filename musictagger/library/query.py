@@ -30,6 +30,7 @@ import numpy.typing as npt
 from musictagger.errors import BadRequestError
 from musictagger.models.card import CATEGORIES, Card
 from musictagger.models.vocabulary import meaning
+from musictagger.tagging.genretree import genre_key
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -173,18 +174,14 @@ def _tag_index(name: str, card: Card, category: str | None = None) -> int:
     for index, tag in enumerate(card.tags):
         if category is None or tag.category == category:
             for spelling in (tag.name, *tag.outputs):
-                spellings.setdefault(_plain(spelling), index)
+                spellings.setdefault(genre_key(spelling), index)
     for spelling in (name, meaning(name)[0]):
-        if _plain(spelling) in spellings:
-            return spellings[_plain(spelling)]
-    close = difflib.get_close_matches(_plain(name), spellings, n=1)
+        if genre_key(spelling) in spellings:
+            return spellings[genre_key(spelling)]
+    close = difflib.get_close_matches(genre_key(name), spellings, n=1)
     hint = f"; did you mean {card.tags[spellings[close[0]]].name!r}?" if close else ""
     kind = category or "tag"
     raise BadRequestError(f"model {card.name} knows no {kind} {name!r}{hint} `musictagger tags` lists all")
-
-
-def _plain(name: str) -> str:
-    return "".join(char for char in name.casefold() if char.isalnum())
 
 
 def _range(value: str, piece: str, number: Callable[[str], float]) -> tuple[float, float]:

@@ -6,56 +6,17 @@ side by side. A change to these classes needs a migration in migrations/versions
 
 from __future__ import annotations
 
-import os
-import re
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, DateTime, Double, ForeignKey, LargeBinary, String, Text, UniqueConstraint
-from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TypeDecorator
+
+from musictagger.sqlite import PathText, now
 
 REVISION = "0001"
 """The migration this code expects; a test holds it against the folder."""
-
-_ESCAPE = "\ufffd"
-_ESCAPED_RUN = re.compile(f"(?:{_ESCAPE}[0-9a-f]{{2}})+")
-_TO_ESCAPE = re.compile(f"[{_ESCAPE}\udc80-\udcff]")
-
-
-def path_to_text(path: Path) -> str:
-    """A path as valid Unicode, one to one: each byte that is no UTF-8 becomes U+FFFD and two hexadecimal digits.
-
-    A U+FFFD that really stands in a name is escaped in the same way, byte by byte, so nothing is ambiguous.
-    """
-    return _TO_ESCAPE.sub(lambda char: "".join(f"{_ESCAPE}{byte:02x}" for byte in os.fsencode(char[0])), str(path))
-
-
-def path_from_text(text: str) -> Path:
-    """The inverse of `path_to_text`."""
-    return Path(_ESCAPED_RUN.sub(lambda run: os.fsdecode(bytes.fromhex(run[0].replace(_ESCAPE, ""))), text))
-
-
-class PathText(TypeDecorator[Path]):
-    """A path stored as text (file names are bytes, and databases refuse text that is no Unicode)."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: Path | None, dialect: Dialect) -> str | None:
-        """Path to column."""
-        return None if value is None else path_to_text(value)
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> Path | None:
-        """Column to path."""
-        return None if value is None else path_from_text(value)
-
-
-def now() -> datetime:
-    """The present in UTC, which is what all times in the database are."""
-    return datetime.now(UTC)
 
 
 class Base(DeclarativeBase):

@@ -19,10 +19,11 @@ from sqlalchemy.orm import Session
 from musictagger.audio.frames import Status
 from musictagger.audio.walk import FoundFile
 from musictagger.errors import StoreError
-from musictagger.library.database import open_database, readable_errors
-from musictagger.library.schema import Analysis, Audio, Choice, File, ModelRow, now, path_to_text
+from musictagger.library.database import LIBRARY_ADVICE, open_database
+from musictagger.library.schema import Analysis, Audio, Choice, File, ModelRow
 from musictagger.models.card import Card
 from musictagger.records import Analysed
+from musictagger.sqlite import now, path_to_text, readable_errors
 from musictagger.tagging.containers import FileTags
 
 PARTITION = 10_000
@@ -106,7 +107,7 @@ class Store:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        with readable_errors(self.location):
+        with readable_errors(self.location, LIBRARY_ADVICE):
             yield
 
     def commit(self) -> None:

@@ -22,8 +22,7 @@ from sqlalchemy.orm import Session
 
 from musictagger.audio.walk import absolute
 from musictagger.errors import AudioError, StoreError, TagWriteError, printable
-from musictagger.library.database import readable_errors
-from musictagger.library.schema import now
+from musictagger.sqlite import now, readable_errors
 from musictagger.tagging import safewrite
 from musictagger.tagging.containers import CONTAINERS, DEFAULT_JOIN, Field, container_of, read_fields, stored_form
 from musictagger.tagging.containers import writable as can_be_tagged

@@ -15,8 +15,7 @@ from sqlalchemy import JSON, DateTime, Engine, ForeignKey, String, Text, inspect
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from musictagger.errors import StoreError, printable
-from musictagger.library.database import Advice, readable_errors, sqlite_engine
-from musictagger.library.schema import PathText, now
+from musictagger.sqlite import Advice, PathText, now, readable_errors, sqlite_engine
 from musictagger.tagging.containers import Field
 
 State = Literal["intended", "written", "failed", "undone"]
