@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from musictagger.errors import BadRequestError, StoreError
-from musictagger.library.database import exclusive, open_database
+from musictagger.library.database import LIBRARY_ADVICE, exclusive, open_database
 from musictagger.library.schema import REVISION
 from musictagger.sqlite import readable_errors
 
@@ -228,7 +228,7 @@ def test_only_one_scan_may_write_and_a_killed_one_gives_it_back(tmp_path: Path) 
 
 def test_a_locked_database_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = location(tmp_path)
-    monkeypatch.setattr("musictagger.library.database.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("musictagger.sqlite.BUSY_TIMEOUT_S", 0.05)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     engine = open_database(path, create=False)
