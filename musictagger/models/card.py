@@ -48,6 +48,10 @@ class Card:
     attribution: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    head: Mapping[str, Any] | None = None
+    """What stands in for the dense layer (models.heads), None where nothing does."""
+    calibration: Mapping[str, Any] | None = None
+    """Curves that track scores go through before they meet a threshold (tagging.calibration), None for none."""
 
     def __post_init__(self) -> None:
         """Raises ModelError where the vocabulary does not fit the outputs."""
@@ -65,6 +69,8 @@ class Card:
         Tags, thresholds and texts are left out on purpose: changing them must not analyse a library again.
         """
         identity = [self.weights_sha256, self.backbone, dict(self.config), self.front_end.to_json(), self.task]
+        if self.head is not None:
+            identity.append(dict(self.head))
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
