@@ -1,4 +1,4 @@
-"""Everything that shapes a training run, as one plain value: what a recipe holds, a checkpoint keeps and a card tells."""
+"""Everything that shapes a training run as one plain value: what recipes hold, checkpoints keep and cards tell."""
 
 from __future__ import annotations
 
