@@ -43,6 +43,14 @@ def folders_tree(folder: Path) -> Path:
     return folder
 
 
+def music_tree(folder: Path) -> Path:
+    """Ten packages of three tracks, some of them deeper down."""
+    for index in range(30):
+        name = f"package {index // 3}/{'music/' * (index % 2)}{index:02d}.mp3"
+        touch(folder / name, f"sound {index}".encode())
+    return folder
+
+
 def manifest_tree(folder: Path) -> Path:
     """A CSV of twelve tracks with splits."""
     lines = ["path,tags,split,artist,duration_s"]
@@ -291,4 +299,5 @@ TREES: Mapping[str, Tree] = {
     "fma": fma_tree,
     "gtzan": gtzan_tree,
     "jamendo": jamendo_tree,
+    "music": music_tree,
 }

@@ -10,7 +10,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from musictagger.errors import BadRequestError
-from musictagger.training.datasets import fma, folders, gtzan, jamendo, library, manifest, mtat
+from musictagger.training.datasets import fma, folders, gtzan, jamendo, library, manifest, mtat, music
 from musictagger.training.datasets.base import (
     SPLITS,
     Dataset,
@@ -66,7 +66,7 @@ def _source(module: ModuleType) -> Source:
 
 
 DATASETS: Mapping[str, Source] = MappingProxyType(
-    {module.NAME: _source(module) for module in (folders, library, manifest, mtat, fma, gtzan, jamendo)}
+    {module.NAME: _source(module) for module in (folders, library, manifest, mtat, fma, gtzan, jamendo, music)}
 )
 """Every dataset by name."""
 

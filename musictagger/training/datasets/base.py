@@ -49,6 +49,9 @@ class Dataset:
     """What a reader of the figures should know: how the split was made, what was left out."""
     categories: Mapping[str, Category] = field(default_factory=dict)
     """The category of each tag, as far as the dataset tells."""
+    partial: bool = False
+    """Whether a track without tags is one that nobody labelled, not one that no tag fits. Only then may `tags` be
+    empty, and only teachers make such a dataset fit for training."""
 
     def split(self, split: Split) -> tuple[Example, ...]:
         """The examples of one split."""
@@ -59,12 +62,15 @@ class Dataset:
         return {name: Counter(tag for example in self.split(name) for tag in example.tags) for name in SPLITS}
 
 
-def require_usable(dataset: Dataset, splits: Sequence[Split] = SPLITS) -> None:
+def require_usable(dataset: Dataset, splits: Sequence[Split] = SPLITS, *, taught: bool = False) -> None:
     """Raise BadRequestError, saying what to do, for a dataset that nothing can be learnt from.
 
-    Of the `splits` that are looked at only test may be empty; those that are not need a track of every tag.
+    Of the `splits` that are looked at only test may be empty; those that are not need a track of every tag. Where
+    teachers say what a track has (`taught`), it needs no tags, nor the dataset any.
     """
     _require_sound(dataset)
+    if not taught:
+        _require_labels(dataset)
     counts = dataset.counts()
     for name in splits:
         if not dataset.split(name):
@@ -72,7 +78,7 @@ def require_usable(dataset: Dataset, splits: Sequence[Split] = SPLITS) -> None:
                 raise BadRequestError(f"dataset {dataset.name}: the {name} split is empty")
             continue
         lacking = [tag for tag in dataset.tags if not counts[name][tag]]
-        if lacking:
+        if lacking and not taught:
             raise BadRequestError(
                 f"dataset {dataset.name}: no track of the {name} split has {_some(lacking)}; add tracks of these "
                 "(by other artists), take these tags out, or split differently"
@@ -83,9 +89,6 @@ def _require_sound(dataset: Dataset) -> None:
     """What holds whichever split is used."""
     if not dataset.examples:
         raise BadRequestError(f"dataset {dataset.name}: no track was found{_gone(dataset.missing)}")
-    if len(dataset.tags) < 2:
-        found = f"only one tag, {dataset.tags[0]!r}" if dataset.tags else "no tag"
-        raise BadRequestError(f"dataset {dataset.name}: has {found}; at least two are needed")
     twice = [path for path, count in Counter(example.path for example in dataset.examples).items() if count > 1]
     if twice:
         raise BadRequestError(f"dataset {dataset.name}: named more than once: {_some(map(printable, twice))}")
@@ -96,6 +99,18 @@ def _require_sound(dataset: Dataset) -> None:
                 f"dataset {dataset.name}: {printable(example.path)} has the tags {list(example.tags)}; "
                 f"expected {'exactly one' if dataset.task == 'genre' else 'some'} of {_some(dataset.tags)}"
             )
+
+
+def _require_labels(dataset: Dataset) -> None:
+    """What holds where the dataset's own tags are all that is learnt."""
+    if dataset.partial and not all(example.tags for example in dataset.examples):
+        raise BadRequestError(
+            f"dataset {dataset.name}: has tracks that nobody labelled; name teachers whose scores are learnt, "
+            "or take a dataset with labels"
+        )
+    if len(dataset.tags) < 2:
+        found = f"only one tag, {dataset.tags[0]!r}" if dataset.tags else "no tag"
+        raise BadRequestError(f"dataset {dataset.name}: has {found}; at least two are needed")
 
 
 def artist_key(artist: str | None) -> str | None:

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dataset_trees import touch, write
+from helpers import write_tone
+from media import add_tags, make
+
+from musictagger.errors import BadRequestError
+from musictagger.training.datasets import Dataset, read_dataset, require_usable, shared_artists
+
+
+def tagged(path: Path, **tags: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make("vorbis", path.parent, seconds=0.1, name=path.name)
+    add_tags(path, tags)
+    return path
+
+
+def listing(path: Path, *lines: dict[str, Any]) -> Path:
+    return write(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def splits_of(dataset: Dataset, folder: Path) -> dict[str, str]:
+    return {example.path.relative_to(folder).as_posix(): example.split for example in dataset.examples}
+
+
+class TestSplit:
+    def test_no_folder_in_two_splits(self, tmp_path: Path) -> None:
+        for index in range(60):
+            touch(tmp_path / f"album {index // 4}" / f"{index}.ogg")
+        dataset = read_dataset("music", tmp_path)
+        by_folder: dict[Path, set[str]] = {}
+        for example in dataset.examples:
+            by_folder.setdefault(example.path.parent, set()).add(example.split)
+        assert all(len(splits) == 1 for splits in by_folder.values())
+        assert {split: len(dataset.split(split)) for split in ("train", "valid", "test")} == {
+            "train": 44,
+            "valid": 8,
+            "test": 8,
+        }
+
+    def test_an_artist_joins_folders_and_a_folder_joins_artists(self, tmp_path: Path) -> None:
+        chain = [("one", "Ann"), ("two", "ANN "), ("two", "Bob"), ("three", "bob")]
+        for index, (folder, artist) in enumerate(chain):
+            tagged(tmp_path / folder / f"{index}.ogg", artist=artist)
+        for index in range(12):
+            touch(tmp_path / f"other {index}" / "a.ogg")
+        for seed in range(8):
+            dataset = read_dataset("music", tmp_path, seed=seed)
+            splits = splits_of(dataset, tmp_path)
+            assert len({splits[f"{folder}/{index}.ogg"] for index, (folder, _) in enumerate(chain)}) == 1
+            assert shared_artists(dataset.examples) == []
+
+    def test_depth_says_what_a_package_is(self, tmp_path: Path) -> None:
+        for index in range(40):
+            touch(tmp_path / f"package-{index // 4}" / f"level {index % 4}" / "music.ogg")
+        deep = splits_of(read_dataset("music", tmp_path, depth=1), tmp_path)
+        assert all(len({deep[f"package-{p}/level {i}/music.ogg"] for i in range(4)}) == 1 for p in range(10))
+        own = splits_of(read_dataset("music", tmp_path), tmp_path)
+        assert any(len({own[f"package-{p}/level {i}/music.ogg"] for i in range(4)}) > 1 for p in range(10))
+
+    def test_files_beside_the_folders_belong_to_nobody(self, tmp_path: Path) -> None:
+        for index in range(20):
+            touch(tmp_path / f"{index}.ogg")
+        dataset = read_dataset("music", tmp_path)
+        assert {example.split for example in dataset.examples} == {"train", "valid", "test"}
+        assert all(example.artist is None for example in dataset.examples)
+
+    def test_the_seed_decides_and_nothing_else(self, tmp_path: Path) -> None:
+        for index in range(30):
+            touch(tmp_path / f"album {index}" / "a.ogg")
+        first = read_dataset("music", tmp_path, seed=1)
+        assert first == read_dataset("music", tmp_path, seed=1)
+        assert first.examples != read_dataset("music", tmp_path, seed=2).examples
+
+    def test_every_split_gets_a_group_where_there_are_enough(self, tmp_path: Path) -> None:
+        for index in range(30):
+            touch(tmp_path / f"album {min(index, 2)}" / f"{index}.ogg")
+        dataset = read_dataset("music", tmp_path)
+        assert [len(dataset.split(split)) for split in ("train", "valid", "test")] == [28, 1, 1]
+
+    def test_too_few_groups_are_told(self, tmp_path: Path) -> None:
+        for index in range(30):
+            touch(tmp_path / "album" / f"{index}.ogg")
+        with pytest.raises(BadRequestError, match=r"30 tracks hang together .* in 1 group; 3 are the fewest"):
+            read_dataset("music", tmp_path)
+
+    def test_a_depth_below_nothing_is_told(self, tmp_path: Path) -> None:
+        with pytest.raises(BadRequestError, match="depth"):
+            read_dataset("music", tmp_path, depth=-1)
+
+
+class TestListing:
+    def test_tells_who_made_what_lies_in_one_folder(self, tmp_path: Path) -> None:
+        names = [f"audio/{index:03d}.ogg" for index in range(30)]
+        for name in names:
+            touch(tmp_path / "corpus" / name)
+        lines = [{"file": name, "artist": f"Artist {index // 3}"} for index, name in enumerate(names)]
+        listing(tmp_path / "corpus" / "list.jsonl", *lines)
+        dataset = read_dataset("music", tmp_path, listing=Path("corpus/list.jsonl"))
+        splits = splits_of(dataset, tmp_path / "corpus")
+        assert set(splits.values()) == {"train", "valid", "test"}
+        assert all(len({splits[name] for name in names[start : start + 3]}) == 1 for start in range(0, 30, 3))
+        assert "the listing has 30 files, 30 of the 30 that are here" in dataset.notes
+        assert dataset == read_dataset("music", tmp_path, listing=str(tmp_path / "corpus" / "list.jsonl"))
+
+    def test_album_and_genre_count_too(self, tmp_path: Path) -> None:
+        names = [f"{index:03d}.ogg" for index in range(30)]
+        for name in names:
+            touch(tmp_path / name)
+        lines = [{"path": name, "album": f"a{index // 3}", "genre": "Hip Hop"} for index, name in enumerate(names)]
+        listing(tmp_path / "list.jsonl", *lines)
+        dataset = read_dataset("music", tmp_path, listing="list.jsonl", genres=True)
+        assert dataset.tags == ("Hip-Hop",)
+        splits = splits_of(dataset, tmp_path)
+        assert all(len({splits[name] for name in names[start : start + 3]}) == 1 for start in range(0, 30, 3))
+
+    @pytest.mark.parametrize(
+        ("text", "reason"), [("{", "line 2: is no JSON"), ("[1]", "line 2: names no"), ('{"artist": "x"}', "names no")]
+    )
+    def test_a_broken_one_is_told_with_its_line(self, text: str, reason: str, tmp_path: Path) -> None:
+        touch(tmp_path / "a.ogg")
+        write(tmp_path / "list.jsonl", f'{{"file": "a.ogg"}}\n{text}\n')
+        with pytest.raises(BadRequestError, match=reason):
+            read_dataset("music", tmp_path, listing="list.jsonl")
+
+    def test_a_missing_one_is_told(self, tmp_path: Path) -> None:
+        with pytest.raises(BadRequestError, match=r"nowhere\.jsonl: cannot be read"):
+            read_dataset("music", tmp_path, listing="nowhere.jsonl")
+
+
+class TestGenres:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        for index in range(24):
+            genre = ("hip hop; Jazz", "jazz", "polka" if index == 2 else "JAZZ")[index % 3]
+            tagged(tmp_path / f"album {index}" / "a.ogg", artist=f"Artist {index}", genre=genre)
+        for index in range(6):
+            write_tone(tmp_path / f"bare {index}" / "a.ogg", 0.1)
+        return tmp_path
+
+    def test_are_named_as_this_program_writes_them(self, folder: Path) -> None:
+        dataset = read_dataset("music", folder, genres=True, min_tracks_per_genre=5)
+        assert dataset.tags == ("Hip-Hop", "Jazz")
+        assert dict(dataset.categories) == {"Hip-Hop": "genre", "Jazz": "genre"}
+        assert len(dataset.examples) == 30
+        assert sum(not example.tags for example in dataset.examples) == 7
+        assert any("23 of 30 tracks carry a genre" in note for note in dataset.notes)
+        assert any("1 genre with too few" in note for note in dataset.notes)
+
+    def test_are_left_alone_unless_asked_for(self, folder: Path) -> None:
+        dataset = read_dataset("music", folder)
+        assert dataset.tags == () and dataset.categories == {}
+        assert all(example.tags == () for example in dataset.examples)
+
+
+class TestUsable:
+    def test_only_with_teachers(self, tmp_path: Path) -> None:
+        for index in range(30):
+            touch(tmp_path / f"album {index}" / "a.ogg")
+        dataset = read_dataset("music", tmp_path)
+        require_usable(dataset, taught=True)
+        with pytest.raises(BadRequestError, match="nobody labelled; name teachers"):
+            require_usable(dataset)
+
+    def test_teachers_need_tracks_to_learn_from(self, tmp_path: Path) -> None:
+        dataset = Dataset("music", "tags", (), (), partial=True)
+        with pytest.raises(BadRequestError, match="no track was found"):
+            require_usable(dataset, taught=True)
