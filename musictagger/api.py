@@ -16,6 +16,7 @@ from musictagger.library.view import view_of
 from musictagger.models.card import Card
 from musictagger.models.inference import Prediction, load_predictor
 from musictagger.tagging.aggregate import Scores, aggregate, merge_outputs
+from musictagger.tagging.calibration import calibrated
 from musictagger.tagging.genres import ranked
 
 
@@ -45,7 +46,7 @@ class TrackTags:
     tag_names: tuple[str, ...]
     """Names of the columns of `frame_scores`."""
     frame_scores: npt.NDArray[np.float32]
-    """float32 [frames, tags]."""
+    """float32 [frames, tags], as the model gave them: only scores of tracks are calibrated."""
     embedding: npt.NDArray[np.float32]
     """float32 [dim], the mean over frames; empty without frames."""
 
@@ -76,7 +77,7 @@ class Tagger:
         file = Path(path)
         decoded, prediction = self._analyse(file)
         frame_scores = merge_outputs(prediction.scores, self.card)
-        scores = aggregate(frame_scores, self._settings.aggregate) if decoded.frames else None
+        scores = self._track_scores(frame_scores) if decoded.frames else None
         return TrackTags(
             path=file,
             status=decoded.status,
@@ -111,6 +112,11 @@ class Tagger:
         embeddings = [part.embedding for part in done if len(part.embedding)]
         joined = np.concatenate(embeddings) if embeddings else done[-1].embedding
         return decoded, Prediction(scores[: decoded.frames], joined[: decoded.frames])
+
+    def _track_scores(self, frame_scores: Scores) -> Scores:
+        aggregated = aggregate(frame_scores, self._settings.aggregate)
+        scores: Scores = calibrated(aggregated[None], self.card.curves, [tag.name for tag in self.card.tags])[0]
+        return scores
 
     def _tags(self, scores: Scores) -> tuple[TagScore, ...]:
         return tuple(TagScore(tag.name, tag.category, score) for tag, score in ranked(scores, self.card.tags))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +17,9 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from torchmetrics.functional.classification import binary_calibration_error
 
-from musictagger.errors import BadRequestError, ModelError
+from musictagger.errors import BadRequestError
+from musictagger.tagging.calibration import METHODS, Calibration, Method
 from musictagger.training.thresholds import (
-    METHODS,
-    Calibration,
-    Curve,
-    Method,
     brier_score,
     expected_calibration_error,
     fit_calibration,
@@ -208,38 +204,6 @@ def test_calibrating_leaves_the_given_scores_alone() -> None:
     before = scores.copy()
     fit_calibration(truth, scores, NAMES).apply(scores, NAMES)
     assert (scores == before).all()
-
-
-@pytest.mark.parametrize(
-    "broken",
-    [
-        {},
-        {"method": "magic"},
-        {"method": "isotonic"},
-        {"method": "isotonic", "x": [0.1, 0.2], "y": [0.5]},
-        {"method": "isotonic", "x": [0.1, 0.2], "y": [0.5, 0.4]},
-        {"method": "isotonic", "x": [0.2, 0.2], "y": [0.4, 0.5]},
-        {"method": "isotonic", "x": ["a"], "y": ["b"]},
-        {"method": "platt", "slope": -1.0},
-        {"method": "platt", "slope": float("nan")},
-        [],
-        None,
-    ],
-)
-def test_a_broken_curve_is_refused_with_its_tag(broken: Any) -> None:
-    with pytest.raises(ModelError, match="tag 'rock'"):
-        Calibration.from_json({"curves": {"rock": broken}})
-
-
-@pytest.mark.parametrize("broken", [{}, {"curves": []}, [], None])
-def test_a_broken_calibration_is_refused(broken: Any) -> None:
-    with pytest.raises(ModelError, match="holds no curves"):
-        Calibration.from_json(broken)
-
-
-def test_an_identity_curve_changes_nothing() -> None:
-    scores = np.linspace(0.001, 0.999, 50)
-    assert Curve("platt").apply(scores) == pytest.approx(scores)
 
 
 # Brier score and calibration error

@@ -1,4 +1,4 @@
-"""How stored scores are looked at: merged into tags, aggregated over frames, held against thresholds.
+"""How stored scores are looked at: merged into tags, aggregated over frames, calibrated, held against thresholds.
 
 Nothing here is stored: changing the aggregator, a threshold or the number of genres never analyses a track again.
 """
@@ -16,6 +16,7 @@ from musictagger.library.query import Query, Tracks
 from musictagger.library.store import Store, TrackRow
 from musictagger.models.card import Card, Tag
 from musictagger.tagging.aggregate import Aggregator, Scores, aggregate_tracks, merge_outputs
+from musictagger.tagging.calibration import calibrated
 from musictagger.tagging.genres import GenreChoice, GenreChooser, chooser, moods, ranked, thresholds
 from musictagger.tagging.genretree import load_tree, read_allowed
 
@@ -107,7 +108,8 @@ def look(rows: Sequence[TrackRow], view: View) -> list[TrackView]:
     outputs = len(view.card.outputs)
     stored = np.frombuffer(b"".join(row.scores or b"" for row in analysed), "<f2").reshape(-1, outputs)
     frame_scores = merge_outputs(stored.astype(np.float32), view.card)
-    scores = iter(aggregate_tracks(frame_scores, [row.frames or 0 for row in analysed], view.aggregator))
+    aggregated = aggregate_tracks(frame_scores, [row.frames or 0 for row in analysed], view.aggregator)
+    scores = iter(calibrated(aggregated, view.card.curves, [tag.name for tag in view.card.tags]))
     return [TrackView(row, view, next(scores) if row.scores else None) for row in rows]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from musictagger.audio.frontend import FrontEnd
 from musictagger.errors import ModelError
+from musictagger.tagging.calibration import Calibration, read_calibration
 
 SCHEMA = "musictagger.model/1"
 
@@ -73,6 +75,14 @@ class Card:
             identity.append(dict(self.head))
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
+    @functools.cached_property
+    def curves(self) -> Calibration | None:
+        """The calibration, made ready; None where the card has none. Raises ModelError for one that cannot be read."""
+        try:
+            return read_calibration(self.calibration, [tag.name for tag in self.tags])
+        except ModelError as error:
+            raise ModelError(f"model {self.name}: {error}") from error
+
     def to_json(self) -> dict[str, Any]:
         """The card as it stands on disk."""
         values = dataclasses.asdict(self) | {"front_end": self.front_end.to_json()}
@@ -86,7 +96,7 @@ class Card:
         if values.get("schema") != SCHEMA:
             raise ModelError(f"the model card is {values.get('schema')!r}; this version reads {SCHEMA}")
         try:
-            return cls(
+            card = cls(
                 **{k: v for k, v in values.items() if k not in {"schema", "front_end", "outputs", "tags"}},
                 front_end=FrontEnd.from_json(values["front_end"]),
                 outputs=tuple(values["outputs"]),
@@ -94,6 +104,9 @@ class Card:
             )
         except (KeyError, TypeError) as error:
             raise ModelError(f"the model card cannot be read: {error}") from error
+        # Read now, so that a broken one is refused here and not at the first track.
+        card.curves  # noqa: B018
+        return card
 
     def save(self, path: Path) -> None:
         """Write the card as JSON, one stable text for one card."""

@@ -7,21 +7,15 @@ Calibration comes first; thresholds are then fitted on calibrated scores. Applyi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from musictagger.errors import BadRequestError, ModelError
-from musictagger.training.checks import Floats, Truth, validate_scores, validate_tags
+from musictagger.errors import BadRequestError
+from musictagger.tagging.calibration import METHODS, Calibration, Curve, Method, logit, sigmoid
+from musictagger.training.checks import Floats, Truth, validate_tags
 from musictagger.training.metrics import tied_ranges
-
-Method = Literal["isotonic", "platt"]
-METHODS: tuple[Method, ...] = get_args(Method)
-
-SMALLEST_SCORE = 1e-6
-"""Scores are kept this far from 0 and 1 before their logit is taken: a stored float16 score is often exactly 0 or 1."""
 
 MIN_POSITIVES = 5
 """A tag with fewer positives (or negatives) is not calibrated: an isotonic curve would learn them by heart."""
@@ -87,87 +81,6 @@ def _between(low: float, high: float) -> float:
     return middle if middle > low else high
 
 
-@dataclass(frozen=True)
-class Curve:
-    """How one tag's scores become calibrated ones, without ever changing the order of two tracks.
-
-    `isotonic`: straight lines through the points (x, y), level outside them. `platt`: sigmoid(slope * logit(score) +
-    offset), where slope 1 and offset 0 change nothing.
-    """
-
-    method: Method
-    x: tuple[float, ...] = ()
-    y: tuple[float, ...] = ()
-    slope: float = 1.0
-    offset: float = 0.0
-
-    def apply(self, scores: Floats) -> Floats:
-        """Calibrated scores of the shape of `scores`, each from 0 to 1."""
-        if self.method == "isotonic":
-            return np.interp(scores, self.x, self.y)
-        return _sigmoid(self.slope * _logit(scores) + self.offset)
-
-    def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads."""
-        if self.method == "isotonic":
-            return {"method": self.method, "x": list(self.x), "y": list(self.y)}
-        return {"method": self.method, "slope": self.slope, "offset": self.offset}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Curve:
-        """The inverse of `to_json`. Raises ModelError where it is no curve, or one that falls."""
-        try:
-            points = {key: tuple(float(number) for number in values.get(key, ())) for key in ("x", "y")}
-            slope, offset = float(values.get("slope", 1.0)), float(values.get("offset", 0.0))
-            curve = cls(values["method"], **points, slope=slope, offset=offset)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"a calibration curve cannot be read: {error!r}") from error
-        curve._require_rising()
-        return curve
-
-    def _require_rising(self) -> None:
-        numbers = (*self.x, *self.y, self.slope, self.offset)
-        if self.method not in METHODS or not np.isfinite(numbers).all() or self.slope <= 0:
-            raise ModelError(f"no calibration curve: method {self.method!r}, slope {self.slope}, offset {self.offset}")
-        fits = len(self.x) == len(self.y) and (self.x or self.method == "platt")
-        if not fits or (np.diff(self.x) <= 0).any() or (np.diff(self.y) < 0).any():
-            raise ModelError(f"no calibration curve: its {len(self.x)} points do not rise")
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """The curves of the tags that have one; the scores of all others stay as they are."""
-
-    curves: Mapping[str, Curve]
-    left_out: tuple[str, ...] = field(default=())
-    """Tags with too few positives or negatives, or whose scores fall as the truth rises."""
-
-    def apply(self, scores: npt.ArrayLike, names: Sequence[str]) -> Floats:
-        """Calibrated scores, float64 [tracks, tags]. Raises BadRequestError for scores that do not fit the names."""
-        calibrated = validate_scores(scores, names)
-        for column, name in enumerate(names):
-            if name in self.curves:
-                calibrated[:, column] = self.curves[name].apply(calibrated[:, column])
-        return calibrated
-
-    def to_json(self) -> dict[str, Any]:
-        """For a model's card: every curve, and the names of the tags without one."""
-        return {"curves": {name: curve.to_json() for name, curve in self.curves.items()}, "left_out": [*self.left_out]}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Calibration:
-        """The inverse of `to_json`. Raises ModelError naming the tag whose curve cannot be read."""
-        if not isinstance(values, Mapping) or not isinstance(values.get("curves"), Mapping):
-            raise ModelError("the calibration of the model card holds no curves")
-        curves = {}
-        for name, curve in values["curves"].items():
-            try:
-                curves[name] = Curve.from_json(curve)
-            except ModelError as error:
-                raise ModelError(f"tag {name!r}: {error}") from error
-        return cls(curves, tuple(values.get("left_out", ())))
-
-
 def fit_calibration(
     truth: npt.ArrayLike,
     scores: npt.ArrayLike,
@@ -225,11 +138,11 @@ def _fit_platt(truth: Truth, scores: Floats) -> Curve | None:
         return None
     positives, negatives = int(truth.sum()), int((~truth).sum())
     target = np.where(truth, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    design = np.stack([_logit(scores), np.ones(len(scores))], axis=1)
+    design = np.stack([logit(scores), np.ones(len(scores))], axis=1)
     weights = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
     loss = _cross_entropy(design @ weights, target)
     for _ in range(100):
-        p = _sigmoid(design @ weights)
+        p = sigmoid(design @ weights)
         hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-12 * np.eye(2)
         step = np.linalg.solve(hessian, design.T @ (p - target))
         while (new := _cross_entropy(design @ (weights - step), target)) > loss and np.abs(step).max() > 1e-9:
@@ -243,17 +156,6 @@ def _fit_platt(truth: Truth, scores: Floats) -> Curve | None:
 
 def _cross_entropy(logits: Floats, target: Floats) -> float:
     return float((np.logaddexp(0, logits) - target * logits).sum())
-
-
-def _logit(scores: Floats) -> Floats:
-    clipped = np.clip(scores, SMALLEST_SCORE, 1 - SMALLEST_SCORE)
-    logits: Floats = np.log(clipped) - np.log1p(-clipped)
-    return logits
-
-
-def _sigmoid(logits: Floats) -> Floats:
-    scores: Floats = 0.5 * (1 + np.tanh(logits / 2))
-    return scores
 
 
 def brier_score(truth: npt.ArrayLike, scores: npt.ArrayLike, names: Sequence[str]) -> Floats:

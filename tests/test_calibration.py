@@ -1,0 +1,118 @@
+"""Calibration as a card holds it: read, refused when broken, and applied wherever scores of tracks are used."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import make_card
+from helpers import TINY, make_model, run, write_tone
+
+from musictagger import Tagger
+from musictagger.errors import BadRequestError, ModelError
+from musictagger.models.card import Card
+from musictagger.tagging.calibration import Calibration, Curve, calibrated, read_calibration
+
+LOWER = {"curves": {"Rock": Curve("platt", offset=-1.0).to_json()}, "left_out": ["Jazz"]}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {},
+        {"method": "magic"},
+        {"method": "isotonic"},
+        {"method": "isotonic", "x": [0.1, 0.2], "y": [0.5]},
+        {"method": "isotonic", "x": [0.1, 0.2], "y": [0.5, 0.4]},
+        {"method": "isotonic", "x": [0.2, 0.2], "y": [0.4, 0.5]},
+        {"method": "isotonic", "x": ["a"], "y": ["b"]},
+        {"method": "platt", "slope": -1.0},
+        {"method": "platt", "slope": float("nan")},
+        [],
+        None,
+    ],
+)
+def test_a_broken_curve_is_refused_with_its_tag(broken: Any) -> None:
+    with pytest.raises(ModelError, match="tag 'rock'"):
+        Calibration.from_json({"curves": {"rock": broken}})
+
+
+@pytest.mark.parametrize("broken", [{}, {"curves": []}, [], None])
+def test_a_broken_calibration_is_refused(broken: Any) -> None:
+    with pytest.raises(ModelError, match="holds no curves"):
+        Calibration.from_json(broken)
+
+
+def test_an_identity_curve_changes_nothing() -> None:
+    scores = np.linspace(0.001, 0.999, 50)
+    assert Curve("platt").apply(scores) == pytest.approx(scores)
+
+
+def test_only_tags_with_a_curve_change_and_their_order_stays() -> None:
+    scores = np.random.default_rng(0).random((20, 2)).astype(np.float32)
+    changed = calibrated(scores, Calibration.from_json(LOWER), ["Rock", "Jazz"])
+    assert changed.dtype == np.float32
+    np.testing.assert_array_equal(changed[:, 1], scores[:, 1])
+    assert (changed[:, 0] < scores[:, 0]).all()
+    np.testing.assert_array_equal(np.argsort(changed[:, 0]), np.argsort(scores[:, 0]))
+
+
+def test_no_calibration_and_no_track_change_nothing() -> None:
+    scores = np.zeros((3, 2), np.float32)
+    assert calibrated(scores, read_calibration(None, ["Rock", "Jazz"]), ["Rock", "Jazz"]) is scores
+    assert calibrated(scores[:0], Calibration.from_json(LOWER), ["Rock", "Jazz"]).shape == (0, 2)
+
+
+def test_scores_that_do_not_fit_the_tags_are_refused() -> None:
+    with pytest.raises(BadRequestError, match=r"shape \[3, 2\]; \[tracks, 1 tags\]"):
+        Calibration({}).apply(np.zeros((3, 2)), ["Rock"])
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({}, "model small: the calibration of the model card holds no curves"),
+        ({"curves": {"Rock": {"method": "magic"}}}, "model small: tag 'Rock': no calibration curve: method 'magic'"),
+        ({"curves": {"Polka": {"method": "platt"}}}, "model small: calibrates the tag 'Polka', which it does not have"),
+        (3, "model small: the calibration"),
+    ],
+)
+def test_a_card_with_a_broken_calibration_is_refused_by_name(broken: Any, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "small.json"
+    path.write_text(json.dumps(make_card().to_json() | {"calibration": broken}), encoding="utf-8")
+    with pytest.raises(ModelError) as caught:
+        Card.load(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+
+
+def test_a_calibration_does_not_change_whose_scores_are_stored() -> None:
+    assert make_card(calibration=LOWER).key == make_card().key
+
+
+def test_show_and_the_api_calibrate_what_was_stored_raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("MUSICTAGGER_CONFIG", str(tmp_path / "none.toml"))
+    card_file = make_model(tmp_path / "data" / "models").with_suffix(".json")
+    path = write_tone(tmp_path / "music" / "a.flac", 40)
+    assert run("scan", path.parent, "--model", TINY, "--write", "none", "--quiet").code == 0
+    before = _shown(path)
+    dataclasses.replace(Card.load(card_file), calibration=LOWER).save(card_file)
+    again = run("scan", path.parent, "--model", TINY, "--write", "none")
+    assert "1 unchanged" in again.out + again.err
+    after, heard = _shown(path), Tagger(TINY, device="cpu").tag(path)
+    logit = np.log(before["Rock"] / (1 - before["Rock"]))
+    assert after["Rock"] == pytest.approx(1 / (1 + np.exp(1 - logit)), abs=2e-3)
+    assert {name: score for name, score in after.items() if name != "Rock"} == {
+        name: score for name, score in before.items() if name != "Rock"
+    }
+    assert {tag.name: tag.score for tag in heard.tags} == pytest.approx(after, abs=2e-3)
+    raw = heard.frame_scores.mean(axis=0)[heard.tag_names.index("Rock")]
+    assert raw == pytest.approx(before["Rock"], abs=2e-3)
+
+
+def _shown(path: Path) -> dict[str, float]:
+    return {tag["name"]: tag["score"] for tag in run("show", path, "--json").json["tags"]}
