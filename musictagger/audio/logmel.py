@@ -25,21 +25,31 @@ class LogMel(nn.Module):
 
     def forward(self, wave: Tensor) -> Tensor:
         """Wave float32 [batch, samples] at the front end's rate -> mel float32 [batch, n_mels, columns]."""
-        mel = self._filters @ self._power(wave)
-        compressed = self._db(mel) if self.front_end.compression == "db" else self._log1p(mel)
-        return _standardise(compressed) if self.front_end.standardise else compressed
+        return self.frame(self.level(wave))
 
-    def _db(self, mel: Tensor) -> Tensor:
+    def level(self, wave: Tensor) -> Tensor:
+        """What each column says by itself: wave float32 [batch, samples] -> dB or log1p, [batch, n_mels, columns].
+
+        It hears nothing beyond half a window, so it may be computed of a whole track and cut into frames later.
+        """
         front_end = self.front_end
-        decibel = 10.0 * torch.log10(torch.clamp(mel**front_end.mel_exponent, min=front_end.amin))
+        mel = self._filters @ self._power(wave)
+        if front_end.compression == "log1p":
+            return torch.log10(1.0 + front_end.gain * mel)
+        return 10.0 * torch.log10(torch.clamp(mel**front_end.mel_exponent, min=front_end.amin))
+
+    def frame(self, mel: Tensor) -> Tensor:
+        """What depends on a whole frame, of `level`'s values [batch, n_mels, columns]: range, reference, deviation."""
+        ranged = self._ranged(mel) if self.front_end.compression == "db" else mel
+        return _standardise(ranged) if self.front_end.standardise else ranged
+
+    def _ranged(self, decibel: Tensor) -> Tensor:
+        front_end = self.front_end
         # The maximum is each frame's own, so a score never depends on what shares its batch.
         loudest = decibel.amax(dim=(-2, -1), keepdim=True)
         if front_end.top_db is not None:
             decibel = torch.maximum(decibel, loudest - front_end.top_db)
         return decibel - loudest if front_end.reference == "max" else decibel
-
-    def _log1p(self, mel: Tensor) -> Tensor:
-        return torch.log10(1.0 + self.front_end.gain * mel)
 
 
 def _standardise(mel: Tensor) -> Tensor:
