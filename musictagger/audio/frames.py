@@ -25,15 +25,22 @@ Status = Literal["ok", "too short", "silent"]
 
 @dataclass(frozen=True)
 class FrameRule:
-    """How a track is sliced. `edge_samples` are dropped at each end; `most` bounds the number of frames."""
+    """How a track is sliced. `edge_samples` are dropped at each end; `most` bounds the number of frames.
+
+    With `tail`, what remains behind the last frame (or a whole shorter track) comes out as it is, so that the frames
+    are the whole track in order; it goes with neither of the others.
+    """
 
     frame_samples: int
     edge_samples: int = 0
     most: int | None = None
+    tail: bool = False
 
     def __post_init__(self) -> None:
         if self.frame_samples < 1 or self.edge_samples < 0 or (self.most is not None and self.most < 1):
             raise ValueError(f"impossible frame rule: {self}")
+        if self.tail and (self.edge_samples or self.most is not None):
+            raise ValueError(f"a whole track has no edges and no chosen frames: {self}")
 
     @property
     def trimmed_from_samples(self) -> int:
@@ -99,6 +106,10 @@ class Slicer:
 
     def finish(self) -> Iterator[Wave]:
         """Yield what remains: the frames of a track too short to lose its edges, or one filled by repetition."""
+        if self._rule.tail:
+            if self._held_samples:
+                yield self._take(self._held_samples)
+            return
         if self._trimming or not self.total_samples:
             return
         if self.total_samples < self._rule.frame_samples:
@@ -111,7 +122,7 @@ class Slicer:
     @property
     def padded(self) -> bool:
         """Whether the only frame is a short track repeated."""
-        return 0 < self.total_samples < self._rule.frame_samples
+        return not self._rule.tail and 0 < self.total_samples < self._rule.frame_samples
 
     def _take(self, samples: int) -> Wave:
         self.frames += 1
