@@ -1,0 +1,94 @@
+"""Changes to training windows that leave what they are untouched, on batches of log-mels.
+
+Each is a function of a batch and of random numbers drawn beforehand for the step's whole batch, so that two processes
+with half the batch each see what one process sees with all of it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from musictagger.audio.frontend import FrontEnd
+from musictagger.training.options import TrainOptions
+
+
+def step_generator(seed: int, epoch: int, step: int) -> torch.Generator:
+    """The source of everything random in one step."""
+    # Odd constants spread neighbouring numbers over all 64 bits; torch mixes them further.
+    mixed = (seed * 0x9E3779B97F4A7C15 + epoch * 0xBF58476D1CE4E5B9 + step * 0x94D049BB133111EB) % 2**63
+    return torch.Generator().manual_seed(mixed)
+
+
+def change_level(
+    mel: Tensor, front_end: FrontEnd, options: TrainOptions, random: torch.Generator, first: int, windows: int
+) -> Tensor:
+    """Gain and tilt on levels that no frame-wide maximum has been taken of yet, [batch, n_mels, columns].
+
+    `mel` holds windows `first`.. of the step's `windows`.
+    """
+    if not options.gain_db and not options.tilt_db:
+        return mel
+    rows = slice(first, first + len(mel))
+    gain = _uniform(windows, random)[rows] * options.gain_db
+    tilt = _uniform(windows, random)[rows] * options.tilt_db
+    change = gain[:, None] + tilt[:, None] * torch.linspace(-0.5, 0.5, mel.shape[1])
+    return louder(mel, change[:, :, None].to(mel.device), front_end)
+
+
+def louder(mel: Tensor, change_db: Tensor, front_end: FrontEnd) -> Tensor:
+    """Levels as if the sound had been louder by `change_db` (broadcast over `mel`)."""
+    if front_end.compression == "db":
+        return mel + change_db * front_end.mel_exponent
+    power = torch.expm1(mel * math.log(10.0)).clamp(min=0.0)
+    return torch.log10(1.0 + power * 10 ** (change_db / 10))
+
+
+def mix(
+    mel: Tensor, target: Tensor, options: TrainOptions, random: torch.Generator, first: int, windows: int
+) -> tuple[Tensor, Tensor]:
+    """Mixup (Zhang et al. 2018): each window with the next one of its batch, targets in the same shares.
+
+    Where only one of the two knows an output (the other's target is NaN), its word stands.
+    """
+    if not options.mixup or len(mel) < 2:
+        return mel, target
+    # torch's own beta distribution takes no generator.
+    seed = int(torch.randint(2**62, (), generator=random))
+    draws = np.random.default_rng(seed).beta(options.mixup, options.mixup, windows)
+    share = torch.from_numpy(np.maximum(draws, 1 - draws)).float()[first : first + len(mel)].to(mel.device)
+    other = target.roll(1, 0)
+    mixed = share[:, None] * target + (1 - share[:, None]) * other
+    known = torch.where(target.isnan(), other, target)
+    mixed = torch.where(mixed.isnan(), known, mixed)
+    return share[:, None, None] * mel + (1 - share[:, None, None]) * mel.roll(1, 0), mixed
+
+
+def mask(mel: Tensor, options: TrainOptions, random: torch.Generator, first: int, windows: int) -> Tensor:
+    """SpecAugment (Park et al. 2019) without its warping: spans of columns and of bands become the window's mean."""
+    for number, widest, axis in (
+        (options.time_masks, options.time_mask_columns, 2),
+        (options.band_masks, options.band_mask_bands, 1),
+    ):
+        for _ in range(number):
+            mel = _masked(mel, min(widest, mel.shape[axis]), axis, random, first, windows)
+    return mel
+
+
+def _masked(mel: Tensor, widest: int, axis: int, random: torch.Generator, first: int, windows: int) -> Tensor:
+    rows = slice(first, first + len(mel))
+    length = mel.shape[axis]
+    width = torch.rand(windows, generator=random)[rows] * (widest + 1)
+    start = torch.rand(windows, generator=random)[rows] * (length - width.floor() + 1)
+    place = torch.arange(length)
+    inside = (place >= start.floor()[:, None]) & (place < (start.floor() + width.floor())[:, None])
+    inside = inside[:, None, :] if axis == 2 else inside[:, :, None]
+    return torch.where(inside.to(mel.device), mel.mean(dim=(1, 2), keepdim=True), mel)
+
+
+def _uniform(windows: int, random: torch.Generator) -> Tensor:
+    """[windows] numbers from -1 to 1."""
+    return torch.rand(windows, generator=random) * 2 - 1

@@ -1,0 +1,74 @@
+"""The state of a run on disk: all that is needed to go on, written all or nothing, read without pickle's powers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from musictagger.errors import BadRequestError, MusictaggerError
+
+SCHEMA = "musictagger.checkpoint/1"
+NAME = "checkpoint.pt"
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write `state` (plain values and tensors) beside the old file, then put it in its place.
+
+    Raises MusictaggerError when it cannot be written (a full disk); the checkpoint before it is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save({"schema": SCHEMA, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        # torch's zip writer turns a full disk into a RuntimeError.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        reason = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
+        kept = (
+            "the one before it is kept; free some space and go on with --resume" if path.exists() else "free some space"
+        )
+        raise MusictaggerError(f"{path}: the checkpoint cannot be written ({reason}); {kept}") from error
+
+
+def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The state saved at `path`, on the CPU.
+
+    `identity` says what the run is about (backbone, options, outputs, tracks); it must be the checkpoint's own. Raises
+    BadRequestError where it is not, naming the first difference, and MusictaggerError for a file that is no checkpoint.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise BadRequestError(f"{path}: there is no checkpoint to resume; leave --resume out to begin") from None
+    except Exception as error:
+        # torch.load raises whatever the damaged part happens to raise.
+        raise MusictaggerError(
+            f"{path}: is no readable checkpoint ({type(error).__name__}); remove it and begin again"
+        ) from error
+    if not isinstance(state, dict) or state.get("schema") != SCHEMA:
+        raise MusictaggerError(f"{path}: is no checkpoint of this version; remove it and begin again")
+    _require_same(path, state["identity"], identity)
+    return state
+
+
+def _require_same(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    for name in wanted:
+        if saved.get(name) != wanted[name]:
+            raise BadRequestError(
+                f"{path}: is the checkpoint of another run: {name} was {_short(saved.get(name))}, "
+                f"now {_short(wanted[name])}; resume with the same options and data, or choose another --out"
+            )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,26 @@
+"""What a training run is made of, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from musictagger.audio.frontend import FrontEnd
+from musictagger.models.card import Task
+from musictagger.training.checks import Truth
+from musictagger.training.windows import ReadMel, Target, Track
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run learns from, and what its epochs are compared by."""
+
+    task: Task
+    outputs: tuple[str, ...]
+    front_end: FrontEnd
+    train: Sequence[Track]
+    valid: Sequence[Track]
+    read_mel: ReadMel
+    target: Target
+    valid_truth: Truth
+    """bool [validation tracks, outputs]."""

@@ -1,0 +1,75 @@
+"""The figures that epochs are compared by, from the cached validation tracks."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from musictagger.audio.logmel import LogMel
+from musictagger.models.card import Task
+from musictagger.training.material import Material
+from musictagger.training.metrics import auc_roc, predict_genres
+from musictagger.training.optimise import window_losses
+from musictagger.training.options import Metric
+from musictagger.training.progress import Progress
+from musictagger.training.windows import Floats, frames_of
+
+MOST_FRAMES = 8
+"""At most so many frames of a track, evenly spaced: the figure is there to pick an epoch, not to be published."""
+
+
+@torch.inference_mode()
+def validate(
+    network: nn.Module,
+    material: Material,
+    log_mel: LogMel,
+    device: torch.device,
+    precision: AbstractContextManager[object],
+    progress: Progress,
+) -> dict[str, float | None]:
+    """Mean loss of the frames, AUC and, for genres, accuracy of the tracks (mean score over their frames)."""
+    progress.start("validation", len(material.valid), "tracks")
+    network.eval()
+    scores: list[Floats] = []
+    losses: list[float] = []
+    for number, frames in frames_of(material.valid, material.read_mel, material.front_end, MOST_FRAMES):
+        mel = log_mel.frame(torch.from_numpy(np.stack(frames)).to(device))
+        with precision:
+            logits: Tensor = network(mel).logits.float()
+        target = torch.from_numpy(material.target(material.valid[number], 0.0, math.inf))
+        target = target.to(device).expand(len(frames), -1)
+        losses += window_losses(logits, target, material.task, None).tolist()
+        activated = logits.sigmoid() if material.task == "tags" else logits.softmax(dim=1)
+        scores.append(activated.mean(dim=0).cpu().numpy())
+        progress.advance(number + 1)
+    return {"valid_loss": float(np.mean(losses)), **_figures(np.stack(scores), material)}
+
+
+def _figures(scores: Floats, material: Material) -> dict[str, float | None]:
+    if not np.isfinite(scores).all():
+        # The loss says so too; the run goes on to stop at its own next step, with the tracks.
+        return {"auc": None}
+    macro = auc_roc(material.valid_truth, scores, material.outputs).macro
+    figures: dict[str, float | None] = {"auc": None if math.isnan(macro) else macro}
+    if material.task == "genre":
+        said = predict_genres(scores, material.outputs)
+        figures["accuracy"] = float((said == material.valid_truth.argmax(axis=1)).mean())
+    return figures
+
+
+def quality(record: dict[str, Any], metric: Metric, task: Task) -> float:
+    """An epoch's figure of that name as a number that is better when larger."""
+    if metric == "auto":
+        metric = "auc" if task == "tags" else "accuracy"
+    loss = float(record["valid_loss"])
+    if not math.isfinite(loss):
+        return -math.inf
+    if metric == "loss" or record.get(metric) is None:
+        return -loss
+    # Equal accuracies are common on few tracks; the loss then decides.
+    return float(record[metric]) - 1e-6 * math.tanh(loss)
