@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from musictagger.errors import ModelError
@@ -33,8 +34,9 @@ class CRNN(Backbone):
 
     channels, pools: a convolution each; pools are (mel bands, columns). activation: "elu" or "relu".
     gru_units: a GRU each. padded_columns: None for no padding. conv_dropout: after each pool; dropout: before the
-    dense layer (0.1 and 0.3 in Choi's code, which pads first and normalises column by column; Panwar et al. name
-    neither). Raises ModelError on values that make no sense.
+    dense layer (0.1 and 0.3 in Choi's code; Panwar et al. name neither).
+    input_norm: true, false, or "columns" as in Choi's code, which pads first and then normalises column by column.
+    gru: "torch", or "keras1" as in Choi's code (see Keras1GRU). Raises ModelError on values that make no sense.
     """
 
     name = "crnn"
@@ -44,13 +46,14 @@ class CRNN(Backbone):
         n_tags: int,
         *,
         n_mels: int = 96,
-        input_norm: bool = True,
+        input_norm: bool | str = True,
         padded_columns: int | None = 1440,
         channels: Sequence[int] = (64, 128, 128, 128),
         pools: Sequence[Sequence[int]] = ((2, 2), (3, 3), (4, 4), (4, 4)),
         activation: str = "elu",
         conv_dropout: float = 0.1,
         gru_units: Sequence[int] = (32, 32),
+        gru: str = "torch",
         dropout: float = 0.3,
     ) -> None:
         super().__init__()
@@ -62,7 +65,7 @@ class CRNN(Backbone):
         layers: list[tuple[str, nn.Module]] = [("input", entrance)]
         layers += [(f"block{number}", block) for number, block in enumerate(blocks, 1)]
         self.cnn = nn.Sequential(OrderedDict(layers))
-        self.rnn = GRUStack(channels[-1] * bands, gru_units)
+        self.rnn = GRUStack(channels[-1] * bands, gru_units, gru)
         self.dropout = nn.Dropout(fraction(dropout, "dropout"))
         self.dense = nn.Linear(gru_units[-1], whole(n_tags, "n_tags"))
 
@@ -75,13 +78,55 @@ class CRNN(Backbone):
 class GRUStack(nn.Module):
     """GRUs on top of each other: [batch, steps, features] -> last step of the last one [batch, units]."""
 
-    def __init__(self, features: int, units: Sequence[int]) -> None:
+    def __init__(self, features: int, units: Sequence[int], kind: str = "torch") -> None:
         super().__init__()
         sizes = wholes(units, "gru_units")
+        if kind not in GRUS:
+            raise ModelError(f"gru must be one of {', '.join(GRUS)}, not {kind!r}")
         inputs = (features, *sizes[:-1])
-        self.layers = nn.ModuleList(nn.GRU(i, size, batch_first=True) for i, size in zip(inputs, sizes, strict=True))
+        pairs = zip(inputs, sizes, strict=True)
+        self.layers = nn.ModuleList(GRUS[kind](before, size, batch_first=True) for before, size in pairs)
 
     def forward(self, steps: Tensor) -> Tensor:
         for layer in self.layers:
             steps, _ = layer(steps)
         return steps[:, -1]
+
+
+class Keras1GRU(nn.Module):
+    """The GRU of Keras 1, which torch.nn.GRU cannot hold: [batch, steps, features] -> ([batch, steps, units], last).
+
+    Its gates are hard sigmoids, and reset is applied to the state before the recurrent product instead of to its
+    result. Weights lie gate by gate: update, reset, candidate; one bias each. Source: Cho et al. 2014; Keras 1.
+    """
+
+    def __init__(self, features: int, units: int, *, batch_first: bool = True) -> None:
+        super().__init__()
+        if not batch_first:
+            raise ModelError("this GRU reads the batch first")
+        self.units = units
+        self.weight_ih = nn.Parameter(torch.empty(3 * units, features))
+        self.weight_hh = nn.Parameter(torch.empty(3 * units, units))
+        self.bias = nn.Parameter(torch.zeros(3 * units))
+        nn.init.xavier_uniform_(self.weight_ih)
+        for gate in self.weight_hh.data.chunk(3):
+            nn.init.orthogonal_(gate)
+
+    def forward(self, steps: Tensor) -> tuple[Tensor, Tensor]:
+        of_update, of_reset, of_candidate = self.weight_hh.t().chunk(3, dim=1)
+        state = steps.new_zeros(len(steps), self.units)
+        states = []
+        for given in (steps @ self.weight_ih.t() + self.bias).unbind(1):
+            update, reset, candidate = given.chunk(3, dim=1)
+            update, reset = _hard_sigmoid(update + state @ of_update), _hard_sigmoid(reset + state @ of_reset)
+            candidate = torch.tanh(candidate + (reset * state) @ of_candidate)
+            state = update * state + (1 - update) * candidate
+            states.append(state)
+        return torch.stack(states, 1), state
+
+
+def _hard_sigmoid(x: Tensor) -> Tensor:
+    return (0.2 * x + 0.5).clamp(0, 1)
+
+
+GRUS: dict[str, Callable[..., nn.Module]] = {"torch": nn.GRU, "keras1": Keras1GRU}

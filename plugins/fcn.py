@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from musictagger.errors import ModelError
 from musictagger.models.backbone import Backbone, Output
-from musictagger.models.layers import MelInput, conv_stack, map_size, whole
+from musictagger.models.layers import MelInput, conv_stack, map_size, over_patches, whole
 
 LEFTOVER = ("mean", "max", "flatten")
+_PATCHES_AT_ONCE = 12
 
 
 class FCN(Backbone):
-    """Fully convolutional network. Source: Choi, Fazekas & Sandler 2016; three sizes by configuration.
+    """Fully convolutional network. Source: Choi, Fazekas & Sandler 2016; four sizes by configuration.
 
     FCN-5, compact (the default; the convolutions of Choi's released tagger), channels x mel bands x columns:
 
@@ -38,12 +40,20 @@ class FCN(Backbone):
 
         1 x 128 x 628 -> 128 x 42 x 157 -> 256 x 10 x 31 -> 512 x 2 x 5 -> flat 5120 -> n_tags
 
+    VGG (Pons & Serra 2019, published beside musicnn): 128 channels five times, ReLU before BatchNorm, pools
+    (1,4), (2,2), (2,2), (2,2), (4,4), the first of them with stride (2,2); on patches of 187 columns (3 s):
+
+        1 x 96 x 187 -> 48 x 92 -> 24 x 46 -> 12 x 23 -> 6 x 11 -> 128 x 1 x 2 -> flat 256 -> n_tags
+
     leftover: what becomes of the map after the last pool, when it is more than one cell. "mean" and "max" take one
         value a channel, so any length of input works; on 1 x 1 both are exact, they change nothing. "mean" is the
         default because a longer frame is then judged as its parts on average, as a track is judged by its frames.
         "flatten" keeps every cell apart, for one declared number of `columns` only.
     channels, pools: a convolution each; pools are (mel bands, columns), what does not fill a window is dropped.
-    activation: "elu" or "relu". Raises ModelError on values that make no sense, and on an input they do not fit.
+    pool_strides: how far apart the pools' windows are, where that is not their size.
+    patch_columns: cut a frame into patches so long, each of them seen alone, and score it as the mean over them.
+    norm_last: BatchNorm after the activation. activation: "elu" or "relu".
+    Raises ModelError on values that make no sense, and on an input they do not fit.
     """
 
     name = "fcn"
@@ -57,18 +67,31 @@ class FCN(Backbone):
         input_norm: bool = True,
         channels: Sequence[int] = (32, 128, 128, 192, 256),
         pools: Sequence[Sequence[int]] = ((2, 4), (2, 4), (2, 4), (3, 5), (4, 4)),
+        pool_strides: Sequence[Sequence[int]] | None = None,
+        patch_columns: int | None = None,
         activation: str = "elu",
         batch_norm: bool = True,
+        norm_last: bool = False,
         dropout: float = 0.0,
         leftover: str = "mean",
     ) -> None:
         super().__init__()
         if leftover not in LEFTOVER:
             raise ModelError(f"leftover must be one of {', '.join(LEFTOVER)}, not {leftover!r}")
+        self.patch_columns = None if patch_columns is None else whole(patch_columns, "patch_columns")
+        columns = columns if patch_columns is None else patch_columns
         if leftover == "flatten" and columns is None:
             raise ModelError('leftover "flatten" needs columns: the number of mel columns of a frame')
         entrance = MelInput(n_mels, norm=input_norm)
-        blocks = conv_stack(channels, pools, activation=activation, batch_norm=batch_norm, dropout=dropout)
+        blocks = conv_stack(
+            channels,
+            pools,
+            strides=pool_strides,
+            activation=activation,
+            batch_norm=batch_norm,
+            norm_last=norm_last,
+            dropout=dropout,
+        )
         self.leftover = leftover
         self.columns = None if columns is None else whole(columns, "columns")
         bands, steps = map_size(n_mels, columns or 0, blocks)
@@ -81,6 +104,12 @@ class FCN(Backbone):
         self.dense = nn.Linear(channels[-1] * cells, whole(n_tags, "n_tags"))
 
     def forward(self, mel: Tensor) -> Output:
+        if self.patch_columns is not None:
+            at_once = None if torch.is_grad_enabled() or self.training else _PATCHES_AT_ONCE
+            return over_patches(mel, self.patch_columns, self._scored, at_once)
+        return self._scored(mel)
+
+    def _scored(self, mel: Tensor) -> Output:
         if self.columns is not None and mel.shape[-1] != self.columns:
             raise ModelError(f"this backbone reads frames of {self.columns} mel columns, not {mel.shape[-1]}")
         embedding = self._embedding(self.cnn(mel))

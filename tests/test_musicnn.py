@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from musictagger.audio.logmel import LogMel
 from musictagger.errors import ModelError
 from musictagger.models import catalogue
+from musictagger.models.layers import cut, mean_score_logits
 from musictagger.models.registry import find_backbones
 from musictagger.models.weights import Model, load_model
 
 musicnn: Any = sys.modules[find_backbones()["musicnn"].__module__]  # as the program loads it: by file
-MusiCNN, cut, mean_score_logits = musicnn.MusiCNN, musicnn.cut, musicnn.mean_score_logits
+MusiCNN = musicnn.MusiCNN
 DATA = Path(__file__).parents[2] / "shared" / "data"
 GOLDEN = DATA / "golden" / "musicnn.json"
 MODELS = {"musicnn-msd": "MSD", "musicnn-mtt": "MTT"}

@@ -49,14 +49,17 @@ class FusedConvBlock(nn.Module):
 
     weight: Tensor
     bias: Tensor
+    after: Tensor | None
 
     def __init__(self, block: ConvBlock) -> None:
         super().__init__()
         weight, bias = folded(block)
         self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
         self.register_buffer("bias", bias)
+        self.register_buffer("after", norm_after(block))
         self.activation = block.activation
         self.pool = block.pool
+        self.stride = block.stride
         self.ceil = block.ceil
         self.same = block.conv.padding == "same"
 
@@ -70,42 +73,73 @@ class FusedConvBlock(nn.Module):
         return self._strips(x, rows, columns, frame_bytes)
 
     def _block(self, x: Tensor, padding: str) -> Tensor:
-        x = max_pool(F.conv2d(x, self.weight, self.bias, padding=padding), self.pool, ceil=self.ceil)
-        return ACTIVATIONS[self.activation](x)
+        x = F.conv2d(x, self.weight, self.bias, padding=padding)
+        x = max_pool(x, self.pool, stride=self.stride, ceil=self.ceil)
+        activate = ACTIVATIONS[self.activation]
+        if self.after is None:
+            return activate(x)
+        sign, scale, shift = self.after
+        return torch.addcmul(shift, activate(x * sign), scale)
 
     def _strips(self, x: Tensor, rows: int, columns: int, frame_bytes: int) -> Tensor:
         """`_block` some frames and some of their mel bands at a time; strips end where pooling windows end."""
         tall, wide = self.weight.shape[2] - 1, self.weight.shape[3] - 1
         if self.same:
             x = channels_last(F.pad(x, (wide // 2, wide - wide // 2, tall // 2, tall - tall // 2)))
-        window, step = self.pool or (1, 1)
+        (window, width), (step, across) = self.pool or (1, 1), self.stride or (1, 1)
         size = (
             x.shape[0],
             len(self.weight),
-            pooled(rows, window, ceil=self.ceil),
-            pooled(columns, step, ceil=self.ceil),
+            pooled(rows, window, ceil=self.ceil, stride=step),
+            pooled(columns, width, ceil=self.ceil, stride=across),
         )
         out = torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last)
         frames = max(1, STRIP_BYTES // frame_bytes)
         windows = max(1, size[2] // -(-frame_bytes // STRIP_BYTES))
         for frame in range(0, size[0], frames):
             for top in range(0, max(1, size[2]), windows):
-                strip = x[frame : frame + frames, :, top * window : (top + windows) * window + tall]
+                strip = x[frame : frame + frames, :, top * step : (top + windows - 1) * step + window + tall]
                 out[frame : frame + frames, :, top : top + windows] = self._block(strip, "valid")
         return out
 
 
 def folded(block: ConvBlock) -> tuple[Tensor, Tensor]:
-    """(weight [out, in, mel bands, columns], bias [out]) of the convolution that does convolution and BatchNorm."""
+    """(weight [out, in, mel bands, columns], bias [out]) of the convolution that does convolution and BatchNorm.
+
+    A BatchNorm after the activation cannot be folded in; where its scale is negative, both are negated (`norm_after`).
+    """
     weight, norm = block.conv.weight.detach().double(), block.norm
     bias = weight.new_zeros(len(weight)) if block.conv.bias is None else block.conv.bias.detach().double()
     if norm is not None:
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
+        scale, shift = _affine(norm)
+        scale, shift = (_sign(scale), shift * 0) if block.norm_last else (scale, shift)
         weight = weight * scale[:, None, None, None]
-        bias = norm.bias.detach().double() + (bias - norm.running_mean.double()) * scale
+        bias = shift + bias * scale
     return weight.to(block.conv.weight.dtype), bias.to(block.conv.weight.dtype)
+
+
+def norm_after(block: ConvBlock) -> Tensor | None:
+    """Sign, scale and shift [3, out, 1, 1] of a BatchNorm after the activation, None where there is none.
+
+    With a negative scale the highest value of a window is the lowest before BatchNorm, which is the highest of the
+    negated convolution, negated: so even then the pool can come first.
+    """
+    if block.norm is None or not block.norm_last:
+        return None
+    scale, shift = _affine(block.norm)
+    return torch.stack([_sign(scale), scale, shift]).to(block.conv.weight.dtype)[:, :, None, None]
+
+
+def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """BatchNorm in evaluation as scale [out] and shift [out], float64."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
+    return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
+
+
+def _sign(scale: Tensor) -> Tensor:
+    return torch.where(scale < 0, -1.0, 1.0).to(scale.dtype)
 
 
 def channels_last(x: Tensor) -> Tensor:
