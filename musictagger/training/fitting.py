@@ -1,0 +1,103 @@
+"""Thresholds and calibration of a card, fitted on its validation split with the scores that users get."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from musictagger.models.card import Card
+from musictagger.tagging.aggregate import Aggregator
+from musictagger.tagging.calibration import Calibration, calibrated
+from musictagger.training.datasets.base import Dataset
+from musictagger.training.labelled import ScoredTracks, scored_tracks
+from musictagger.training.matching import match_tags
+from musictagger.training.options import TrainOptions
+from musictagger.training.scoring import Floats, Judged
+from musictagger.training.thresholds import Thresholds, fit_calibration, fit_thresholds
+
+MIN_POSITIVES = 3
+"""A tag that fewer validation tracks have keeps its threshold: the best one for two tracks is those two tracks."""
+
+GIVEN_SHARE = 0.95
+"""Of the validation tracks so many get the genre that the model hears first. Softmax shares 1 among all genres, so a
+track between three of them has no high score; the best F1 alone would leave it without any genre."""
+
+
+def fit_card(
+    card: Card, judged: Judged, dataset: Dataset, options: TrainOptions, *, aggregator: Aggregator = "mean"
+) -> Card:
+    """The card with calibration (as `options` ask) and thresholds, fitted on `judged` tracks of the validation split.
+
+    A threshold is the one of the best F1 of its tag, with at least `options.min_precision`. That of a genre model's
+    genre is at most what lets `GIVEN_SHARE` of the tracks have their first genre, unless a precision is asked for.
+    A tag that the data cannot fit keeps the threshold that the card has (a genre's never above its ceiling);
+    `training["thresholds"]` of the card says which did, and what was fitted on what. Raises BadRequestError where
+    card and dataset have nothing in common.
+    """
+    rows = scored_tracks(card, judged, dataset.split("valid"), match_tags(card, dataset), aggregator)
+    said: dict[str, Any] = {
+        "dataset": dataset.name,
+        "split": "valid",
+        "tracks": len(rows.paths),
+        "aggregate": aggregator,
+        "min_precision": options.min_precision,
+        "calibration": options.calibration,
+    }
+    calibration = _fit_curves(rows, options) if len(rows.paths) else None
+    if calibration is not None:
+        said["not_calibrated"] = [*calibration.left_out]
+    limits: dict[str, float] = {}
+    fitted: set[str] = set()
+    if len(rows.paths):
+        scores = calibrated(_unit(rows.raw[:, rows.columns]), calibration, rows.names)
+        limits, found = _fit_limits(card, rows, scores, options)
+        said |= {"f1": dict(found.f1), "below_min_precision": [*found.below_floor]}
+        fitted = set(found.f1)
+    said["kept_default"] = [tag.name for tag in card.tags if tag.name not in fitted]
+    tags = tuple(dataclasses.replace(tag, threshold=limits.get(tag.name, tag.threshold)) for tag in card.tags)
+    return dataclasses.replace(
+        card,
+        tags=tags,
+        calibration=calibration.to_json() if calibration is not None else None,
+        training={**card.training, "thresholds": said},
+    )
+
+
+def _fit_curves(rows: ScoredTracks, options: TrainOptions) -> Calibration | None:
+    if options.calibration == "none":
+        return None
+    return fit_calibration(rows.truth, _unit(rows.raw[:, rows.columns]), rows.names, options.calibration)
+
+
+def _fit_limits(
+    card: Card, rows: ScoredTracks, scores: Floats, options: TrainOptions
+) -> tuple[dict[str, float], Thresholds]:
+    """Thresholds by tag name, of those that could be fitted."""
+    found = fit_thresholds(
+        rows.truth, scores, rows.names, min_precision=options.min_precision, min_positives=MIN_POSITIVES
+    )
+    limits = {name: value for name, value in found.values.items() if name not in found.kept_default}
+    if card.task != "genre" or options.min_precision:
+        return limits, found
+    defaults = {tag.name: tag.threshold for tag in card.tags}
+    ceilings = dict(zip(rows.names, top_ceilings(scores).tolist(), strict=True))
+    return {name: min(limits.get(name, defaults[name]), ceilings[name]) for name in rows.names}, found
+
+
+def top_ceilings(scores: Floats, share: float = GIVEN_SHARE) -> npt.NDArray[np.float64]:
+    """For each genre, [genres], the highest threshold that `share` of the tracks pass whose highest score is its.
+
+    `scores` are [tracks, genres], at least one track. For a genre that no track has first: that of all tracks.
+    """
+    first, highest = scores.argmax(axis=1), scores.max(axis=1).astype(np.float64)
+    of_all = np.quantile(highest, 1 - share, method="lower")
+    own = [highest[first == genre] for genre in range(scores.shape[1])]
+    return np.array([np.quantile(one, 1 - share, method="lower") if len(one) else of_all for one in own])
+
+
+def _unit(scores: Floats) -> Floats:
+    """The mean of scores of exactly 1 may be a rounding above it."""
+    return np.clip(scores, 0.0, 1.0)
