@@ -29,6 +29,7 @@ from musictagger.training.optimise import (
     average,
     class_weights,
     computes_in_bfloat16,
+    follow_fast,
     freeze_parts,
     l2_penalty,
     lr_at,
@@ -143,8 +144,10 @@ class Trainer:
         asked_s = time.perf_counter()
         for batch in self._reader.epoch(plan, state.step):
             got_s = time.perf_counter()
-            lr = lr_at(state.epoch * plan.steps + state.step, plan.steps, options)
-            loss = self._step(batch, lr)
+            total_steps = state.epoch * plan.steps + state.step
+            if not options.init:
+                follow_fast(self._backbone, total_steps)
+            loss = self._step(batch, lr_at(total_steps, plan.steps, options))
             state.loss_sum += loss
             state.step += 1
             now_s = time.perf_counter()
@@ -152,9 +155,8 @@ class Trainer:
             state.seconds += now_s - asked_s
             asked_s = now_s
             done = plan.step(state.step - 1).stop
-            self._progress.advance(
-                done, loss=state.loss_sum / state.step, lr=lr, windows_per_s=done / max(state.seconds, 1e-9)
-            )
+            speed = done / max(state.seconds, 1e-9)
+            self._progress.advance(done, loss=state.loss_sum / state.step, windows_per_s=speed)
             if self._processes.any(stop()) and state.step < plan.steps:
                 return False
         return True

@@ -1,0 +1,238 @@
+"""The training loop on sounds made of numbers: it learns, resumes bit for bit, and stops when and how it should."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_material import CONFIG, material, small_options
+
+from musictagger.errors import BadRequestError, MusictaggerError
+from musictagger.models.backbone import Backbone
+from musictagger.models.registry import build
+from musictagger.training import checkpoint
+from musictagger.training.options import TrainOptions
+from musictagger.training.progress import Silent
+from musictagger.training.trainer import BEST, LOG, Trainer, read_log
+
+
+def _trainer(
+    folder: Path, options: TrainOptions, *, config: dict[str, Any] | None = None, tracks: int = 24, **changes: Any
+) -> Trainer:
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(options.seed)
+    backbone = build("fcn", 3, CONFIG if config is None else config, ())
+    assert isinstance(backbone, Backbone)
+    return Trainer(
+        backbone,
+        dataclasses.replace(material(tracks), **changes),
+        options,
+        folder,
+        torch.device("cpu"),
+        Silent(),
+    )
+
+
+def _after(calls: int) -> Callable[[], bool]:
+    """Says stop from the given call on."""
+    count = iter(range(1, 10**9))
+    return lambda: next(count) >= calls
+
+
+class TestLearning:
+    def test_learns_three_bands_apart(self, tmp_path: Path) -> None:
+        fitted = _trainer(tmp_path, small_options(epochs=20)).fit()
+        records = list(read_log(tmp_path / LOG))
+        assert fitted.epochs == 6 and not fitted.interrupted
+        assert records[-1]["train_loss"] < records[0]["train_loss"] / 2
+        assert max(record["accuracy"] for record in records) == 1.0
+        assert max(record["auc"] for record in records) == 1.0
+
+    @pytest.mark.parametrize("optimiser", ["adam", "adamw", "sgd"])
+    def test_every_optimiser_learns(self, tmp_path: Path, optimiser: str) -> None:
+        rate = 0.05 if optimiser == "sgd" else 1e-2
+        fitted = _trainer(tmp_path, small_options(epochs=4, optimiser=optimiser, lr=rate)).fit()
+        assert fitted.records[-1]["train_loss"] < fitted.records[0]["train_loss"]
+
+    def test_learns_tags(self, tmp_path: Path) -> None:
+        fitted = _trainer(tmp_path, small_options(epochs=20), task="tags").fit()
+        assert "accuracy" not in fitted.records[-1]
+        assert max(record["auc"] for record in fitted.records) == 1.0
+
+    def test_saves_the_weights_of_the_best_epoch(self, tmp_path: Path) -> None:
+        trainer = _trainer(tmp_path, small_options(epochs=3, metric="loss"))
+        fitted = trainer.fit()
+        losses = [record["valid_loss"] for record in fitted.records]
+        assert fitted.best_epoch == 1 + losses.index(min(losses))
+        assert set(load_file(tmp_path / BEST)) == set(build("fcn", 3, CONFIG, ()).state_dict())
+
+    def test_log_says_what_each_epoch_did(self, tmp_path: Path) -> None:
+        _trainer(tmp_path, small_options(epochs=2)).fit()
+        lines = (tmp_path / LOG).read_text().splitlines()
+        record = json.loads(lines[1])
+        assert len(lines) == 2 and record["epoch"] == 2
+        assert 0 <= record["loader_share"] <= 1 and record["windows_per_s"] > 0 and record["seconds"] > 0
+
+    def test_stops_when_nothing_gets_better(self, tmp_path: Path) -> None:
+        fitted = _trainer(tmp_path, small_options(epochs=30, lr=1e-12, patience=2, schedule="constant")).fit()
+        assert fitted.best_epoch is not None and fitted.epochs == fitted.best_epoch + 2 < 30
+
+    def test_all_augmentation_at_once_still_learns(self, tmp_path: Path) -> None:
+        options = small_options(
+            epochs=20,
+            gain_db=6,
+            tilt_db=6,
+            mixup=0.4,
+            time_masks=1,
+            time_mask_columns=4,
+            band_masks=1,
+            band_mask_bands=2,
+        )
+        fitted = _trainer(tmp_path, options).fit()
+        assert max(record["accuracy"] for record in fitted.records) >= 0.9
+
+    def test_averaged_weights_are_what_is_judged(self, tmp_path: Path) -> None:
+        trainer = _trainer(tmp_path, small_options(epochs=1, ema=0.99999))
+        torch.manual_seed(0)
+        before = build("fcn", 3, CONFIG, ())
+        trainer.fit()
+        saved = load_file(tmp_path / BEST)
+        first, last = before.state_dict()["dense.weight"], trainer._backbone.state_dict()["dense.weight"]
+        torch.testing.assert_close(saved["dense.weight"], first, atol=1e-3, rtol=0)
+        assert (last - first).abs().max() > 1e-2
+
+
+class TestResume:
+    @pytest.mark.parametrize("calls", [1, 3, 7, 8, 11])
+    def test_resumed_run_is_the_same_bit_for_bit(self, tmp_path: Path, calls: int) -> None:
+        config = {**CONFIG, "dropout": 0.3}
+        options = small_options(
+            epochs=3, ema=0.9, mixup=0.2, time_masks=1, time_mask_columns=3, gain_db=3, batch_size=6
+        )
+        _trainer(tmp_path / "whole", options, config=config).fit()
+        stopped = _trainer(tmp_path / "parts", options, config=config).fit(_after(calls))
+        assert stopped.interrupted
+        second = _trainer(tmp_path / "parts", options, config=config)
+        second.resume()
+        assert not second.fit().interrupted
+        timeless = [
+            [{k: v for k, v in record.items() if k not in _TIMES} for record in read_log(tmp_path / name / LOG)]
+            for name in ("whole", "parts")
+        ]
+        assert timeless[0] == timeless[1]
+        for name in (BEST,):
+            assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+        states = [torch.load(tmp_path / name / checkpoint.NAME, weights_only=True) for name in ("whole", "parts")]
+        for key, weight in states[0]["backbone"].items():
+            assert torch.equal(weight, states[1]["backbone"][key]), key
+
+    def test_nothing_to_resume(self, tmp_path: Path) -> None:
+        with pytest.raises(BadRequestError, match="no checkpoint to resume"):
+            _trainer(tmp_path, small_options()).resume()
+
+    def test_checkpoint_of_another_run_is_refused(self, tmp_path: Path) -> None:
+        _trainer(tmp_path, small_options(epochs=1)).fit()
+        with pytest.raises(BadRequestError, match=r"lr was 0\.01, now 0\.02"):
+            _trainer(tmp_path, small_options(epochs=1, lr=0.02)).resume()
+
+    def test_checkpoint_of_other_data_is_refused(self, tmp_path: Path) -> None:
+        _trainer(tmp_path, small_options(epochs=1)).fit()
+        with pytest.raises(BadRequestError, match="training tracks was 24, now 12"):
+            _trainer(tmp_path, small_options(epochs=1), tracks=12).resume()
+
+    def test_damaged_checkpoint_says_so(self, tmp_path: Path) -> None:
+        trainer = _trainer(tmp_path, small_options(epochs=1))
+        trainer.fit()
+        path = tmp_path / checkpoint.NAME
+        path.write_bytes(path.read_bytes()[:1000])
+        with pytest.raises(MusictaggerError, match="no readable checkpoint"):
+            _trainer(tmp_path, small_options(epochs=1)).resume()
+
+    def test_more_epochs_may_be_asked_for_where_the_schedule_allows(self, tmp_path: Path) -> None:
+        _trainer(tmp_path, small_options(epochs=1, schedule="exponential")).fit()
+        more = _trainer(tmp_path, small_options(epochs=2, schedule="exponential"))
+        more.resume()
+        assert more.fit().epochs == 2
+
+
+class TestTrouble:
+    def test_nan_stops_with_the_step_and_the_tracks(self, tmp_path: Path) -> None:
+        whole = material(24)
+
+        def broken(digest: str) -> Any:
+            mel = np.array(whole.read_mel(digest))
+            return mel * np.float16("nan") if digest == whole.train[5].digest else mel
+
+        with pytest.raises(MusictaggerError, match=r"loss is nan in epoch 1, step \d of 3.*5\.wav"):
+            _trainer(tmp_path, small_options(), read_mel=broken).fit()
+
+    def test_track_that_cannot_be_read_stops_with_its_reason(self, tmp_path: Path) -> None:
+        def gone(digest: str) -> Any:
+            raise MusictaggerError(f"{digest}: is gone")
+
+        with pytest.raises(MusictaggerError, match="is gone"):
+            _trainer(tmp_path, small_options(), read_mel=gone).fit()
+
+    def test_full_disk_keeps_the_last_checkpoint(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        _trainer(tmp_path, small_options(epochs=1, schedule="constant")).fit()
+        kept = (tmp_path / checkpoint.NAME).read_bytes()
+
+        def full(state: object, file: Any) -> None:
+            file.write(b"half")
+            raise OSError(28, "No space left on device")
+
+        more = _trainer(tmp_path, small_options(epochs=2, schedule="constant"))
+        more.resume()
+        monkeypatch.setattr(torch, "save", full)
+        with pytest.raises(MusictaggerError, match=r"No space left.*the one before it is kept"):
+            more.fit()
+        assert (tmp_path / checkpoint.NAME).read_bytes() == kept
+        assert not list(tmp_path.glob(".*tmp"))
+
+
+class TestFreezing:
+    def test_frozen_parts_stay_as_they_are(self, tmp_path: Path) -> None:
+        trainer = _trainer(tmp_path, small_options(epochs=2, init="some", freeze="cnn"))
+        before = {name: value.clone() for name, value in trainer._backbone.state_dict().items()}
+        trainer.fit()
+        after = trainer._backbone.state_dict()
+        for name, value in before.items():
+            assert torch.equal(value, after[name]) == name.startswith("cnn"), name
+
+
+_TIMES = {"seconds", "windows_per_s", "loader_share"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo over a local port")
+def test_two_processes_follow_the_curve_of_one(tmp_path: Path) -> None:
+    """Without BatchNorm, whose statistics on the CPU are those of each process's half."""
+    script = Path(__file__).with_name("train_in_processes.py")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(script.parents[1]), str(script.parent)])}
+    curves = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+                *("--nproc-per-node", str(processes), str(script), str(folder)),
+            ],
+            check=True,
+            env=environment,
+            capture_output=True,
+            timeout=300,
+        )
+        curves.append([record["train_loss"] for record in read_log(folder / LOG)])
+    assert len(curves[0]) == 3 and all(math.isfinite(loss) for loss in curves[0])
+    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
