@@ -1,0 +1,407 @@
+from __future__ import annotations
+
+import hashlib
+import math
+import pickle
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_card
+from helpers import make_model, write_tone
+
+from musictagger.audio.decode import decode_frames
+from musictagger.audio.frames import FrameRule, fill_frame
+from musictagger.audio.frontend import FrontEnd
+from musictagger.config import Settings
+from musictagger.errors import BadRequestError, MusictaggerError
+from musictagger.models.card import Card, Tag
+from musictagger.models.inference import Predictor
+from musictagger.models.registry import build
+from musictagger.models.vocabulary import tags_for
+from musictagger.models.weights import Model, load_model
+from musictagger.training import teacherscores
+from musictagger.training.progress import Silent
+from musictagger.training.teachers import (
+    DistilledTargets,
+    Teacher,
+    Teachers,
+    decisions,
+    load_teachers,
+    make_teacher,
+    mix,
+    teach,
+)
+from musictagger.training.teacherscores import read_rows, row_type, rows_path
+
+RATE_HZ = 8_000
+SMALL: dict[str, Any] = {
+    "patch_columns": 60,
+    "timbral_channels": 3,
+    "temporal_channels": 2,
+    "mid_channels": 4,
+    "units": 6,
+}
+SMALL_OUTPUTS = ("rock", "classical", "classic", "piano", "80s")
+
+
+def small_musicnn(seed: int = 0) -> Model:
+    """A musicnn with random weights that hears patches of 60 x 256 samples at 8 kHz, 1.92 s."""
+    torch.manual_seed(seed)
+    backbone = build("musicnn", len(SMALL_OUTPUTS), SMALL)
+    front_end = FrontEnd(sample_rate_hz=RATE_HZ, frame_hops=240, mel_scale="htk", compression="log1p")
+    card = Card(
+        "patches", "musicnn", SMALL, front_end, SMALL_OUTPUTS, tags_for(SMALL_OUTPUTS, 0.5), "tags", f"{seed:064d}"
+    )
+    return Model(card, backbone.eval().requires_grad_(False))
+
+
+@pytest.fixture(scope="module")
+def fcn(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load_model(make_model(tmp_path_factory.mktemp("fcn")))
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, str]:
+    """Three tracks of 41.5, 20 and 1.5 s."""
+    folder = tmp_path_factory.mktemp("music")
+    seconds = {"long": 41.5, "short": 20.0, "tiny": 1.5}
+    paths = [write_tone(folder / f"{name}.wav", s, 200 + 40 * s) for name, s in seconds.items()]
+    return {path: digest_of(path.stem) for path in paths}
+
+
+def digest_of(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def hear(teachers: list[Teacher], music: Mapping[Path, str], cache: Path, **options: Any) -> Any:
+    return teach(teachers, music, cache, progress=Silent(), device="cpu", **options)
+
+
+@pytest.fixture(scope="module")
+def both(fcn: Model) -> list[Teacher]:
+    return [make_teacher(fcn), make_teacher(small_musicnn())]
+
+
+@pytest.fixture(scope="module")
+def cache(both: list[Teacher], music: dict[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    taught = hear(both, music, folder)
+    assert taught == teacherscores.Taught({}, False)
+    return folder
+
+
+def whole_wave(path: Path, rate_hz: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.concatenate([wave for _, wave in decode_frames(path, rate_hz, FrameRule(rate_hz, tail=True))])
+
+
+def made_up(name: str, tags: Mapping[str, str], **changes: Any) -> Teacher:
+    """A teacher that needs no backbone: its scores are written by hand."""
+    outputs = tuple(tag.lower() for tag in tags)
+    made = tuple(Tag(tag, category, (tag.lower(),), 0.5) for tag, category in tags.items())  # type: ignore[arg-type]
+    card = make_card(name=name, outputs=outputs, tags=made, front_end=FrontEnd(sample_rate_hz=1000, hop_samples=100))
+    return Teacher(Model(card, torch.nn.Identity()), name * 16, 100)  # type: ignore[arg-type]
+
+
+def write_rows(teacher: Teacher, cache: Path, digest: str, rows: list[tuple[float, float, list[float]]]) -> None:
+    path = rows_path(teacher.folder(cache), digest)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, np.array([(a, b, s) for a, b, s in rows], row_type(len(teacher.card.outputs))))
+
+
+def logit(score: Any) -> Any:
+    return np.log(score) - np.log1p(-np.asarray(score))
+
+
+def sigmoid(value: Any) -> Any:
+    return 1 / (1 + np.exp(-value))
+
+
+class TestHowTheyListen:
+    def test_a_frame_by_quarters(self, fcn: Model) -> None:
+        teacher = make_teacher(fcn)
+        assert teacher.window_samples == 1365 * 256
+        assert teacher.hop_samples == 1365 * 64
+        assert teacher.key == fcn.card.key == teacher.card.key
+
+    def test_musicnn_patch_by_patch(self) -> None:
+        teacher = make_teacher(small_musicnn())
+        assert teacher.window_samples == teacher.hop_samples == 60 * 256
+        assert teacher.key == small_musicnn().card.key
+
+    def test_as_told(self) -> None:
+        teacher = make_teacher(small_musicnn(), window_s=3.84, hop_s=0.5)
+        assert (teacher.window_samples, teacher.hop_samples) == (120 * 256, 4000)
+        with pytest.raises(BadRequestError, match="unheard"):
+            make_teacher(small_musicnn(), hop_s=10.0)
+
+    def test_by_name(self, tmp_path: Path) -> None:
+        weights = make_model(tmp_path / "models")
+        settings = Settings(data_dir=tmp_path)
+        one, other = load_teachers(["tiny", str(weights), "tiny"], settings)
+        assert one.key == other.key
+        with pytest.raises(BadRequestError, match="did you mean 'tiny'"):
+            load_teachers(["tinny"], settings)
+
+
+class TestHearing:
+    def test_windows_are_those_of_the_scan_and_the_end(
+        self, both: list[Teacher], music: dict[Path, str], cache: Path
+    ) -> None:
+        for teacher in both:
+            front_end = teacher.card.front_end
+            predict = Predictor(teacher.model, "cpu")
+            for path, digest in music.items():
+                rows = read_rows(teacher.folder(cache), digest, len(teacher.card.outputs))
+                assert rows is not None
+                wave = whole_wave(path, front_end.sample_rate_hz)
+                window, hop = teacher.window_samples, teacher.hop_samples
+                starts = list(range(0, len(wave) - window + 1, hop)) or [0]
+                if starts[-1] + window < len(wave):
+                    starts.append(len(wave) - window)
+                waves = [fill_frame(wave[start : start + window], window) for start in starts]
+                np.testing.assert_allclose(rows["start_s"] * front_end.sample_rate_hz, starts, atol=0.1)
+                assert rows["end_s"][-1] * front_end.sample_rate_hz == pytest.approx(len(wave), abs=0.1)
+                np.testing.assert_allclose(rows["scores"], predict(waves).scores, atol=6e-4)
+
+    def test_what_is_there_is_not_heard_again(
+        self, both: list[Teacher], music: dict[Path, str], cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: Any, **__: Any) -> None:
+            raise AssertionError("heard again")
+
+        monkeypatch.setattr(teacherscores, "stream_waves", refuse)
+        assert hear(both, music, cache) == teacherscores.Taught({}, False)
+
+    @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY nonsense", None])
+    def test_damaged_scores_are_made_again(
+        self, damage: bytes | None, both: list[Teacher], music: dict[Path, str], cache: Path, tmp_path: Path
+    ) -> None:
+        shutil.copytree(cache, tmp_path / "cache")
+        path = rows_path(both[1].folder(tmp_path / "cache"), digest_of("short"))
+        good = path.read_bytes()
+        path.write_bytes(good[:-3] if damage is None else damage)
+        assert not hear(both, music, tmp_path / "cache").failures
+        assert path.read_bytes() == good
+        assert not list(tmp_path.rglob("*.tmp"))
+
+    def test_a_stopped_run_is_gone_on_from(self, both: list[Teacher], music: dict[Path, str], tmp_path: Path) -> None:
+        done: list[Path] = []
+
+        def stop() -> bool:
+            done[:] = tmp_path.rglob("*.npy")
+            return bool(done)
+
+        assert hear(both, music, tmp_path, stop=stop).interrupted
+        assert 0 < len(done) < 6
+        before = {path: path.stat().st_mtime_ns for path in done}
+        assert hear(both, music, tmp_path) == teacherscores.Taught({}, False)
+        assert len(list(tmp_path.rglob("*.npy"))) == 6
+        assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+
+    def test_one_broken_file_stops_nothing(self, music: dict[Path, str], tmp_path: Path) -> None:
+        broken, silent, gone = tmp_path / "broken.mp3", tmp_path / "silent.wav", tmp_path / "gone.mp3"
+        broken.write_bytes(b"no music at all" * 100)
+        write_tone(silent, 0.3)
+        tiny = next(path for path in music if path.stem == "tiny")
+        tracks = {broken: digest_of("b"), silent: digest_of("s"), gone: digest_of("g"), tiny: digest_of("tiny")}
+        taught = hear([make_teacher(small_musicnn())], tracks, tmp_path / "cache")
+        assert set(taught.failures) == {broken, silent, gone} and not taught.interrupted
+        assert taught.failures[silent] == "teacher patches: too short"
+        assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1
+
+    def test_a_readable_copy_will_do(self, music: dict[Path, str], tmp_path: Path) -> None:
+        broken = tmp_path / "broken.wav"
+        broken.write_bytes(b"RIFF")
+        tiny = next(path for path in music if path.stem == "tiny")
+        taught = hear([make_teacher(small_musicnn())], {broken: digest_of("t"), tiny: digest_of("t")}, tmp_path / "c")
+        assert taught == teacherscores.Taught({}, False)
+
+    def test_a_full_disk_is_told(self, music: dict[Path, str], tmp_path: Path) -> None:
+        (tmp_path / "teachers").write_text("in the way")
+        with pytest.raises(MusictaggerError, match="run the same command again"):
+            hear([make_teacher(small_musicnn())], music, tmp_path)
+
+
+class TestVocabulary:
+    def test_is_the_union_by_category_and_name(self, both: list[Teacher], tmp_path: Path) -> None:
+        teachers = Teachers(both, tmp_path)
+        assert teachers.tags == ("Classical", "Jazz", "Rock", "Mellow", "Guitar", "Piano", "80s")
+        assert [teachers.categories[tag] for tag in teachers.tags] == [
+            *("genre", "genre", "genre", "mood", "instrument", "instrument", "era")
+        ]
+        assert Teachers(both[::-1], tmp_path).tags == teachers.tags
+
+    def test_no_teacher_is_told(self, tmp_path: Path) -> None:
+        with pytest.raises(BadRequestError, match="no teacher"):
+            Teachers([], tmp_path)
+
+
+class TestLabels:
+    def test_at_an_offset_equal_what_the_windows_say(
+        self, both: list[Teacher], music: dict[Path, str], cache: Path
+    ) -> None:
+        teachers = Teachers(both, cache)
+        start_s, length_s = 7.3, 29.12
+        got = dict(zip(teachers.tags, teachers.labels(digest_of("long"), start_s, length_s), strict=True))
+        logits: dict[str, list[float]] = {}
+        for teacher in both:
+            rows = read_rows(teacher.folder(cache), digest_of("long"), len(teacher.card.outputs))
+            assert rows is not None
+            position = {output: index for index, output in enumerate(teacher.card.outputs)}
+            for tag in teacher.card.tags:
+                total = weight = 0.0
+                for row in rows:
+                    part = min(row["end_s"], start_s + length_s) - max(row["start_s"], start_s)
+                    if part > 0:
+                        score = max(float(row["scores"][position[output]]) for output in tag.outputs)
+                        total, weight = total + part * score, weight + part
+                logits.setdefault(tag.name, []).append(logit(total / weight))
+        assert got == pytest.approx({tag: sigmoid(np.mean(values)) for tag, values in logits.items()}, abs=1e-5)
+
+    def test_a_whole_track_is_the_mean_over_its_windows(self, both: list[Teacher], cache: Path) -> None:
+        for teacher in both:
+            teachers = Teachers([teacher], cache)
+            rows = read_rows(teacher.folder(cache), digest_of("short"), len(teacher.card.outputs))
+            assert rows is not None
+            labels = teachers.track_labels(digest_of("short"))
+            rock = float(rows["scores"][:, teacher.card.outputs.index("rock")].mean(dtype=np.float64))
+            assert labels[teachers.tags.index("Rock")] == pytest.approx(rock, abs=1e-5)
+            np.testing.assert_array_equal(labels, teachers.labels(digest_of("short"), 0.0, math.inf))
+
+    def test_weigh_windows_by_what_lies_in_the_part(self, tmp_path: Path) -> None:
+        teacher = made_up("a", {"Rock": "genre"})
+        write_rows(teacher, tmp_path, digest_of("x"), [(0, 10, [0.25]), (10, 20, [0.5]), (20, 30, [0.75])])
+        teachers = Teachers([teacher], tmp_path)
+
+        def say(start_s: float, length_s: float) -> float:
+            return float(teachers.labels(digest_of("x"), start_s, length_s)[0])
+
+        assert say(0, 10) == pytest.approx(0.25)
+        assert say(5, 10) == pytest.approx(0.375)
+        assert say(12, 4) == pytest.approx(0.5)
+        assert say(0, 30) == pytest.approx(0.5)
+        # A window never reaches past the end of a track that is longer than it.
+        assert say(21, 10) == say(20, 10) == pytest.approx(0.75)
+        assert say(25, 0) == pytest.approx(0.75)
+
+    def test_a_short_track_goes_round(self, tmp_path: Path) -> None:
+        teacher = made_up("a", {"Rock": "genre"})
+        write_rows(teacher, tmp_path, digest_of("x"), [(0, 10, [0.25]), (10, 20, [0.75])])
+        teachers = Teachers([teacher], tmp_path)
+        assert teachers.labels(digest_of("x"), 0, 30)[0] == pytest.approx((20 * 0.25 + 10 * 0.75) / 30)
+        assert teachers.labels(digest_of("x"), 15, 30)[0] == pytest.approx((15 * 0.25 + 15 * 0.75) / 30)
+        assert teachers.labels(digest_of("x"), 0, 60)[0] == pytest.approx(0.5)
+
+    def test_are_a_mean_of_logits_over_those_who_know(self, tmp_path: Path) -> None:
+        one = made_up("a", {"Rock": "genre", "Piano": "instrument"})
+        other = made_up("b", {"Rock": "genre", "Sad": "mood"})
+        write_rows(one, tmp_path, digest_of("x"), [(0, 10, [0.9, 0.2])])
+        write_rows(other, tmp_path, digest_of("x"), [(0, 4, [0.3, 0.1]), (4, 10, [0.3, 0.1])])
+        teachers = Teachers([one, other], tmp_path)
+        assert teachers.tags == ("Rock", "Sad", "Piano")
+        expected = [sigmoid((logit(0.9) + logit(0.3)) / 2), 0.1, 0.2]
+        np.testing.assert_allclose(teachers.labels(digest_of("x"), 0, 10), expected, rtol=2e-3)
+
+    def test_are_finite_for_the_surest_teacher(self, tmp_path: Path) -> None:
+        teacher = made_up("a", {"Rock": "genre", "Jazz": "genre"})
+        write_rows(teacher, tmp_path, digest_of("x"), [(0, 10, [0.0, 1.0])])
+        jazz, rock = Teachers([teacher], tmp_path).labels(digest_of("x"), 0, 10)
+        assert 0 < rock < 1e-7 and 0.9997 < jazz < 1
+
+    def test_what_only_a_teacher_who_failed_knows_is_unknown(self, tmp_path: Path) -> None:
+        one, other = made_up("a", {"Rock": "genre"}), made_up("b", {"Sad": "mood"})
+        write_rows(one, tmp_path, digest_of("x"), [(0, 10, [0.9])])
+        teachers = Teachers([one, other], tmp_path)
+        labels = teachers.labels(digest_of("x"), 0, 10)
+        assert labels[0] == pytest.approx(0.9, abs=1e-3) and math.isnan(labels[1])
+        assert teachers.has(digest_of("x")) and not teachers.has(digest_of("y"))
+        with pytest.raises(MusictaggerError, match="no teacher has heard"):
+            teachers.labels(digest_of("y"), 0, 10)
+
+    def test_survive_a_trip_to_another_process(self, both: list[Teacher], cache: Path) -> None:
+        teachers = Teachers(both, cache)
+        again = pickle.loads(pickle.dumps(teachers))
+        np.testing.assert_array_equal(again.track_labels(digest_of("tiny")), teachers.track_labels(digest_of("tiny")))
+
+    def test_are_fast(self, tmp_path: Path) -> None:
+        tags = {f"Tag {index}": "other" for index in range(50)}
+        teachers = [made_up(name, tags) for name in "abcde"]
+        random = np.random.default_rng(0)
+        for teacher in teachers:
+            rows = [(index * 3.0, index * 3.0 + 3, random.random(50).tolist()) for index in range(100)]
+            write_rows(teacher, tmp_path, digest_of("x"), rows)
+        union = Teachers(teachers, tmp_path)
+        union.labels(digest_of("x"), 0, 29.12)
+        begun_s = time.perf_counter()
+        for index in range(200):
+            union.labels(digest_of("x"), index, 29.12)
+        # 0.2 ms when nothing else runs; windows are asked for by the thousand.
+        assert (time.perf_counter() - begun_s) / 200 < 5e-3
+
+
+class TestDecisions:
+    def test_are_the_highest_tenth_of_each_tag(self) -> None:
+        scores = np.stack([np.arange(100) / 100, np.arange(100)[::-1] / 1000, np.full(100, 0.3)], axis=1)
+        decided = decisions(scores.astype(np.float32))
+        assert decided.sum(axis=0).tolist() == [10, 10, 0]
+        assert decided[90:, 0].all() and decided[:10, 1].all()
+        assert decisions(scores.astype(np.float32), 0.5).sum(axis=0).tolist() == [50, 50, 0]
+
+    def test_pass_over_what_nobody_knows(self) -> None:
+        scores = np.full((20, 2), np.nan, np.float32)
+        scores[:10, 0] = np.arange(10)
+        decided = decisions(scores)
+        assert decided.dtype == np.bool_
+        assert np.argwhere(decided).tolist() == [[9, 0]]
+
+
+class TestMix:
+    def test_takes_what_is_known(self) -> None:
+        nan = math.nan
+        soft = np.array([0.2, 0.2, nan, nan], np.float32)
+        hard = np.array([1.0, nan, 0.0, nan], np.float32)
+        np.testing.assert_allclose(mix(soft, hard, 0.25), [0.4, 0.2, 0.0, nan], rtol=1e-6)
+
+
+class TestDistilledTargets:
+    @pytest.fixture
+    def targets(self, tmp_path: Path) -> DistilledTargets:
+        teacher = made_up("a", {"Hip-Hop": "genre", "Rock": "genre", "Piano": "instrument"})
+        for index in range(20):
+            scores = [index / 20, 0.6, 0.01 * index]
+            write_rows(teacher, tmp_path, digest_of(str(index)), [(0, 10, scores), (10, 20, scores)])
+        own = ["hip hop", "polka", "hiphop", "rock"]
+        return DistilledTargets(Teachers([teacher], tmp_path), own, {"polka": "genre"}, 0.5)
+
+    def test_know_the_tags_of_both(self, targets: DistilledTargets) -> None:
+        assert targets.outputs == ("Hip-Hop", "Polka", "Rock", "Piano")
+        assert targets.categories["Polka"] == "genre"
+
+    def test_of_a_track_without_labels_are_the_teachers(self, targets: DistilledTargets) -> None:
+        np.testing.assert_allclose(targets.target(digest_of("5"), (), 3, 7), [0.25, math.nan, 0.6, 0.05], rtol=1e-3)
+
+    def test_of_a_track_with_labels_are_mixed(self, targets: DistilledTargets) -> None:
+        got = targets.target(digest_of("5"), ("hiphop",), 0, math.inf)
+        np.testing.assert_allclose(got, [0.625, 0.0, 0.3, 0.05], rtol=1e-3)
+        got = targets.target(digest_of("5"), ("polka",), 0, math.inf)
+        np.testing.assert_allclose(got, [0.125, 1.0, 0.3, 0.05], rtol=1e-3)
+        assert got.dtype == np.float32
+
+    def test_truth_is_the_teachers_decision_and_else_the_labels(self, targets: DistilledTargets) -> None:
+        truth = targets.truth([(digest_of(str(index)), ("polka",) if index == 3 else ()) for index in range(20)])
+        assert np.argwhere(truth).tolist() == [[3, 1], [18, 0], [18, 3], [19, 0], [19, 3]]
+        assert targets.truth([]).shape == (0, 4)
+
+    def test_need_no_labels(self, both: list[Teacher], cache: Path) -> None:
+        teachers = Teachers(both, cache)
+        targets = DistilledTargets(teachers)
+        assert targets.outputs == teachers.tags and targets.categories == teachers.categories
+        np.testing.assert_array_equal(
+            targets.target(digest_of("long"), (), 1.0, 20.0), teachers.labels(digest_of("long"), 1.0, 20.0)
+        )
