@@ -17,6 +17,7 @@ from torch import Tensor
 from musictagger.errors import ModelError
 from musictagger.models.backbone import Backbone
 from musictagger.models.card import Card
+from musictagger.models.heads import PREFIX, WithHead, backbone_outputs, build_head
 from musictagger.models.registry import build
 
 
@@ -25,7 +26,13 @@ class Model:
     """A trained backbone in evaluation mode, and its card."""
 
     card: Card
-    backbone: Backbone
+    backbone: Backbone | WithHead
+    """What predicts: the backbone, under a head where the card has one."""
+
+    @property
+    def bare(self) -> Backbone:
+        """The backbone without a head: what another training starts from."""
+        return self.backbone.backbone if isinstance(self.backbone, WithHead) else self.backbone
 
 
 def load_model(weights: Path, plugin_folders: Sequence[Path] = ()) -> Model:
@@ -33,14 +40,30 @@ def load_model(weights: Path, plugin_folders: Sequence[Path] = ()) -> Model:
     card = Card.load(weights.with_suffix(".json"))
     if sha256_of(weights) != card.weights_sha256:
         raise ModelError(f"{weights}: is not the file its card describes (SHA-256 differs); fetch or copy it again")
-    backbone = build(card.backbone, len(card.outputs), card.config, plugin_folders)
     try:
-        tensors = load_file(weights)
+        backbone = _built(card, plugin_folders)
+    except ModelError as error:
+        raise ModelError(f"{weights}: {error}") from error
+    try:
         # Shipped weights are float16 to be small; computing in it would cost accuracy, and speed on a CPU.
-        backbone.load_state_dict({name: _widened(tensor) for name, tensor in tensors.items()})
+        tensors = {name: _widened(tensor) for name, tensor in load_file(weights).items()}
+        if isinstance(backbone, WithHead):
+            tensors = {name if name.startswith(PREFIX) else f"backbone.{name}": tensors[name] for name in tensors}
+        backbone.load_state_dict(tensors)
     except (SafetensorError, RuntimeError, OSError) as error:
         raise ModelError(f"{weights}: does not fit backbone {card.backbone}: {error}") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ModelError(f"{weights}: {name} holds values that are no numbers; fetch or train the model again")
     return Model(card, backbone.eval().requires_grad_(False))
+
+
+def _built(card: Card, plugin_folders: Sequence[Path]) -> Backbone | WithHead:
+    """What the card describes, with fresh weights. Raises ModelError where it cannot be."""
+    if card.head is None:
+        return build(card.backbone, len(card.outputs), card.config, plugin_folders)
+    head = build_head(card.head, len(card.outputs))
+    return WithHead(build(card.backbone, backbone_outputs(card.head), card.config, plugin_folders), head)
 
 
 def save_weights(tensors: Mapping[str, Tensor], weights: Path) -> str:
