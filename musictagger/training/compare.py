@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from musictagger.audio.frames import FrameRule
+from musictagger.config import Settings, frame_rule
+from musictagger.errors import BadRequestError, MusictaggerError
+from musictagger.models.card import Card
+from musictagger.models.inference import Floats, Predictor
 from musictagger.models.weights import Model
 from musictagger.pool import DEFAULT_TIMEOUT_S
 from musictagger.tagging.aggregate import Aggregator
+from musictagger.tagging.genres import thresholds as card_thresholds
+from musictagger.training.bootstrap import Intervals, Statistic, bootstrap, mean_defined, mean_of_rows
+from musictagger.training.checks import Floats as Doubles
+from musictagger.training.checks import Truth
 from musictagger.training.datasets.base import Dataset
-from musictagger.training.judge import Part
+from musictagger.training.labelled import Part, ScoredTracks, examples_of, scored_tracks
+from musictagger.training.matching import Matching, match_tags
+from musictagger.training.metrics import (
+    accuracy,
+    class_scores,
+    confusion_statistic,
+    jaccard_per_track,
+    predict_genres,
+    ranking_statistic,
+    recall_per_track,
+)
 from musictagger.training.progress import Progress
-from musictagger.training.report_data import Json
+from musictagger.training.report_data import RECALL_AT, Json
+from musictagger.training.scoring import Judged, score_tracks
+
+TAG_METRICS = ("auc", "average_precision", *(f"recall@{k}" for k in RECALL_AT), "jaccard")
+GENRE_METRICS = ("accuracy", "f1", "auc", "frame_accuracy")
 
 
 @dataclass(frozen=True)
@@ -33,7 +60,7 @@ def compare(
     batch_frames: int | None = None,
     trim_edges_s: float = 5.0,
     aggregator: Aggregator = "mean",
-    workers: int = 1,
+    workers: int | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     resamples: int = 1000,
     seed: int = 0,
@@ -50,6 +77,7 @@ def compare(
      "left_out": {"PATH": "why", ...},   tracks of the split that are not
      "tags": ["Rock", ...],              names as the first model has them
      "only_some": ["polka", ...],        tags of the dataset that not every model has
+     "resamples": 1000, "seed": 0,       of the bootstrap
      "metrics": ["auc", ...],            the keys of "figures", best known first; higher is better in all of them
      "models": [
        {"name": "musicnn-msd", "weights": "PATH", "backbone": "musicnn",
@@ -64,9 +92,222 @@ def compare(
     how many times as fast as the first model (in seconds of audio), the median over rounds in which all models took
     turns, with its lowest and highest round; "speed" is null with `speed_rounds` 0.
 
-    Raises BadRequestError for fewer than two models, no common tag or fewer than two common tracks.
+    Raises BadRequestError for fewer than two models, no common tag or fewer than two common tracks, MusictaggerError
+    once `stop` says True.
     """
-    raise NotImplementedError
+    if len(contenders) < 2:
+        raise BadRequestError(f"{len(contenders)} models: at least two are needed to compare")
+    matchings = [match_tags(one.model.card, dataset) for one in contenders]
+    common = common_tags(matchings, contenders, dataset)
+    predictors = [Predictor(one.model, device, batch_frames) for one in contenders]
+    paths = [example.path for example in examples_of(dataset, split)]
+    judged = []
+    for predictor in predictors:
+        if progress is not None:
+            progress.start(predictor.card.name, len(paths), "tracks")
+        rule = _rule(predictor.card, trim_edges_s)
+        judged.append(
+            score_tracks(
+                predictor, paths, rule=rule, workers=workers, timeout_s=timeout_s, progress=progress, stop=stop
+            )
+        )
+        if judged[-1].interrupted:
+            raise MusictaggerError("interrupted before all models had judged all tracks; there is nothing to compare")
+    sides, left_out = _sides(contenders, dataset, split, common, judged, aggregator)
+    values = [_statistic(side, dataset.task) for side in sides]
+    tracks = len(sides[0].truth)
+    found = [bootstrap(statistic, tracks, resamples=resamples, seed=seed) for statistic in values]
+    apart = [bootstrap(_minus(each, values[0]), tracks, resamples=resamples, seed=seed) for each in values[1:]]
+    metrics = GENRE_METRICS if dataset.task == "genre" else TAG_METRICS
+    speeds = measure_speed(predictors, speed_rounds) if speed_rounds else [None] * len(predictors)
+    differences = [None, *(_named(each, metrics) for each in apart)]
+    return {
+        "dataset": dataset.name,
+        "split": split,
+        "task": dataset.task,
+        "device": str(predictors[0].device),
+        "tracks": tracks,
+        "left_out": left_out,
+        "tags": [*common],
+        "only_some": [word for word in dataset.tags if not any(word in words for words in common.values())],
+        "metrics": [*metrics],
+        "resamples": resamples,
+        "seed": seed,
+        "models": [
+            _side_json(one, _named(each, metrics), difference, speed)
+            for one, each, difference, speed in zip(contenders, found, differences, speeds, strict=True)
+        ],
+    }
 
 
-_ = FrameRule
+def _rule(card: Card, trim_edges_s: float) -> FrameRule:
+    return frame_rule(card.front_end, Settings(trim_edges=trim_edges_s))
+
+
+def common_tags(
+    matchings: Sequence[Matching], contenders: Sequence[Contender], dataset: Dataset
+) -> dict[str, tuple[str, ...]]:
+    """The dataset's words behind each tag that every model has, by the first model's name of it.
+
+    Two models have the same tag where the same words of the dataset mean it. Raises BadRequestError for no such tag,
+    or a single genre.
+    """
+    others = [set(matching.tags.values()) for matching in matchings[1:]]
+    common = {name: words for name, words in matchings[0].tags.items() if all(words in other for other in others)}
+    if len(common) < (2 if dataset.task == "genre" else 1):
+        models = ", ".join(one.model.card.name for one in contenders)
+        raise BadRequestError(
+            f"{models} have {len(common) or 'none'} of the tags of dataset {dataset.name} in common; "
+            "compare models that know the same tags"
+        )
+    return common
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One model's scores of the common tracks [tracks, tags] and their frames, with what is true of the tracks."""
+
+    names: tuple[str, ...]
+    truth: Truth
+    scores: Floats
+    frame_scores: tuple[Floats, ...]
+    thresholds: Floats
+
+
+def _sides(
+    contenders: Sequence[Contender],
+    dataset: Dataset,
+    split: Part,
+    common: Mapping[str, tuple[str, ...]],
+    judged: Sequence[Judged],
+    aggregator: Aggregator,
+) -> tuple[list[Side], dict[str, str]]:
+    """What each model says of the tracks that all have scores for, and why the others are not among them."""
+    left_out: dict[str, str] = {}
+    for one, each in zip(contenders, judged, strict=True):
+        for path, reason in each.failures.items():
+            left_out.setdefault(str(path), f"{one.model.card.name}: {reason}")
+    examples = [example for example in examples_of(dataset, split) if str(example.path) not in left_out]
+    if dataset.task == "genre":
+        words = {word for group in common.values() for word in group}
+        strange = [example for example in examples if not words.intersection(example.tags)]
+        left_out |= {str(example.path): "its genre is not one that all models know" for example in strange}
+        examples = [example for example in examples if words.intersection(example.tags)]
+    if len(examples) < 2:
+        raise BadRequestError(
+            f"dataset {dataset.name}: {len(examples)} tracks of split {split} can be compared, at least 2 are needed"
+        )
+    sides = []
+    for one, each in zip(contenders, judged, strict=True):
+        card = one.model.card
+        named = {group: name for name, group in match_tags(card, dataset).tags.items()}
+        matching = Matching({named[group]: group for group in common.values()}, (), ())
+        rows = scored_tracks(card, each, examples, matching, aggregator)
+        sides.append(_side(rows, card_thresholds(card), tuple(common)))
+    return sides, dict(sorted(left_out.items()))
+
+
+def _side(rows: ScoredTracks, limits: Floats, names: tuple[str, ...]) -> Side:
+    return Side(names, rows.truth, rows.scores[:, rows.columns], rows.frame_scores, limits[rows.columns])
+
+
+def _statistic(side: Side, task: str) -> Statistic:
+    """[resamples, metrics] in the order of TAG_METRICS or GENRE_METRICS."""
+    scores = side.scores.astype(np.float64)
+    ranking = ranking_statistic(side.truth, scores)
+    if task == "genre":
+        return _genre_statistic(side, scores, ranking)
+    rows = [recall_per_track(side.truth, scores, k) for k in RECALL_AT]
+    rows.append(jaccard_per_track(side.truth, side.scores >= side.thresholds))
+    return lambda counts: np.concatenate(
+        [mean_defined(ranking(counts)), np.stack([mean_of_rows(row, counts) for row in rows], axis=1)], axis=1
+    )
+
+
+def _genre_statistic(side: Side, scores: Doubles, ranking: Statistic) -> Statistic:
+    genre = side.truth.argmax(axis=1)
+    songs = confusion_statistic(genre, predict_genres(scores, side.names), len(side.names))
+    track = np.repeat(np.arange(len(genre)), [len(frames) for frames in side.frame_scores])
+    said = predict_genres(np.concatenate(side.frame_scores), side.names)
+    right = (said == genre[track]).astype(np.float64)
+
+    def figures(counts: npt.NDArray[np.int32]) -> Doubles:
+        matrices = songs(counts)
+        columns = (
+            accuracy(matrices),
+            mean_defined(class_scores(matrices).f1),
+            mean_defined(ranking(counts)[:, 0]),
+            mean_of_rows(right, counts[:, track]),
+        )
+        return np.stack(columns, axis=1)
+
+    return figures
+
+
+def _minus(one: Statistic, other: Statistic) -> Statistic:
+    return lambda counts: one(counts) - other(counts)
+
+
+def _named(found: Intervals, metrics: Sequence[str]) -> Json:
+    parts = found._asdict().items()
+    return {
+        name: {part: None if np.isnan(values[column]) else float(values[column]) for part, values in parts}
+        for column, name in enumerate(metrics)
+    }
+
+
+def measure_speed(predictors: Sequence[Predictor], rounds: int = 5) -> list[Json]:
+    """How fast each model is from waves to scores, the models taking turns so that a busy machine hurts all alike.
+
+    Every turn is the same length of noise: one batch of the model with the longest batch. See `compare` for the keys.
+    """
+    audio_s = max(one.batch_frames * one.card.front_end.frame_s for one in predictors)
+    random = np.random.default_rng(0)
+    waves = [_noise(random, one, audio_s) for one in predictors]
+    taken_s: list[list[float]] = [[] for _ in predictors]
+    # The first round is not counted: it compiles kernels and allocates.
+    for _ in range(rounds + 1):
+        for predictor, frames, times in zip(predictors, waves, taken_s, strict=True):
+            started_s = time.perf_counter()
+            predictor(frames)
+            times.append(time.perf_counter() - started_s)
+    realtime = [
+        [len(frames) * one.card.front_end.frame_s / seconds for seconds in times[1:]]
+        for one, frames, times in zip(predictors, waves, taken_s, strict=True)
+    ]
+    return [
+        _speed(of_one, realtime[0], one.card.front_end.frame_s)
+        for of_one, one in zip(realtime, predictors, strict=True)
+    ]
+
+
+def _speed(realtime: Sequence[float], first: Sequence[float], frame_s: float) -> Json:
+    ratios = [own / other for own, other in zip(realtime, first, strict=True)]
+    middle = statistics.median(realtime)
+    return {
+        "frames_per_s": middle / frame_s,
+        "realtime": middle,
+        "ratio": statistics.median(ratios),
+        "ratio_low": min(ratios),
+        "ratio_high": max(ratios),
+    }
+
+
+def _noise(random: np.random.Generator, predictor: Predictor, audio_s: float) -> list[Floats]:
+    front_end = predictor.card.front_end
+    frames = max(1, round(audio_s / front_end.frame_s))
+    noise = 0.1 * random.standard_normal((frames, front_end.frame_samples), np.float32)
+    return [*noise.astype(np.float32)]
+
+
+def _side_json(one: Contender, figures: Json, difference: Json | None, speed: Json | None) -> Json:
+    return {
+        "name": one.model.card.name,
+        "weights": str(one.weights),
+        "backbone": one.model.card.backbone,
+        "parameters": sum(parameter.numel() for parameter in one.model.backbone.parameters()),
+        "file_bytes": one.weights.stat().st_size,
+        "figures": figures,
+        "difference": difference,
+        "speed": speed,
+    }
