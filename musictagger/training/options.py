@@ -20,6 +20,8 @@ Precision = Literal["auto", "float32", "bfloat16"]
 CalibrationKind = Literal["none", "platt", "isotonic"]
 Metric = Literal["auto", "auc", "accuracy", "loss"]
 
+DEFAULT_BACKBONE = "crnn_tf"
+
 GROUPS = ("cnn", "rnn", "dense")
 """The sub-modules of a backbone that are frozen and regularised apart (Wang et al. 2019, III and V.G)."""
 
@@ -28,7 +30,8 @@ GROUPS = ("cnn", "rnn", "dense")
 class TrainOptions:
     """Settings of one run. Whatever says where it happens (folders, device, processes) is not among them."""
 
-    backbone: str = "crnn_tf"
+    backbone: str = ""
+    """Which one; the model's own where `init` names one, else DEFAULT_BACKBONE."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """Keywords of the backbone."""
     front_end: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,74 @@
+"""The backbone a run begins with: fresh, or with what another model has learnt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from musictagger.audio.frontend import FrontEnd
+from musictagger.config import Settings
+from musictagger.errors import BadRequestError
+from musictagger.models import catalogue
+from musictagger.models.backbone import Backbone
+from musictagger.models.find import find_model
+from musictagger.models.registry import build
+from musictagger.models.weights import Model, load_model
+from musictagger.training.options import DEFAULT_BACKBONE, TrainOptions
+from musictagger.training.progress import Progress
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the backbone is before training: its name, configuration and front end, and the model it starts from."""
+
+    backbone: str
+    config: dict[str, Any]
+    front_end: FrontEnd
+    model: Model | None = None
+
+
+def origin_of(options: TrainOptions, settings: Settings, progress: Progress) -> Origin:
+    """What to begin with. A model in `options.init` brings its own backbone, configuration and front end.
+
+    Raises BadRequestError where the options ask for others, or name a model nobody knows.
+    """
+    if not options.init:
+        return Origin(options.backbone or DEFAULT_BACKBONE, dict(options.config), options.built_front_end)
+    weights = find_model(options.init, settings.model_folders)
+    if weights is None:
+        weights = catalogue.pull(options.init, settings.model_folders[0], say=progress.say)
+    model = load_model(weights, settings.plugin_folders)
+    card = model.card
+    for what, asked, there in (
+        ("backbone", options.backbone, card.backbone),
+        ("front end", options.front_end and options.built_front_end, card.front_end),
+        ("configuration", dict(options.config), {**card.config, **options.config} if options.config else {}),
+    ):
+        if asked and asked != there:
+            raise BadRequestError(
+                f"model {card.name} has another {what} than asked for ({_short(there)}, not {_short(asked)}); "
+                f"leave it out: a model brings its own"
+            )
+    return Origin(card.backbone, dict(card.config), card.front_end, model)
+
+
+def build_backbone(origin: Origin, outputs: tuple[str, ...], seed: int, settings: Settings) -> Backbone:
+    """The backbone with one output for each of `outputs`, its weights from `seed` or from the model.
+
+    Where the model says other words, the dense layer begins anew (Wang et al. 2019, V.G).
+    """
+    torch.manual_seed(seed)
+    backbone = build(origin.backbone, len(outputs), origin.config, settings.plugin_folders)
+    if origin.model is not None:
+        learnt = origin.model.bare.state_dict()
+        same = tuple(origin.model.card.outputs) == outputs and origin.model.card.head is None
+        kept = {name: tensor for name, tensor in learnt.items() if same or not name.startswith("dense")}
+        backbone.load_state_dict({**backbone.state_dict(), **kept})
+    return backbone.requires_grad_(True)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,197 @@
+"""From labels and files to what the trainer takes: caches filled, leaks and broken tracks found, targets ready."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from musictagger.audio.frontend import FrontEnd
+from musictagger.config import Settings
+from musictagger.errors import printable
+from musictagger.models.card import Category
+from musictagger.training.datasets import Dataset, Example, Split, check_leaks, describe, require_usable
+from musictagger.training.material import Material
+from musictagger.training.melcache import Cached, MelCache
+from musictagger.training.options import TrainOptions
+from musictagger.training.progress import Progress
+from musictagger.training.teachers import DistilledTargets, Teachers, load_teachers, teach
+from musictagger.training.windows import Floats, Target, Track
+
+_SHOWN = 5
+"""Broken files that are named; the rest are counted."""
+
+LEARNT_FROM: tuple[Split, ...] = ("train", "valid")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the trainer takes, and the dataset as it is after the broken tracks have gone."""
+
+    dataset: Dataset
+    """With teachers, its tags are what the student is to say, and validation and test tracks have those that the
+    teachers decided for."""
+    material: Material
+    categories: Mapping[str, Category]
+    failures: Mapping[Path, str]
+
+
+def decoders(settings: Settings) -> int:
+    """Processes that decode: as set, else all cores but the one that makes mels of what they decode."""
+    return settings.workers or max(1, (os.cpu_count() or 2) - 1)
+
+
+def check_dataset(dataset: Dataset, options: TrainOptions, progress: Progress) -> None:
+    """Tell what was found; raise BadRequestError where nothing can be learnt from it, or an artist leaks."""
+    for line in describe(dataset):
+        progress.say(line)
+    require_usable(dataset, LEARNT_FROM, taught=bool(options.teachers))
+    _tell_leaks(check_leaks(dataset, allow=options.allow_leak), progress)
+
+
+def prepare(
+    dataset: Dataset,
+    front_end: FrontEnd,
+    options: TrainOptions,
+    settings: Settings,
+    cache_folder: Path,
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> Prepared | None:
+    """Fill the caches for the training and validation tracks; None when stopped before they are full.
+
+    Raises BadRequestError where what is left when the broken tracks have gone cannot be learnt from, or where a sound
+    stands in two splits.
+    """
+    cache = MelCache(cache_folder, front_end)
+    wanted = [example for example in dataset.examples if example.split in LEARNT_FROM]
+    filled = cache.fill(
+        [example.path for example in wanted],
+        workers=decoders(settings),
+        timeout_s=settings.decode_timeout,
+        progress=progress,
+        stop=stop,
+        durations={example.path: example.duration_s for example in wanted if example.duration_s is not None},
+    )
+    if filled.interrupted:
+        return None
+    failures = dict(filled.failures)
+    if options.teachers:
+        names = load_teachers(options.teachers, settings, progress.say)
+        digests = {path: entry.digest for path, entry in filled.entries.items()}
+        taught = teach(
+            names,
+            digests,
+            cache_folder,
+            progress=progress,
+            device=settings.device,
+            workers=decoders(settings),
+            timeout_s=settings.decode_timeout,
+            stop=stop,
+        )
+        if taught.interrupted:
+            return None
+        failures |= taught.failures
+    whole = without(dataset, failures, progress)
+    require_usable(whole, LEARNT_FROM, taught=bool(options.teachers))
+    digests = {path: entry.digest for path, entry in filled.entries.items()}
+    _tell_leaks(check_leaks(whole, digests, allow=options.allow_leak), progress)
+    if options.teachers:
+        return _distilled(whole, filled.entries, cache, Teachers(names, cache_folder), options, failures)
+    return _labelled(whole, filled.entries, cache, failures)
+
+
+def without(dataset: Dataset, failures: Mapping[Path, str], progress: Progress) -> Dataset:
+    """The dataset without the tracks that cannot be used, which are told."""
+    if not failures:
+        return dataset
+    progress.say(f"{len(failures):,} tracks cannot be used and are left out:")
+    for path, reason in list(failures.items())[:_SHOWN]:
+        progress.say(f"  {printable(path)}: {printable(reason)}")
+    if len(failures) > _SHOWN:
+        progress.say(f"  and {len(failures) - _SHOWN:,} more")
+    note = f"{len(failures):,} tracks could not be decoded and were left out"
+    examples = tuple(example for example in dataset.examples if example.path not in failures)
+    return dataclasses.replace(dataset, examples=examples, notes=(*dataset.notes, note))
+
+
+def _labelled(
+    dataset: Dataset, entries: Mapping[Path, Cached], cache: MelCache, failures: Mapping[Path, str]
+) -> Prepared:
+    place = {tag: index for index, tag in enumerate(dataset.tags)}
+
+    @functools.lru_cache(1 << 16)
+    def flags(tags: tuple[str, ...]) -> Floats:
+        row = np.zeros(len(place), np.float32)
+        row[[place[tag] for tag in tags]] = 1.0
+        return row
+
+    def target(track: Track, start_s: float, length_s: float) -> Floats:
+        return flags(track.tags)
+
+    valid = _tracks(dataset.split("valid"), entries)
+    truth = np.stack([flags(track.tags) for track in valid]) > 0
+    material = _material(dataset, cache, entries, dataset.tags, target, truth)
+    return Prepared(dataset, material, dataset.categories, failures)
+
+
+def _distilled(
+    dataset: Dataset,
+    entries: Mapping[Path, Cached],
+    cache: MelCache,
+    teachers: Teachers,
+    options: TrainOptions,
+    failures: Mapping[Path, str],
+) -> Prepared:
+    targets = DistilledTargets(teachers, dataset.tags, dataset.categories, options.hard_weight)
+
+    def target(track: Track, start_s: float, length_s: float) -> Floats:
+        return targets.target(track.digest, track.tags, start_s, length_s)
+
+    valid = _tracks(dataset.split("valid"), entries)
+    truth = targets.truth([(track.digest, track.tags) for track in valid])
+    decided = {
+        track.path: tuple(tag for tag, is_one in zip(targets.outputs, row, strict=True) if is_one)
+        for track, row in zip(valid, truth, strict=True)
+    }
+    examples = tuple(dataclasses.replace(e, tags=decided.get(e.path, ())) for e in dataset.examples)
+    note = "validation tags are the teachers' decisions: scores in the tag's highest tenth"
+    student = dataclasses.replace(
+        dataset,
+        task="tags",
+        tags=targets.outputs,
+        categories=targets.categories,
+        examples=tuple(e for e in examples if e.split != "test"),
+        notes=(*dataset.notes, note),
+    )
+    material = _material(dataset, cache, entries, targets.outputs, target, truth)
+    return Prepared(student, dataclasses.replace(material, task="tags"), targets.categories, failures)
+
+
+def _material(
+    dataset: Dataset,
+    cache: MelCache,
+    entries: Mapping[Path, Cached],
+    outputs: tuple[str, ...],
+    target: Target,
+    truth: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
+) -> Material:
+    train, valid = (_tracks(dataset.split(split), entries) for split in LEARNT_FROM)
+    return Material(dataset.task, outputs, cache.front_end, train, valid, cache.mel, target, truth)
+
+
+def _tracks(examples: Sequence[Example], entries: Mapping[Path, Cached]) -> list[Track]:
+    return [
+        Track(example.path, entries[example.path].digest, entries[example.path].columns, example.tags)
+        for example in examples
+    ]
+
+
+def _tell_leaks(leaks: Sequence[str], progress: Progress) -> None:
+    for line in leaks:
+        progress.say(f"leak, allowed: {line}")

@@ -1,0 +1,322 @@
+"""One training run from labels to a measured model: dataset, caches, training, model, judgement, report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from musictagger.config import Settings
+from musictagger.errors import BadRequestError, MusictaggerError, printable
+from musictagger.models.backbone import Backbone
+from musictagger.models.card import Card
+from musictagger.models.inference import Predictor, pick_device
+from musictagger.models.weights import load_model
+from musictagger.training import checkpoint
+from musictagger.training.build import Origin, build_backbone, origin_of
+from musictagger.training.datasets import Dataset, Split, read_dataset
+from musictagger.training.export import export_model
+from musictagger.training.fitting import fit_card
+from musictagger.training.heads import embed_tracks, fit_head, groups_of, pack
+from musictagger.training.judge import evaluate_judged, save_metrics
+from musictagger.training.melcache import MelCache
+from musictagger.training.options import TrainOptions
+from musictagger.training.prepare import Prepared, check_dataset, decoders, prepare
+from musictagger.training.processes import Processes, joined
+from musictagger.training.progress import Progress, Silent
+from musictagger.training.report import example_mels, write_report
+from musictagger.training.scoring import Judged, score_tracks
+from musictagger.training.trainer import BEST, Fitted, Record, Trainer
+from musictagger.training.windows import steps_per_epoch
+
+HEAD_FRAMES = 8
+"""Frames of a track that a head is fitted on at most: more of the same track say little that is new."""
+
+Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What to train, from what, and where everything goes."""
+
+    options: TrainOptions
+    data: Path | str
+    out: Path
+    """The folder of the run: checkpoint, log.jsonl, report.html, and the model NAME.safetensors with NAME.json."""
+    name: str
+    settings: Settings
+    cache_folder: Path
+    resume: bool = False
+    dry_run: bool = False
+    tensorboard: bool = False
+    report: bool = True
+    command: str = ""
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it. `weights` is None where nothing was trained to an end."""
+
+    weights: Path | None
+    card: Card | None
+    epochs: int
+    best_epoch: int | None
+    interrupted: bool
+    report: Path | None
+    lines: tuple[str, ...] = ()
+    """What a dry run found."""
+
+
+def run_training(request: RunRequest, progress: Progress, stop: Stop = lambda: False) -> Outcome:
+    """Do all of it. Under torchrun every process calls this, and the first one writes and tells.
+
+    Raises BadRequestError for options and data that do not fit, MusictaggerError for what befalls the run; every epoch
+    that was finished is then in the checkpoint.
+    """
+    if request.threads:
+        torch.set_num_threads(request.threads)
+    with joined(pick_device(request.settings.device)) as device:
+        processes = Processes(device)
+        return _run(request, device, processes, progress if processes.first else Silent(), stop)
+
+
+def _run(request: RunRequest, device: torch.device, processes: Processes, progress: Progress, stop: Stop) -> Outcome:
+    options, settings = request.options, request.settings
+    dataset = read_dataset(options.dataset, request.data, **options.dataset_options)
+    check_dataset(dataset, options, progress)
+    origin = origin_of(options, settings, progress)
+    if request.dry_run:
+        return _nothing(tuple(_plan_lines(request, dataset, origin)))
+    _require_free(request)
+    # The first process fills the caches; the others wait for it and then find them full.
+    ready = processes.first and prepare(
+        dataset, origin.front_end, options, settings, request.cache_folder, progress, stop
+    )
+    if not processes.shared(bool(ready)):
+        return _nothing((), interrupted=True)
+    prepared = ready or prepare(dataset, origin.front_end, options, settings, request.cache_folder, Silent(), stop)
+    assert prepared
+    if options.head != "dense":
+        model = _with_head(request, prepared, origin, device, progress)
+        fitted = Fitted(0, None, False, [])
+    else:
+        backbone = build_backbone(origin, prepared.material.outputs, options.seed, settings)
+        fitted = _fitted(request, backbone, prepared, device, progress, stop)
+        if fitted.interrupted or not processes.first:
+            return Outcome(None, None, fitted.epochs, fitted.best_epoch, fitted.interrupted, None)
+        model = _exported(request, prepared, origin, fitted)
+    return _measured(request, model, prepared.dataset, fitted, progress, stop)
+
+
+def _nothing(lines: tuple[str, ...], *, interrupted: bool = False) -> Outcome:
+    return Outcome(None, None, 0, None, interrupted, None, lines)
+
+
+def _require_free(request: RunRequest) -> None:
+    """A folder with a checkpoint is a run that somebody may want to go on with."""
+    there = request.out / checkpoint.NAME
+    if there.exists() and not request.resume:
+        raise BadRequestError(
+            f"{printable(request.out)}: holds a run already; go on with it by --resume, or give another --out"
+        )
+    try:
+        request.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadRequestError(f"{printable(request.out)}: cannot be made: {error.strerror}") from error
+
+
+def _plan_lines(request: RunRequest, dataset: Dataset, origin: Origin) -> list[str]:
+    """What a run would take: room, weights, steps."""
+    options = request.options
+    train = dataset.split("train")
+    durations = {e.path: e.duration_s for e in dataset.examples if e.duration_s is not None}
+    cache = MelCache(request.cache_folder, origin.front_end)
+    paths = [example.path for example in dataset.examples if example.split != "test"]
+    backbone = build_backbone(origin, dataset.tags or ("-", "--"), options.seed, request.settings)
+    weights = sum(weight.numel() for weight in backbone.parameters())
+    steps = steps_per_epoch(len(train) * options.windows_per_track, options.batch_size)
+    return [
+        str(cache.estimate(paths, durations)),
+        f"{origin.backbone}: {weights:,} weights",
+        f"{options.epochs} epochs, {steps:,} steps each, {options.batch_size} windows a step",
+        f"a window has {origin.front_end.frame_s:.2f} s: {origin.front_end.n_mels} x {origin.front_end.columns} values",
+    ]
+
+
+def _fitted(
+    request: RunRequest, backbone: Backbone, prepared: Prepared, device: torch.device, progress: Progress, stop: Stop
+) -> Fitted:
+    with_board = _board(request) if request.tensorboard else None
+    trainer = Trainer(
+        backbone, prepared.material, request.options, request.out, device, progress, with_board or (lambda record: None)
+    )
+    if request.resume and (request.out / checkpoint.NAME).exists():
+        trainer.resume()
+        progress.say(f"going on after {trainer.state.epoch} epochs and {trainer.state.step} steps")
+    return trainer.fit(stop)
+
+
+def _board(request: RunRequest) -> Callable[[Record], None]:
+    """A function that writes epochs for TensorBoard. Raises BadRequestError where that is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise BadRequestError("--tensorboard needs it: pip install 'musictagger[tensorboard]'") from error
+    writer = SummaryWriter(str(request.out / "tensorboard"))
+
+    def write(record: Record) -> None:
+        for name, value in record.items():
+            if isinstance(value, float):
+                writer.add_scalar(name, value, record["epoch"])
+        writer.flush()
+
+    return write
+
+
+def _exported(request: RunRequest, prepared: Prepared, origin: Origin, fitted: Fitted) -> Path:
+    from safetensors.torch import load_file
+
+    best = request.out / BEST
+    if not best.is_file():
+        raise MusictaggerError(f"{printable(best)}: the best epoch's weights are gone; train again without --resume")
+    told = {"epochs": fitted.epochs, "best_epoch": fitted.best_epoch}
+    return _export(request, prepared, origin, load_file(best), told)
+
+
+def _with_head(
+    request: RunRequest, prepared: Prepared, origin: Origin, device: torch.device, progress: Progress
+) -> Path:
+    """Fit a scikit-learn classifier on the frozen embedding (Roy et al. 2020; Wang et al. 2019, V.G)."""
+    material, options = prepared.material, request.options
+    backbone = build_backbone(origin, material.outputs, options.seed, request.settings).eval()
+    tracks = material.train
+    progress.start("embedding", len(tracks), "tracks")
+    embedded = embed_tracks(
+        backbone,
+        material.front_end,
+        material.read_mel,
+        tracks,
+        device=device,
+        most=HEAD_FRAMES,
+        advance=progress.advance,
+    )
+    targets = np.stack([material.target(track, 0.0, math.inf) for track in tracks]) > 0.5
+    by_path = {example.path: example for example in prepared.dataset.examples}
+    groups = np.asarray(groups_of([by_path[track.path] for track in tracks]))
+    assert options.head != "dense"
+    head = fit_head(
+        options.head,
+        embedded.embeddings,
+        targets[embedded.tracks],
+        groups[embedded.tracks],
+        task=material.task,
+        names=material.outputs,
+        seed=options.seed,
+        class_weights=options.class_weights,
+        say=progress.say,
+    )
+    tensors, description = pack(backbone, len(material.outputs), head)
+    return _export(request, prepared, origin, tensors, {"head": list(head.notes)}, description)
+
+
+def _export(
+    request: RunRequest,
+    prepared: Prepared,
+    origin: Origin,
+    tensors: Mapping[str, Tensor],
+    told: Mapping[str, Any],
+    head: Mapping[str, Any] | None = None,
+) -> Path:
+    dataset, options = prepared.dataset, request.options
+    weights = request.out / f"{request.name}.safetensors"
+    kind = "genres" if dataset.task == "genre" else "tags"
+    with_head = f" with {options.head}" if head else ""
+    counts = {split: len(dataset.split(split)) for split in ("train", "valid", "test")}
+    export_model(
+        weights,
+        tensors,
+        backbone=origin.backbone,
+        config=origin.config,
+        front_end=origin.front_end,
+        outputs=prepared.material.outputs,
+        categories=prepared.categories,
+        task=prepared.material.task,
+        training={
+            "command": request.command,
+            "options": options.to_json(),
+            "dataset": {"name": dataset.name, "tracks": counts, "notes": list(dataset.notes)},
+            **told,
+        },
+        description=f"{origin.backbone}{with_head} trained on {counts['train']:,} tracks of {dataset.name}: "
+        f"{len(prepared.material.outputs)} {kind}",
+        head=head,
+    )
+    return weights
+
+
+def _measured(
+    request: RunRequest, weights: Path, dataset: Dataset, fitted: Fitted, progress: Progress, stop: Stop
+) -> Outcome:
+    """Thresholds from the validation split; figures and report from the test split, or validation where it is empty."""
+    settings, options = request.settings, request.options
+    predictor = Predictor(load_model(weights, settings.plugin_folders), settings.device, settings.batch_size)
+    judged = _heard(predictor, dataset, "valid", settings, progress, stop)
+    card = fit_card(predictor.card, judged, dataset, options)
+    card.save(weights.with_suffix(".json"))
+    split: Split = "test" if dataset.split("test") else "valid"
+    if split == "test":
+        predictor.card = card
+        judged = _heard(predictor, dataset, "test", settings, progress, stop)
+    if judged.interrupted:
+        return Outcome(weights, card, fitted.epochs, fitted.best_epoch, True, None)
+    evaluation = evaluate_judged(card, judged, dataset, split, seed=options.seed)
+    progress.say(save_metrics(weights, evaluation))
+    card = Card.load(weights.with_suffix(".json"))
+    report = None
+    if request.report:
+        report = write_report(
+            request.out / "report.html",
+            card=card,
+            evaluation=evaluation,
+            dataset=dataset,
+            records=fitted.records,
+            options=options.to_json(),
+            command=request.command,
+            mels=example_mels(card, evaluation),
+            facts=_facts(weights, judged, fitted.records),
+        )
+    return Outcome(weights, card, fitted.epochs, fitted.best_epoch, False, report)
+
+
+def _heard(
+    predictor: Predictor, dataset: Dataset, split: Split, settings: Settings, progress: Progress, stop: Stop
+) -> Judged:
+    paths = [example.path for example in dataset.split(split)]
+    progress.start(f"{split} split", len(paths), "tracks")
+    return score_tracks(
+        predictor,
+        paths,
+        workers=min(decoders(settings), 4),
+        timeout_s=settings.decode_timeout,
+        progress=progress,
+        stop=stop,
+    )
+
+
+def _facts(weights: Path, judged: Judged, records: Sequence[Record]) -> dict[str, str]:
+    facts = {
+        "Size": f"{weights.stat().st_size / 1e6:.2f} MB",
+        "Speed of the last split": f"{judged.audio_s / max(judged.seconds, 1e-9):,.0f} x real time, decoding included",
+    }
+    if records:
+        speed = np.mean([record["windows_per_s"] for record in records])
+        share = np.mean([record["loader_share"] for record in records])
+        facts["Training"] = f"{speed:.1f} windows a second, {share:.1%} of the time waiting for data"
+    return facts
