@@ -84,7 +84,7 @@ def _logistic(x: Floats, y: Truth, params: Params, task: Task, balanced: bool) -
     scaled = _standardise(head, x)
 
     def fitted(truth: npt.NDArray[Any]) -> LogisticRegression:
-        model = LogisticRegression(C=params["C"], tol=1e-6, max_iter=2000, class_weight=_weights(balanced))
+        model = LogisticRegression(C=params["C"], tol=1e-5, max_iter=2000, class_weight=_weights(balanced))
         return model.fit(scaled, truth)
 
     if task == "tags" or y.shape[1] < 3:
@@ -159,6 +159,6 @@ def _knn(x: Floats, y: Truth, params: Params, task: Task, balanced: bool) -> Hea
 FITS: Mapping[str, HeadFit] = {
     "svm": HeadFit(_svm_grid, _svm, True),
     "linear_svm": HeadFit(_cs((0.01, 0.001, 0.1, 1.0)), _linear_svm, True),
-    "logistic": HeadFit(_cs((0.1, 0.01, 0.001, 1.0, 10.0)), _logistic, False),
+    "logistic": HeadFit(_cs((0.1, 0.01, 0.001, 1.0)), _logistic, False),
     "knn": HeadFit(_knn_grid, _knn, False),
 }

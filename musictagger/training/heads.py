@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from musictagger.audio.frontend import FrontEnd
@@ -25,7 +26,6 @@ from musictagger.models.inference import BATCH_FRAMES
 from musictagger.training.datasets.base import Example
 from musictagger.training.datasets.splitting import Item
 from musictagger.training.headfits import FITS, Floats, HeadFit, Truth, platt
-from musictagger.training.metrics import auc_roc
 from musictagger.training.windows import ReadMel, Track, frames_of
 
 FittedKind = Literal["svm", "linear_svm", "logistic", "knn"]
@@ -226,7 +226,7 @@ def _search(
 def _held_out(
     fit: HeadFit, data: _Rows, params: Mapping[str, float], task: Task, folds: int, class_weights: bool, seed: int
 ) -> npt.NDArray[np.float64]:
-    """Margins [rows, tags] of each row by a head fitted on the other folds; NaN where those lack a tag, or have no other."""
+    """Margins [rows, tags] of each row by a head fitted on the other folds; NaN where a tag cannot be learnt."""
     margins = np.full(data.y.shape, np.nan)
     for held in split_groups(data.y, data.groups, folds, seed):
         x, y = data.x[~held], data.y[~held]
@@ -270,13 +270,14 @@ def split_groups(y: Truth, groups: npt.NDArray[np.intp], folds: int, seed: int) 
 
 def _figure(margins: npt.NDArray[np.float64], y: Truth, task: Task) -> float:
     if task == "genre":
-        best = np.where(np.isnan(margins), -np.inf, margins).argmax(axis=1)
-        return float(y[np.arange(len(y)), best].mean())
+        judged = ~np.isnan(margins).all(axis=1)
+        best = np.where(np.isnan(margins), -np.inf, margins)[judged].argmax(axis=1)
+        return float(y[judged, best].mean()) if judged.any() else 0.0
     values = []
     for column, truth in zip(margins.T, y.T, strict=True):
         known = ~np.isnan(column)
         if truth[known].any() and not truth[known].all():
-            values.append(auc_roc(truth[known, None], column[known, None], ("tag",)).mean)
+            values.append(roc_auc_score(truth[known], column[known]))
     return float(np.mean(values)) if values else 0.5
 
 
