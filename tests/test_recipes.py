@@ -11,7 +11,7 @@ from dataset_trees import TREES
 from musictagger.errors import BadRequestError
 from musictagger.models.registry import build
 from musictagger.training.datasets import SPLITS, check_leaks, read_dataset
-from musictagger.training.options import TrainOptions
+from musictagger.training.options import DEFAULT_BACKBONE, TrainOptions
 from musictagger.training.recipes import Recipe, find_recipe, flattened, option_lines, options_of, recipes
 
 BUNDLED = {recipe.name: recipe for recipe in recipes()}
@@ -44,13 +44,18 @@ def test_every_value_says_where_it_is_from(name: str) -> None:
 @pytest.mark.parametrize("name", PAPERS)
 def test_what_papers_differ_in_is_never_left_to_our_defaults(name: str) -> None:
     said = set(flattened(BUNDLED[name].options))
-    needed = {"backbone", "dataset", "epochs", "batch_size", "windows_per_track", "optimiser", "lr", "schedule"}
+    # Who starts from a model takes its backbone.
+    assert "backbone" in said or "init" in said
+    needed = {"dataset", "epochs", "batch_size", "windows_per_track", "optimiser", "lr", "schedule"}
     assert {*needed, "clip_norm", "patience", "metric"} <= said
 
 
 @pytest.mark.parametrize("name", BUNDLED)
 def test_backbone_and_front_end_fit_together(name: str) -> None:
     options = options_of(BUNDLED[name], {})
+    if options.init:
+        assert not options.backbone and not options.config and not options.front_end
+        options = options_of(BUNDLED[options.init], {})
     front_end = options.built_front_end
     backbone = build(options.backbone, 50, options.config).eval()
     frame = torch.randn(1, front_end.n_mels, front_end.columns)
@@ -87,7 +92,8 @@ def test_the_figures_to_beat() -> None:
 
 
 def test_the_default_recipe_is_the_defaults() -> None:
-    assert options_of(BUNDLED["musictagger-default"], {}) == TrainOptions() == options_of(None, {})
+    assert options_of(None, {}) == TrainOptions()
+    assert options_of(BUNDLED["musictagger-default"], {}) == TrainOptions(backbone=DEFAULT_BACKBONE)
 
 
 def test_what_is_said_on_the_command_line_wins_and_mappings_add_up() -> None:

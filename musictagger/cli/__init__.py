@@ -19,6 +19,7 @@ COMMANDS = (
     *("scan", "query", "show", "tags"),
     *("plan", "review", "apply", "undo", "history", "fix"),
     *("failed", "models", "weights", "plugins"),
+    *("train", "recipes", "evaluate", "compare"),
 )
 
 

@@ -24,6 +24,10 @@ HISTORY = "musictagger.history/1"
 FAILED = "musictagger.failed/1"
 MODELS = "musictagger.models/1"
 PLUGINS = "musictagger.plugins/1"
+TRAINING = "musictagger.training/1"
+RECIPES = "musictagger.recipes/1"
+EVALUATION = "musictagger.evaluation/1"
+COMPARISON = "musictagger.comparison/1"
 
 SCORE_DIGITS = 4
 """Scores are stored in 11 bits of precision: more digits would be noise."""

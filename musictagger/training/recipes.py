@@ -186,4 +186,5 @@ def option_lines(recipe: Recipe) -> Iterator[tuple[str, Any, str]]:
         if name not in set_here:
             yield name, value, "default"
         else:
-            yield name, value, recipe.given.get(name) or f"ours: {recipe.ours.get(name, 'no reason is given')}"
+            given = recipe.given.get(name)
+            yield name, value, f"paper: {given}" if given else f"ours: {recipe.ours.get(name, 'no reason is given')}"

@@ -1,0 +1,153 @@
+"""`musictagger evaluate`: how good a model is on labelled music."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from musictagger.cli.labelled import measuring_options, read_labelled
+from musictagger.cli.options import ExistingPath, debug_option, json_output, model_options, stoppable
+from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, printable
+
+if TYPE_CHECKING:
+    from musictagger.config import Settings
+    from musictagger.training.datasets import Dataset
+    from musictagger.training.judge import Evaluation
+
+_SETTINGS = ("model", "plugin_dir", "device", "workers", "batch_size", "aggregate")
+
+
+@click.command("evaluate")
+@measuring_options
+@click.option("--report", type=ExistingPath, metavar="FILE.html", help="Write a report with pictures, in one file.")
+@click.option("--save/--no-save", default=True, help="Put the figures into the model's card, or leave it alone.")
+@click.option("--quiet", is_flag=True, help="Print only what failed.")
+@model_options
+@json_output
+@debug_option
+def command(split: str, report: Path | None, save: bool, quiet: bool, as_json: bool, **flags: Any) -> int:
+    """Measure a model on labelled music: figures with 95 % intervals, the best and worst tags, genres mixed up.
+
+    \b
+      musictagger evaluate --model NAME --data ~/sorted
+      musictagger evaluate --model musicnn-mtt --dataset mtat --data ~/MagnaTagATune --report mtt.html
+
+    Tracks are decoded, cut and scored as a scan does it, so what is measured is what a scan gives.
+    """
+    from musictagger.cli import training_progress
+    from musictagger.config import load_settings
+    from musictagger.training.datasets import describe
+
+    settings = load_settings({name: flags[name] for name in _SETTINGS})
+    with training_progress.reporter(quiet) as reporter, stoppable(reporter.say) as stop:
+        dataset = read_labelled(flags, settings)
+        for line in describe(dataset):
+            reporter.say(line)
+        evaluation = _evaluate(settings, dataset, split, reporter, stop)
+        for line in evaluation.matching.describe():
+            reporter.say(line)
+        written = _write(evaluation, dataset, settings, report, save)
+        reporter.close()
+        _show(evaluation, written, as_json, quiet)
+    if evaluation.judged.interrupted:
+        return EXIT_INTERRUPTED
+    return EXIT_SOME_FAILED if evaluation.judged.failures else 0
+
+
+def _evaluate(settings: Settings, dataset: Dataset, split: Any, reporter: Any, stop: Any) -> Evaluation:
+    from musictagger.config import frame_rule
+    from musictagger.models.inference import load_predictor
+    from musictagger.training.judge import evaluate_model
+
+    predictor = load_predictor(settings, reporter.say)
+    reporter.say(f"{predictor.card.name} on {predictor.device}")
+    return evaluate_model(
+        predictor,
+        dataset,
+        split,
+        rule=frame_rule(predictor.card.front_end, settings),
+        aggregator=settings.aggregate,
+        workers=settings.workers,
+        timeout_s=settings.decode_timeout,
+        progress=reporter,
+        stop=stop,
+    )
+
+
+def _write(
+    evaluation: Evaluation, dataset: Dataset, settings: Settings, report: Path | None, save: bool
+) -> dict[str, str]:
+    """The report and the figures in the card: what became of each, as a sentence or a path."""
+    from musictagger.models.find import default_name, find_model
+    from musictagger.training.judge import save_metrics
+    from musictagger.training.report import example_mels, write_report
+
+    written: dict[str, str] = {}
+    if report is not None:
+        card = evaluation.card
+        mels = example_mels(card, evaluation)
+        written["report"] = str(write_report(report, card=card, evaluation=evaluation, dataset=dataset, mels=mels))
+    weights = find_model(settings.model or default_name(), settings.model_folders)
+    if save and weights is not None:
+        written["saved"] = save_metrics(weights, evaluation)
+    return written
+
+
+def _show(evaluation: Evaluation, written: dict[str, str], as_json: bool, quiet: bool) -> None:
+    from musictagger.cli import documents
+
+    if as_json:
+        documents.print_json(_document(evaluation, written))
+        return
+    for path, reason in sorted(evaluation.judged.failures.items()):
+        click.echo(f"{printable(path)}: {printable(reason)}", err=True)
+    if quiet:
+        return
+    _print(evaluation)
+    if "report" in written:
+        click.echo(f"Report: {printable(written['report'])}")
+    if "saved" in written:
+        click.echo(f"Card: {printable(written['saved'])}")
+
+
+def _print(evaluation: Evaluation) -> None:
+    from musictagger.cli import figures, render
+    from musictagger.training.judge import headline
+
+    console = render.console()
+    heads = f"{evaluation.model} on {evaluation.dataset}, {evaluation.split}: {len(evaluation.paths):,} tracks"
+    console.print(heads, style="bold", markup=False)
+    for reason, count in evaluation.figures["tracks_left_out"].items():
+        console.print(f"{count:,} left out: {printable(reason)}", markup=False)
+    console.print()
+    console.print(figures.headline_table(headline(evaluation.figures)))
+    console.print()
+    console.print(figures.tag_table(evaluation.figures.get("tags", evaluation.figures)))
+    if evaluation.task == "genre" and len(evaluation.names) <= figures.MOST_GENRES:
+        console.print("\nTracks of each genre, and the genres they were taken for", style="bold")
+        console.print(figures.confusion_table(evaluation.figures["genres"], evaluation.figures["song"]["confusion"]))
+    console.print()
+
+
+def _document(evaluation: Evaluation, written: dict[str, str]) -> dict[str, Any]:
+    from musictagger.cli import documents
+
+    judged = evaluation.judged
+    return {
+        "schema": documents.EVALUATION,
+        "model": evaluation.model,
+        "dataset": evaluation.dataset,
+        "split": evaluation.split,
+        "task": evaluation.task,
+        "aggregate": evaluation.aggregator,
+        "tracks": len(evaluation.paths),
+        "interrupted": judged.interrupted,
+        "audio_hours": round(judged.audio_s / 3600, 4),
+        "seconds": round(judged.seconds, 3),
+        "figures": evaluation.figures,
+        "failures": documents.failure_list(sorted(judged.failures.items())),
+        "report": written.get("report"),
+        "saved": written.get("saved"),
+    }

@@ -1,0 +1,70 @@
+"""Options that say where labelled music is, and what they mean together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from musictagger.cli.options import Command
+from musictagger.errors import BadRequestError
+
+if TYPE_CHECKING:
+    from musictagger.config import Settings
+    from musictagger.training.datasets import Dataset
+
+SPLITS = ("test", "valid", "train", "all")
+
+_DATA = click.option("--data", metavar="FOLDER|FILE", help="Where the music (or the list, or the library) is.")
+_DATASET = click.option(
+    "--dataset", metavar="NAME", help="How it is laid out: folders (default: one a genre), mtat, fma, ..."
+)
+_DATASET_OPTION = click.option(
+    "--dataset-option", multiple=True, metavar="NAME=VALUE", help="Of the dataset, as valid=0.2; repeatable."
+)
+_SPLIT = click.option(
+    "--split", type=click.Choice(SPLITS), default="test", help="Which of its tracks to measure on; default: test."
+)
+_DEVICE = click.option("--device", metavar="NAME", help="auto (default), cpu, cuda, cuda:1 or mps.")
+_WORKERS = click.option("--workers", type=int, metavar="N", help="Processes that decode; default: by cores and device.")
+_BATCH_SIZE = click.option("--batch-size", type=int, metavar="N", help="Frames per batch; default: by device.")
+_AGGREGATE = click.option(
+    "--aggregate",
+    type=click.Choice(["mean", "median", "geometric", "max"]),
+    help="How the scores of a track's frames become one; default: mean.",
+)
+
+
+def dataset_options(command: Command) -> Command:
+    """Where labelled music is."""
+    return _DATA(_DATASET(_DATASET_OPTION(command)))
+
+
+def measuring_options(command: Command) -> Command:
+    """The same, with what is measured and how."""
+    return dataset_options(_SPLIT(_AGGREGATE(_DEVICE(_BATCH_SIZE(_WORKERS(command))))))
+
+
+def data_of(data: str | None, dataset: str, settings: Settings) -> Path | str:
+    """Where a dataset is read from. Raises BadRequestError where that was not said; only a library is known anyway."""
+    from musictagger.training.datasets import DATASETS
+    from musictagger.training.datasets.library import NAME as LIBRARY
+
+    if data:
+        return data if dataset == LIBRARY else Path(data).expanduser()
+    if dataset == LIBRARY:
+        return settings.db_location
+    raise BadRequestError(f"say where the data are: --data PATH (dataset {dataset}: {DATASETS[dataset].summary})")
+
+
+def read_labelled(flags: dict[str, Any], settings: Settings) -> Dataset:
+    """The dataset that the flags name."""
+    from musictagger.cli.assignments import assigned
+    from musictagger.training.datasets import DATASETS, read_dataset
+    from musictagger.training.datasets.reading import require_known
+
+    name = flags["dataset"] or "folders"
+    require_known("dataset", name, list(DATASETS))
+    folder = data_of(flags["data"], name, settings)
+    return read_dataset(name, folder, **assigned(flags["dataset_option"], "--dataset-option"))

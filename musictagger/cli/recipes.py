@@ -1,0 +1,102 @@
+"""`musictagger recipes`: training runs written down, those of the papers among them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from musictagger.cli.options import debug_option, json_output
+
+if TYPE_CHECKING:
+    from musictagger.training.recipes import Recipe
+
+
+@click.command("recipes")
+@click.argument("name", required=False)
+@json_output
+@debug_option
+def command(name: str | None, as_json: bool) -> int:
+    """List the recipes for training, with what their papers measured; with NAME, everything in one.
+
+    NAME may also be a TOML file of your own. `musictagger train --recipe NAME --data FOLDER` follows it.
+    """
+    from musictagger.cli import documents
+    from musictagger.training.recipes import find_recipe, recipes
+
+    found = [find_recipe(name)] if name else recipes()
+    if as_json:
+        documents.print_json({"schema": documents.RECIPES, "recipes": [_document(recipe) for recipe in found]})
+    elif name:
+        _show(found[0])
+    else:
+        _list(found)
+    return 0
+
+
+def _document(recipe: Recipe) -> dict[str, Any]:
+    from musictagger.training.recipes import option_lines
+
+    return {
+        "name": recipe.name,
+        "title": recipe.title,
+        "source": recipe.source,
+        "data": recipe.data,
+        "paper": dict(recipe.paper),
+        "paper_where": recipe.paper_where,
+        "notes": list(recipe.notes),
+        "options": [
+            {"name": option, "value": value, "origin": origin} for option, value, origin in option_lines(recipe)
+        ],
+    }
+
+
+def _list(found: list[Recipe]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from musictagger.cli import render
+    from musictagger.training.options import DEFAULT_BACKBONE
+    from musictagger.training.recipes import options_of
+
+    table = Table("Recipe", box=None, pad_edge=False, header_style="bold")
+    table.add_column("What it is", overflow="fold")
+    for heading in ("Dataset", "Backbone", "Paper's result"):
+        table.add_column(heading)
+    for recipe in found:
+        options = options_of(recipe, {})
+        backbone = options.backbone or (f"that of {options.init}" if options.init else DEFAULT_BACKBONE)
+        table.add_row(recipe.name, escape(recipe.title), options.dataset, escape(backbone), _result(recipe))
+    render.console().print(table)
+
+
+def _result(recipe: Recipe) -> str:
+    """The figure a paper is known by: its first."""
+    from musictagger.cli.figures import title
+
+    name = next(iter(recipe.paper), None)
+    return "" if name is None else f"{title(name)} {recipe.paper[name]:g}"
+
+
+def _show(recipe: Recipe) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from musictagger.cli import render
+    from musictagger.cli.figures import title
+    from musictagger.training.recipes import option_lines
+
+    console = render.console()
+    paper = ", ".join(f"{title(name)} {value:g}" for name, value in recipe.paper.items()) or "no figure"
+    facts = (("Recipe", recipe.name), ("What it is", recipe.title), ("Source", recipe.source), ("Data", recipe.data))
+    for label, text in (*facts, ("Paper", f"{paper} ({recipe.paper_where})" if recipe.paper_where else paper)):
+        console.print(f"{label:<11} {text}", markup=False, soft_wrap=True)
+    for note in recipe.notes:
+        console.print(f"{'Note':<11} {note}", markup=False, soft_wrap=True)
+    table = Table("Option", "Value", box=None, pad_edge=False, header_style="bold")
+    table.add_column("From", overflow="fold")
+    for name, value, origin in option_lines(recipe):
+        shown = "none" if value is None else str(value)
+        table.add_row(name, escape(shown), escape(origin), style="dim" if origin == "default" else "")
+    console.print()
+    console.print(table)
