@@ -159,3 +159,21 @@ def test_most_bounds_the_frames_of_a_track() -> None:
 def test_an_impossible_rule_is_refused(values: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="impossible frame rule"):
         FrameRule(*values)
+
+
+@given(partitions(), st.integers(1, 40))
+def test_a_rule_with_a_tail_gives_the_whole_track(blocks: list[Wave], frame_samples: int) -> None:
+    slicer = Slicer(FrameRule(frame_samples, tail=True))
+    frames = [frame for block in blocks for frame in slicer.push(block)] + list(slicer.finish())
+    total = sum(map(len, blocks))
+    assert [*map(len, frames)] == [min(frame_samples, total - start) for start in range(0, total, frame_samples)]
+    assert slicer.frames == len(frames)
+    assert not slicer.padded
+    if frames:
+        np.testing.assert_array_equal(np.concatenate(frames), np.arange(1, total + 1))
+
+
+@pytest.mark.parametrize("other", [{"edge_samples": 1}, {"most": 1}])
+def test_a_whole_track_has_neither_edges_nor_chosen_frames(other: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="whole track"):
+        FrameRule(10, tail=True, **other)

@@ -189,6 +189,33 @@ def test_a_frame_does_not_hear_what_shares_its_batch(front_end: FrontEnd) -> Non
         np.testing.assert_allclose(together[index], log_mel(front_end, wave)[0], atol=1e-4)
 
 
+@pytest.mark.parametrize("signal", [chirp, quiet, silence])
+@pytest.mark.parametrize(
+    "front_end",
+    [
+        SHORT,
+        replace(SHORT, top_db=None, mel_exponent=2),
+        replace(SHORT, reference="max", standardise=True),
+        replace(SHORT, compression="log1p", standardise=True),
+    ],
+)
+def test_its_two_halves_are_the_whole_to_the_last_bit(front_end: FrontEnd, signal: Any) -> None:
+    logmel, wave = LogMel(front_end), torch.from_numpy(signal(front_end.frame_samples))[None]
+    with torch.inference_mode():
+        power = logmel._filters @ logmel._power(wave)
+        if front_end.compression == "db":
+            mel = 10.0 * torch.log10(torch.clamp(power**front_end.mel_exponent, min=front_end.amin))
+            if front_end.top_db is not None:
+                mel = torch.maximum(mel, mel.max() - front_end.top_db)
+            mel = mel - mel.max() if front_end.reference == "max" else mel
+        else:
+            mel = torch.log10(1.0 + front_end.gain * power)
+        if front_end.standardise:
+            mel = (mel - mel.mean((1, 2), keepdim=True)) / mel.std((1, 2), keepdim=True, correction=0).clamp(min=1e-8)
+        assert torch.equal(logmel(wave), mel)
+        assert torch.equal(logmel.frame(logmel.level(wave)), mel)
+
+
 @pytest.mark.skipif(not CHOI.is_dir(), reason="the reference spectrograms are not here")
 @pytest.mark.parametrize("clip", ["actionable", "cute", "dubstep", "thejazzpiano"])
 def test_reference_spectrograms_come_out_of_the_reference_clips(clip: str) -> None:

@@ -10,7 +10,7 @@ Everything here counts samples and knows no sample rate, no file and no decoder.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -34,7 +34,7 @@ class FrameRule:
     frame_samples: int
     edge_samples: int = 0
     most: int | None = None
-    tail: bool = False
+    tail: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.frame_samples < 1 or self.edge_samples < 0 or (self.most is not None and self.most < 1):
