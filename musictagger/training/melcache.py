@@ -47,6 +47,12 @@ OPEN_FILES = 256
 HEADERS_READ = 400
 """Files asked for their length where it is not known; more of them tell no more about the sum."""
 
+SPARE_SHARE = 0.05
+"""Room asked for beyond what the plan needs."""
+
+LEVEL_VERSION = 1
+"""Goes up when decoding, resampling or `LogMel.level` begin to give other values: then all is made anew."""
+
 _LEAST_BYTES_A_S = 500
 """A file is not longer than its size at 4 kbit/s, whatever its header says."""
 _USUAL_S = 240.0
@@ -79,7 +85,7 @@ class Plan:
     cached: int
     tracks: int
     hours: float
-    bytes: int
+    needed_bytes: int
     free_bytes: int
 
     def __str__(self) -> str:
@@ -87,12 +93,13 @@ class Plan:
             return f"mel cache {printable(self.folder)}: {self.cached:,} tracks cached, none to make"
         return (
             f"mel cache {printable(self.folder)}: {self.cached:,} tracks cached, {self.tracks:,} to make, about "
-            f"{self.hours:,.1f} h and {_size(self.bytes)} of {_size(self.free_bytes)} free"
+            f"{self.hours:,.1f} h and {_size(self.needed_bytes)} of {_size(self.free_bytes)} free"
         )
 
     def require_room(self) -> None:
         """Raise MusictaggerError where the disk has too little room."""
-        if self.bytes > self.free_bytes:
+        # What headers state is not exact, and a disk filled to its last byte serves nobody.
+        if self.needed_bytes * (1 + SPARE_SHARE) > self.free_bytes:
             raise MusictaggerError(f"{self}; free some space, or choose another folder for the cache")
 
 
@@ -234,9 +241,9 @@ class MelCache:
     def _columns(self, digest: str) -> int | None:
         """Of a whole file; a damaged one is removed, so that it is made again."""
         path = self._path(digest)
-        columns = check_mel(path, self.front_end.n_mels)
-        if columns is None:
-            with disk_errors(self.folder):
+        with disk_errors(self.folder):
+            columns = check_mel(path, self.front_end.n_mels)
+            if columns is None:
                 path.unlink(missing_ok=True)
         return columns
 
@@ -246,7 +253,7 @@ class MelCache:
 
 def level_key(front_end: FrontEnd) -> str:
     """16 hex digits that two front ends share when `LogMel.level` gives the same under both."""
-    numbers = front_end.to_json()
+    numbers = front_end.to_json() | {"version": LEVEL_VERSION}
     for later in ("frame_hops", "top_db", "reference", "standardise"):
         del numbers[later]
     for other in ("gain",) if front_end.compression == "db" else ("mel_exponent", "amin"):

@@ -38,12 +38,15 @@ def mel_bytes(columns: int, n_mels: int) -> int:
 
 
 def check_mel(path: Path, n_mels: int) -> int | None:
-    """The number of columns in the file at `path`, None where there is none or it is not one of ours, or not whole."""
+    """The number of columns in the file at `path`, None where there is none or it is not one of ours, or not whole.
+
+    Raises OSError where that cannot be found out.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(HEADER_BYTES)
             size = os.fstat(file.fileno()).st_size
-    except OSError:
+    except FileNotFoundError:
         return None
     columns, rest = divmod(size - HEADER_BYTES, mel_bytes(1, n_mels) - HEADER_BYTES)
     return columns if columns > 0 and not rest and head == _header(columns, n_mels) else None
@@ -54,8 +57,8 @@ def open_mel(path: Path, n_mels: int) -> Mel:
 
     Raises MusictaggerError where the file is gone or damaged.
     """
-    columns = check_mel(path, n_mels)
     try:
+        columns = check_mel(path, n_mels)
         if columns is None:
             raise ValueError("damaged" if path.exists() else "gone")
         mapped = np.memmap(path, np.dtype("<f2"), "r", HEADER_BYTES, (columns, n_mels))
