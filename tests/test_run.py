@@ -1,0 +1,251 @@
+"""Whole training runs on tones: from folders to a model that the scan's own Predictor takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+
+from musictagger.config import Settings
+from musictagger.errors import BadRequestError, MusictaggerError
+from musictagger.models.card import Card
+from musictagger.models.inference import Predictor
+from musictagger.models.weights import load_model
+from musictagger.training import checkpoint
+from musictagger.training.options import options_from
+from musictagger.training.progress import Silent
+from musictagger.training.run import Outcome, RunRequest, run_training
+from musictagger.training.trainer import LOG, read_log
+
+RATE_HZ = 8_000
+SMALL: dict[str, Any] = {
+    "backbone": "fcn",
+    "config": {"n_mels": 16, "channels": [4, 8], "pools": [[4, 4], [4, 4]]},
+    "front_end": {"sample_rate_hz": RATE_HZ, "n_fft": 256, "hop_samples": 128, "frame_hops": 63, "n_mels": 16},
+    "epochs": 3,
+    "batch_size": 8,
+    "lr": 1e-2,
+    "precision": "float32",
+}
+BANDS_HZ = {"Blues": (150, 400), "Folk": (900, 1300), "Techno": (2200, 3500)}
+
+
+class Told(Silent):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three genres of ten tracks of 2 to 4 seconds, each with tones in a band of its own."""
+    root = tmp_path_factory.mktemp("music")
+    random = np.random.default_rng(3)
+    for genre, (low, high) in BANDS_HZ.items():
+        (root / genre).mkdir()
+        for number in range(10):
+            seconds = np.arange(int(RATE_HZ * random.uniform(2, 4))) / RATE_HZ
+            tones = [np.sin(2 * np.pi * random.uniform(low, high) * seconds) for _ in range(4)]
+            wave = 0.15 * np.sum(tones, axis=0) + random.normal(0, 0.02, len(seconds))
+            soundfile.write(root / genre / f"{number}.wav", wave.astype(np.float32), RATE_HZ)
+    return root
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all runs of this file: what one has decoded, the next has not to."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def _request(music: Path, cache: Path, out: Path, changes: dict[str, Any] | None = None, **more: Any) -> RunRequest:
+    values = {**SMALL, **(changes or {})}
+    values = {name: value for name, value in values.items() if value is not None}
+    settings = Settings(data_dir=out / "data", device="cpu", workers=1, trim_edges=0)
+    return RunRequest(options_from(values), music, out, "mine", settings, cache, report=False, **more)
+
+
+def _run(request: RunRequest, stop: Callable[[], bool] = lambda: False) -> tuple[Outcome, list[str]]:
+    told = Told()
+    return run_training(request, told, stop), told.lines
+
+
+def _after(calls: int) -> Callable[[], bool]:
+    count = iter(range(1, 10**9))
+    return lambda: next(count) >= calls
+
+
+def test_trains_a_model_that_predicts(music: Path, cache: Path, tmp_path: Path) -> None:
+    outcome, lines = _run(_request(music, cache, tmp_path, {"epochs": 12}, command="musictagger train --data x"))
+    assert outcome.weights == tmp_path / "mine.safetensors" and outcome.epochs > 1 and not outcome.interrupted
+    assert lines[0].startswith("folders: 30 tracks, 3 genres")
+    card = Card.load(tmp_path / "mine.json")
+    assert card == outcome.card and [tag.name for tag in card.tags] == list(BANDS_HZ)
+    assert card.training["command"] == "musictagger train --data x" and card.training["options"]["seed"] == 0
+    assert card.metrics["folders/test"]["accuracy"]["value"] == 1.0
+    predictor = Predictor(load_model(outcome.weights), "cpu")
+    wave, _ = soundfile.read(music / "Techno" / "0.wav", dtype="float32")
+    scores = predictor([wave[: card.front_end.frame_samples]]).scores[0]
+    assert scores.argmax() == list(card.outputs).index("Techno") and scores.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_interrupted_run_goes_on_to_the_same_model(music: Path, cache: Path, tmp_path: Path) -> None:
+    whole, _ = _run(_request(music, cache, tmp_path / "whole"))
+    stopped, _ = _run(_request(music, cache, tmp_path / "parts"), _after(4))
+    assert stopped.interrupted and stopped.weights is None
+    again, lines = _run(_request(music, cache, tmp_path / "parts", resume=True))
+    assert any(line.startswith("going on after") for line in lines)
+    assert whole.weights and again.weights
+    assert whole.weights.read_bytes() == again.weights.read_bytes()
+
+
+def test_interrupted_before_anything_is_cached(music: Path, tmp_path: Path) -> None:
+    outcome, _ = _run(_request(music, tmp_path / "cache", tmp_path / "out"), lambda: True)
+    assert outcome.interrupted and outcome.weights is None
+
+
+def test_a_folder_with_a_run_is_not_overwritten(music: Path, cache: Path, tmp_path: Path) -> None:
+    _run(_request(music, cache, tmp_path, {"epochs": 1}))
+    with pytest.raises(BadRequestError, match="holds a run already; go on with it by --resume"):
+        _run(_request(music, cache, tmp_path, {"epochs": 1}))
+
+
+def test_checkpoint_of_another_backbone_is_refused(music: Path, cache: Path, tmp_path: Path) -> None:
+    _run(_request(music, cache, tmp_path, {"epochs": 1}))
+    other = {"backbone": "crnn_tf", "config": {"n_mels": 16, "channels": [4], "pools": [[4, 8]], "units": 4}}
+    with pytest.raises(BadRequestError, match="backbone was 'fcn', now 'crnn_tf'"):
+        _run(_request(music, cache, tmp_path, {**other, "epochs": 1}, resume=True))
+
+
+def test_dry_run_says_what_it_would_take(music: Path, cache: Path, tmp_path: Path) -> None:
+    outcome, _ = _run(_request(music, cache, tmp_path / "out", dry_run=True))
+    assert outcome.weights is None and not (tmp_path / "out").exists()
+    assert any("fcn: " in line and "weights" in line for line in outcome.lines)
+    assert any("3 epochs, 3 steps each" in line for line in outcome.lines)
+
+
+@pytest.fixture(scope="module")
+def first(music: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    outcome, _ = _run(_request(music, cache, tmp_path_factory.mktemp("first"), {"epochs": 2}))
+    assert outcome.weights
+    return outcome.weights
+
+
+@pytest.fixture(scope="module")
+def two_genres(music: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("two")
+    for genre in ("Blues", "Folk"):
+        (root / genre).symlink_to(music / genre)
+    return root
+
+
+class TestTransfer:
+    @pytest.mark.parametrize("freeze", ["all", "cnn", "none"])
+    def test_strategies_train_what_they_say(
+        self, first: Path, two_genres: Path, cache: Path, tmp_path: Path, freeze: str
+    ) -> None:
+        changes = {"backbone": None, "config": None, "front_end": None, "init": str(first), "freeze": freeze}
+        outcome, _ = _run(_request(two_genres, cache, tmp_path, {**changes, "epochs": 2}))
+        assert outcome.card and outcome.card.outputs == ("Blues", "Folk") and outcome.card.backbone == "fcn"
+        before, after = load_file(first), load_file(tmp_path / "mine.safetensors")
+        same = {
+            name
+            for name in before
+            if before[name].shape == after[name].shape and torch.equal(before[name], after[name])
+        }
+        weights = {name for name in before if name.startswith("cnn") and name.endswith("weight")}
+        assert weights <= same if freeze != "none" else not weights & same
+        assert "dense.weight" not in same
+
+    def test_same_words_keep_the_dense_layer(self, first: Path, music: Path, cache: Path, tmp_path: Path) -> None:
+        changes = {"backbone": None, "config": None, "front_end": None, "init": str(first), "lr": 1e-12}
+        _run(_request(music, cache, tmp_path, {**changes, "epochs": 1, "weight_decay": 0}))
+        before, after = load_file(first), load_file(tmp_path / "mine.safetensors")
+        torch.testing.assert_close(before["dense.weight"], after["dense.weight"])
+
+    def test_another_backbone_than_the_models_is_refused(
+        self, first: Path, music: Path, cache: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(BadRequestError, match="has another backbone than asked for"):
+            _run(_request(music, cache, tmp_path, {"backbone": "crnn", "config": None, "init": str(first)}))
+
+    @pytest.mark.parametrize("head", ["svm", "logistic", "knn"])
+    def test_heads_on_the_frozen_embedding(
+        self, first: Path, music: Path, cache: Path, tmp_path: Path, head: str
+    ) -> None:
+        changes = {"backbone": None, "config": None, "front_end": None, "init": str(first), "head": head}
+        outcome, _ = _run(_request(music, cache, tmp_path, changes))
+        assert outcome.card and outcome.card.head and outcome.weights
+        assert outcome.card.metrics["folders/test"]["accuracy"]["value"] >= 0.8
+        assert load_model(outcome.weights).card.head == outcome.card.head
+
+    def test_distils_into_another_backbone_and_front_end(
+        self, first: Path, music: Path, cache: Path, tmp_path: Path
+    ) -> None:
+        changes = {"teachers": str(first), "dataset": "music", "epochs": 2}
+        outcome, _ = _run(_request(music, cache, tmp_path, changes))
+        assert outcome.card and outcome.card.task == "tags"
+        assert set(outcome.card.outputs) == set(BANDS_HZ)
+        assert list(read_log(tmp_path / LOG))[-1]["auc"] is not None
+
+
+class TestBadData:
+    def test_empty_folder(self, cache: Path, tmp_path: Path) -> None:
+        (tmp_path / "none").mkdir()
+        with pytest.raises(BadRequestError):
+            _run(_request(tmp_path / "none", cache, tmp_path / "out"))
+
+    def test_one_class(self, music: Path, cache: Path, tmp_path: Path) -> None:
+        (tmp_path / "one").mkdir()
+        (tmp_path / "one" / "Blues").symlink_to(music / "Blues")
+        with pytest.raises(BadRequestError, match="only one tag, 'Blues'"):
+            _run(_request(tmp_path / "one", cache, tmp_path / "out"))
+
+    def test_broken_track_is_left_out_and_named(self, music: Path, cache: Path, tmp_path: Path) -> None:
+        for genre in BANDS_HZ:
+            (tmp_path / "some" / genre).mkdir(parents=True)
+            for file in (music / genre).iterdir():
+                (tmp_path / "some" / genre / file.name).symlink_to(file)
+        for number in range(20, 24):
+            (tmp_path / "some" / "Folk" / f"{number}.wav").write_bytes(b"RIFF but no sound" * 10)
+        outcome, lines = _run(_request(tmp_path / "some", cache, tmp_path / "out", {"epochs": 1}))
+        assert outcome.weights and any("cannot be used and are left out" in line for line in lines)
+        assert any("Folk/2" in line for line in lines)
+
+    def test_the_same_sound_in_two_splits_is_refused(self, music: Path, cache: Path, tmp_path: Path) -> None:
+        manifest = tmp_path / "tracks.jsonl"
+        rows = []
+        for genre in BANDS_HZ:
+            for number, split in enumerate(["train", "train", "valid", "test"]):
+                rows.append({"path": str(music / genre / f"{number}.wav"), "tags": [genre], "split": split})
+        copy = tmp_path / "copy.wav"
+        copy.write_bytes((music / "Folk" / "0.wav").read_bytes())
+        rows.append({"path": str(copy), "tags": ["Folk"], "split": "valid"})
+        manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with pytest.raises(BadRequestError, match="the same sound in two splits"):
+            _run(_request(manifest, cache, tmp_path / "out", {"dataset": "manifest"}))
+        outcome, lines = _run(
+            _request(manifest, cache, tmp_path / "out", {"dataset": "manifest", "allow_leak": True, "epochs": 1})
+        )
+        assert outcome.weights and any(line.startswith("leak, allowed: the same sound") for line in lines)
+
+    def test_full_disk_names_the_folder(
+        self, music: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*arguments: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(torch, "save", full)
+        with pytest.raises(MusictaggerError, match="No space left"):
+            _run(_request(music, cache, tmp_path, {"epochs": 1}))
+        assert not (tmp_path / checkpoint.NAME).exists()
