@@ -44,7 +44,7 @@ def mel_of(backbone: Backbone, frames: int = 2, columns: int | None = None) -> T
 
 
 def test_all_that_are_found_are_tested() -> None:
-    assert {"crnn", "crnn_tf", "fcn", "musicnn", "mine"} <= set(NAMES)
+    assert {"crnn", "crnn_tf", "fcn", "mfcc", "musicnn", "mine"} <= set(NAMES)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from musictagger.models import registry
 from musictagger.models.backbone import Backbone, Output
 from musictagger.models.registry import Plugin, build, find_backbones, find_plugins
 
-BUNDLED = {"crnn", "crnn_tf", "fcn", "musicnn"}
+BUNDLED = {"crnn", "crnn_tf", "fcn", "mfcc", "musicnn"}
 
 MINE = '''
 """A user's own file."""
@@ -177,7 +177,7 @@ def test_installed_packages_offer_backbones(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_unknown_backbone_is_an_error_that_lists_those_found() -> None:
-    with pytest.raises(ModelError, match=r"no backbone 'gru' \(found: crnn, crnn_tf, fcn, musicnn\)"):
+    with pytest.raises(ModelError, match=r"no backbone 'gru' \(found: crnn, crnn_tf, fcn, mfcc, musicnn\)"):
         build("gru", 3, {})
 
 

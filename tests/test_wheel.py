@@ -55,7 +55,7 @@ def test_installed_wheel_finds_its_plugins_and_weights(python: Path, tmp_path: P
     assert str(python.parent.parent) in where
     script = python.parent / "musictagger"
     plugins = _run(python, str(script), "plugins", "--json", data=tmp_path).stdout
-    assert all(f'"{name}"' in plugins for name in ("crnn", "crnn_tf", "fcn", "musicnn"))
+    assert all(f'"{name}"' in plugins for name in ("crnn", "crnn_tf", "fcn", "mfcc", "musicnn"))
     assert str(ROOT / "plugins") not in plugins
     code = "from musictagger.paths import bundled_folder as b; print(b('weights').is_dir(), b('weights'))"
     assert _run(python, "-c", code, data=tmp_path).stdout.startswith(f"True {python.parent.parent}")
