@@ -18,10 +18,10 @@ from musictagger.audio.frames import FrameRule
 from musictagger.audio.frontend import FrontEnd
 from musictagger.errors import BadRequestError
 from musictagger.paths import user_config_folder, user_data_folder
+from musictagger.records import MergeMode
+from musictagger.tagging.aggregate import Aggregator
 
 PREFIX = "MUSICTAGGER_"
-WriteMode = Literal["fill", "append", "replace", "none"]
-AggregateName = Literal["mean", "median", "geometric", "max"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Settings:
     decode_timeout: float = 120.0
     trim_edges: float = 5.0
     frames: int | None = None
-    write: WriteMode = "fill"
+    write: MergeMode = "fill"
     moods: bool = False
     provenance: bool = False
     preserve_mtime: bool = False
@@ -49,7 +49,7 @@ class Settings:
     genres_allow: Path | None = None
     genres_file: Path | None = None
     min_score: float | None = None
-    aggregate: AggregateName = "mean"
+    aggregate: Aggregator = "mean"
 
     def __post_init__(self) -> None:
         """Raises BadRequestError for a value out of range."""
@@ -58,6 +58,8 @@ class Settings:
         _require(self.decode_timeout > 0, "decode-timeout must be more than 0 seconds")
         _require(0 <= self.trim_edges < math.inf, "trim-edges must be 0 seconds or more")
         _require(self.frames is None or self.frames >= 1, "frames must be at least 1")
+        join = self.id3v23_join
+        _require(bool(join.strip()) and join.isprintable(), "id3v23-join must hold a visible character")
         _require(self.max_genres >= 1, "max-genres must be at least 1")
         _require(self.min_score is None or 0 <= self.min_score <= 1, "min-score must lie between 0 and 1")
 

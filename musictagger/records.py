@@ -1,8 +1,9 @@
-"""What the analysis of files yields and the library records: plain values, no torch, no database."""
+"""What the rooms hand to each other: plain values, no torch, no database."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,8 @@ from musictagger.audio.frames import Status
 from musictagger.audio.walk import FoundFile
 
 Floats = npt.NDArray[np.float32]
+MergeMode = Literal["fill", "append", "replace", "none"]
+"""How new values of a field meet those that are there (see merge_genres)."""
 
 
 @dataclass(frozen=True)

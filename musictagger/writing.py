@@ -14,7 +14,8 @@ from musictagger.config import Settings
 from musictagger.errors import AudioError, TagWriteError
 from musictagger.library.store import Store
 from musictagger.library.view import TrackView
-from musictagger.tagging.containers import MergeMode, read_fields, read_tags, writable
+from musictagger.records import MergeMode
+from musictagger.tagging.containers import read_fields, read_tags, writable
 from musictagger.tagging.journal import Entry, Journal, journalled_write
 from musictagger.tagging.journalfile import State
 from musictagger.tagging.plan import FileChange, Values, Wish, changed

@@ -30,9 +30,9 @@ import numpy.typing as npt
 from musictagger.errors import BadRequestError
 from musictagger.models.card import CATEGORIES, Card
 from musictagger.models.vocabulary import meaning
+from musictagger.records import Floats
 from musictagger.tagging.genretree import genre_key
 
-Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 TEXT_FIELDS = ("artist", "title", "album", "path", "filegenre")

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any, Literal, cast
 
 import numpy as np
-import numpy.typing as npt
 from sqlalchemy import ColumnElement, Row, Select, Text, func, or_, select, type_coerce, update
 from sqlalchemy.orm import Session
 
@@ -22,7 +21,7 @@ from musictagger.errors import StoreError
 from musictagger.library.database import LIBRARY_ADVICE, open_database
 from musictagger.library.schema import Analysis, Audio, Choice, File, ModelRow
 from musictagger.models.card import Card
-from musictagger.records import Analysed
+from musictagger.records import Analysed, Floats
 from musictagger.sqlite import now, path_to_text, readable_errors
 from musictagger.tagging.containers import FileTags
 
@@ -32,7 +31,6 @@ PARTITION = 10_000
 CHUNK = 500
 """Paths asked for in one statement; SQLite's oldest limit is 999 parameters."""
 
-Floats = npt.NDArray[np.float32]
 Need = Literal["nothing", "analysis", "inspection"]
 
 

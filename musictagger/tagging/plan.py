@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from musictagger.errors import BadRequestError
-from musictagger.tagging.containers import FIELDS, Field, MergeMode, merge_genres, stored_values
+from musictagger.records import MergeMode
+from musictagger.tagging.containers import FIELDS, Field, merge_genres, stored_values
 
 SCHEMA = "musictagger.plan/1"
 

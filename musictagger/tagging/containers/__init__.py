@@ -19,7 +19,7 @@ from musictagger.errors import AudioError, TagWriteError
 from musictagger.tagging.containers.ape import ApeFile
 from musictagger.tagging.containers.asf import AsfFile
 from musictagger.tagging.containers.base import TagFile, raise_oserror
-from musictagger.tagging.containers.genrevalues import MergeMode, genre_names, merge_genres
+from musictagger.tagging.containers.genrevalues import genre_names, merge_genres
 from musictagger.tagging.containers.id3files import ChunkFile, Mp3File
 from musictagger.tagging.containers.mp4 import Mp4File
 from musictagger.tagging.containers.table import (
@@ -45,7 +45,6 @@ __all__ = [
     "Container",
     "Field",
     "FileTags",
-    "MergeMode",
     "System",
     "container_of",
     "genre_names",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Literal
 
 from mutagen._constants import GENRES
 
-MergeMode = Literal["fill", "append", "replace", "none"]
+from musictagger.records import MergeMode
 
 _SPECIAL = {"RX": "Remix", "CR": "Cover"}
 _NUMBERED = re.compile(r"\((\d{1,3}|RX|CR)\)")
