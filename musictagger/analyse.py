@@ -16,13 +16,17 @@ import numpy as np
 from musictagger.audio.decode import Decoded
 from musictagger.audio.frames import FrameRule, Status, Wave
 from musictagger.audio.walk import FoundFile
-from musictagger.models.inference import Floats, Predictor
+from musictagger.models.inference import Predictor
 from musictagger.pool import WorkerPool
-from musictagger.records import Analysed, Broken, Known
+from musictagger.records import Analysed, Broken, Floats, Known
 from musictagger.worker import Decode, Failed, Finished, Frame, Inspect, Inspected
 
 AHEAD = 2
 """Jobs kept ready per worker, so that none waits for this process."""
+
+
+NO_NUMBERS = "the model's scores for it are no numbers; are the file's samples absurdly large?"
+"""Why a track has no scores though it was decoded."""
 
 
 @dataclass(frozen=True)
@@ -168,10 +172,18 @@ class Analyser:
             if track.complete:
                 yield from self._complete(track)
 
+    def _unheard(self, track: _Track) -> Iterator[Event]:
+        for file in [track.file, *self._copies.pop(track.digest)]:
+            del self._files[file.path]
+            yield Broken(file, NO_NUMBERS, passing=False)
+
     def _complete(self, track: _Track) -> Iterator[Event]:
         assert track.decoded is not None
         del self._tracks[track.file.path]
         order = sorted(track.scores)
+        if not all(np.isfinite(scores).all() for scores in track.scores.values()):
+            yield from self._unheard(track)
+            return
         outputs = len(self._predictor.card.outputs)
         yield Analysed(
             track.file,

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from musictagger.analyse import NO_NUMBERS
 from musictagger.audio.decode import Decoded, decode_frames
 from musictagger.audio.frames import Status, Wave
 from musictagger.config import frame_rule, load_settings
+from musictagger.errors import AudioError
 from musictagger.library.view import view_of
 from musictagger.models.card import Card
 from musictagger.models.inference import Prediction, load_predictor
@@ -76,6 +78,8 @@ class Tagger:
         """Tag one file. Raises AudioError, with path and reason, when it cannot be decoded."""
         file = Path(path)
         decoded, prediction = self._analyse(file)
+        if not np.isfinite(prediction.scores).all():
+            raise AudioError(file, NO_NUMBERS)
         frame_scores = merge_outputs(prediction.scores, self.card)
         scores = self._track_scores(frame_scores) if decoded.frames else None
         return TrackTags(

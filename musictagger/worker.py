@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -136,6 +137,8 @@ def run(job: Job, send: Send) -> None:
 
 def _inspect(path: Path, beat: Callable[[], None]) -> Inspected:
     status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioError(path, "is no file but a pipe, a socket or a device")
     if not status.st_size:
         raise AudioError(path, "the file is empty")
     digest = audio_digest(path, beat)

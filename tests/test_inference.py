@@ -14,7 +14,8 @@ from musictagger.audio.frames import Wave
 from musictagger.audio.frontend import FrontEnd
 from musictagger.audio.logmel import LogMel
 from musictagger.config import Settings
-from musictagger.errors import BadRequestError, MusictaggerError
+from musictagger.errors import BadRequestError, ModelError, MusictaggerError
+from musictagger.models.backbone import Output
 from musictagger.models.inference import BATCH_FRAMES, Predictor, load_predictor, pick_device
 from musictagger.models.registry import build
 from musictagger.models.weights import Model, save_weights
@@ -110,7 +111,7 @@ def test_where_not_one_frame_fits_the_error_says_what_to_do(tmp_path: Path) -> N
 
 def test_another_error_of_the_backbone_is_not_hidden(tmp_path: Path) -> None:
     trained = model(tmp_path, {"most": 1, "oom": "shapes do not fit"})
-    with pytest.raises(RuntimeError, match="shapes do not fit"):
+    with pytest.raises(ModelError, match=r"backbone mine \(.*mine.py\) failed: RuntimeError: shapes do not fit"):
         Predictor(trained, "cpu", 4)(waves(4, trained.card.front_end))
 
 
@@ -143,3 +144,36 @@ def test_settings_lead_to_a_predictor(tmp_path: Path) -> None:
         assert (predictor.card, predictor.batch_frames, predictor.device.type) == (card, 3, "cpu")
     with pytest.raises(BadRequestError, match="did you mean 'small'"):
         load_predictor(Settings(data_dir=tmp_path, model="smal", device="cpu"))
+
+
+class Wrong(torch.nn.Module):
+    """A backbone that does something else than it should."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+
+    def forward(self, mel: torch.Tensor) -> object:
+        """What `what` says."""
+        if self.what == "exits":
+            raise SystemExit(0)
+        frames, outputs = len(mel), len(mine_card().outputs)
+        if self.what == "no output":
+            return torch.zeros(frames, outputs)
+        logits = torch.zeros(frames, outputs - (self.what == "outputs"))
+        return Output(logits, torch.zeros(frames - (self.what == "rows"), 2))
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("exits", "SystemExit"),
+        ("no output", "AttributeError"),
+        ("outputs", "it gives logits"),
+        ("rows", "it gives logits"),
+    ],
+)
+def test_a_backbone_that_does_not_keep_the_contract_is_named(what: str, reason: str) -> None:
+    trained = Model(mine_card(), Wrong(what))  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match=rf"backbone mine \(.*test_inference.py\) failed: .*{reason}"):
+        Predictor(trained, "cpu", 4)(waves(3, trained.card.front_end))

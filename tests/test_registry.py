@@ -184,3 +184,33 @@ def test_an_unknown_backbone_is_an_error_that_lists_those_found() -> None:
 def test_an_unknown_setting_is_an_error_that_names_it() -> None:
     with pytest.raises(ModelError, match=r"backbone crnn does not take this configuration: .*colour"):
         build("crnn", 3, {"colour": "blue"})
+
+
+@pytest.mark.parametrize(
+    "crash", ["raise ValueError('no such thing')", "raise SystemExit(0)", "__import__('sys').exit(3)"]
+)
+def test_a_backbone_that_cannot_be_built_is_named(crash: str, tmp_path: Path) -> None:
+    write(tmp_path, text=MINE.replace("super().__init__()", crash), name="crashing")
+    with pytest.raises(
+        ModelError, match=r"backbone crashing \(.*mine.py\) failed to be built: (ValueError|SystemExit)"
+    ):
+        build("crashing", 3, {}, [tmp_path])
+
+
+def test_what_a_plugin_prints_does_not_reach_standard_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, text="print('import')\n" + MINE.replace("super().__init__()", "super().__init__(); print('init')"))
+    build("mine", 3, {}, [tmp_path])
+    assert capsys.readouterr() == ("", "import\ninit\n")
+
+
+def test_a_plugin_that_takes_long_to_import_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(registry, "SLOW_IMPORT_S", 0.05)
+    path = write(tmp_path, text="import time; time.sleep(0.5)\n" + MINE)
+    find_plugins([tmp_path])
+    assert [record.message for record in caplog.records] == [
+        f"still importing plugin {path}; move it away if it never ends"
+    ]

@@ -494,3 +494,25 @@ def test_a_silent_copy_is_not_tagged(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "m" / "silence.flac", tmp_path / "m" / "copy.flac")
     summary = scan(tmp_path / "m")["summary"]
     assert (summary["tagged"], summary["unchanged"], summary["skipped"]) == (0, 1, 1)
+
+
+def test_a_pipe_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_model(tmp_path / "models")
+    monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(tmp_path))
+    os.mkfifo(tmp_path / "pipe.mp3")
+    result = run("scan", tmp_path / "pipe.mp3", "--model", TINY, "--device", "cpu")
+    assert "pipe.mp3: is no file but a pipe" in result.err
+
+
+def test_samples_beyond_all_measure_fail_one_track(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_model(tmp_path / "models")
+    monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(tmp_path))
+    write_tone(tmp_path / "music" / "fine.flac", 31)
+    loud = np.full(31 * 12_000, 1e30, np.float32)
+    loud[::2] *= -1
+    soundfile.write(tmp_path / "music" / "loud.wav", loud, 12_000, subtype="FLOAT")
+    result = run("scan", tmp_path / "music", "--model", TINY, "--device", "cpu", "--json")
+    assert result.code == EXIT_SOME_FAILED
+    assert [Path(failure["path"]).name for failure in result.json["failures"]] == ["loud.wav"]
+    assert "no numbers" in result.json["failures"][0]["reason"]
+    assert result.json["summary"]["tagged"] == 1

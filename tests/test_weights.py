@@ -138,3 +138,11 @@ def test_a_place_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path:
     with pytest.raises(ModelError, match="cannot be written"):
         save_weights(tensors(), tmp_path / "a.safetensors")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "file"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(value: float, tmp_path: Path) -> None:
+    damaged = tensors()
+    damaged["dense.bias"][4] = value
+    with pytest.raises(ModelError, match=r"dense.bias holds values that are no numbers"):
+        load_model(save(tmp_path, damaged), [plugin_folder(tmp_path)])

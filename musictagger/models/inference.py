@@ -6,25 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from musictagger.audio.frames import Wave
 from musictagger.audio.logmel import LogMel
 from musictagger.config import Settings
-from musictagger.errors import BadRequestError, MusictaggerError
+from musictagger.errors import BadRequestError, ModelError, MusictaggerError
 from musictagger.models import catalogue
+from musictagger.models.backbone import Output
 from musictagger.models.catalogue import Progress, Say
 from musictagger.models.find import default_name, find_model
 from musictagger.models.fuse import fuse
+from musictagger.models.registry import failure, origin_of, quiet_output
 from musictagger.models.weights import Model, load_model
+from musictagger.records import Floats as Floats
 
 BATCH_FRAMES = {"cpu": 8, "cuda": 64, "mps": 16}
 """Frames per batch unless told otherwise. On two CPU cores 8 frames are within 3 % of the best of 1..32; a GPU
 wants more to hide its launches."""
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,22 @@ class Predictor:
     """A model on a device. Call it with any number of frames; it batches them and survives a full memory."""
 
     def __init__(self, model: Model, device: str = "auto", batch_frames: int | None = None) -> None:
-        """Raises BadRequestError when the device is not there."""
+        """Raises BadRequestError when the device is not there, ModelError when the backbone does not stand it."""
         self.device = pick_device(device)
         self.batch_frames = batch_frames or BATCH_FRAMES.get(self.device.type, 8)
         self.card = model.card
         self._frame_samples = model.card.front_end.frame_samples
         self._log_mel = LogMel(model.card.front_end).to(self.device)
-        self._backbone: nn.Module = fuse(model.backbone).to(self.device)
+        self._blame = f"backbone {model.card.backbone} ({origin_of(type(model.backbone))})"
+        try:
+            self._backbone: nn.Module = fuse(model.backbone).to(self.device)
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"{self._blame} cannot be copied: {failure(error)}") from error
 
     def __call__(self, waves: Sequence[Wave]) -> Prediction:
         """Scores and embeddings of frames, each float32 [frame_samples] at the model's sample rate.
 
-        Raises MusictaggerError when not even one frame fits into memory.
+        Raises MusictaggerError when not even one frame fits into memory, ModelError when the backbone fails.
         """
         scores: list[Tensor] = []
         embeddings: list[Tensor] = []
@@ -72,14 +76,25 @@ class Predictor:
     @torch.inference_mode()
     def _predict(self, waves: Sequence[Wave]) -> tuple[Tensor, Tensor]:
         batch = torch.from_numpy(np.stack(waves)).to(self.device)
-        output = self._backbone(self._log_mel(batch))
+        output = self._forward(self._log_mel(batch))
         activated = output.logits.sigmoid() if self.card.task == "tags" else output.logits.softmax(dim=-1)
         return activated.float().cpu(), output.embedding.float().cpu()
 
+    def _forward(self, mel: Tensor) -> Output:
+        """The backbone is somebody else's code: what goes wrong there is said to have gone wrong there."""
+        try:
+            with quiet_output():
+                output: Output = self._backbone(mel)
+            _require_shapes(output, len(mel), len(self.card.outputs))
+        except (Exception, SystemExit) as error:
+            if _is_out_of_memory(error):
+                raise
+            raise ModelError(f"{self._blame} failed: {failure(error)}") from error
+        return output
+
     def _make_room(self, error: RuntimeError, frames: int) -> None:
         """Halve the batch after an allocation failed; anything else is raised again."""
-        # The CPU allocator has no exception of its own.
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        if not _is_out_of_memory(error):
             raise error
         if frames == 1:
             raise MusictaggerError(
@@ -88,6 +103,20 @@ class Predictor:
         self.batch_frames = max(1, frames // 2)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # The CPU allocator has no exception of its own.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _require_shapes(output: Output, frames: int, outputs: int) -> None:
+    logits, embedding = list(output.logits.shape), list(output.embedding.shape)
+    if logits != [frames, outputs] or len(embedding) != 2 or embedding[0] != frames:
+        raise ValueError(
+            f"for {frames} frames it gives logits {logits} and an embedding {embedding}, "
+            f"instead of [{frames}, {outputs}] and [{frames}, any]"
+        )
 
 
 def load_predictor(

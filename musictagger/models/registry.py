@@ -6,10 +6,13 @@ nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import inspect
+import logging
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -21,6 +24,9 @@ from musictagger.models.backbone import Backbone
 from musictagger.paths import bundled_folder
 
 ENTRY_POINT_GROUP = "musictagger.backbones"
+
+SLOW_IMPORT_S = 5.0
+"""From then on it is said which plugin is being imported: one that never ends looks like a hang of ours."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +72,49 @@ def find_backbones(folders: Sequence[Path] = ()) -> dict[str, type[Backbone]]:
 
 
 def build(name: str, n_tags: int, config: Mapping[str, object], folders: Sequence[Path] = ()) -> Backbone:
-    """A backbone with fresh weights. Raises ModelError when it is unknown or refuses its configuration."""
+    """A backbone with fresh weights. Raises ModelError when it is unknown, refuses its configuration or fails."""
     backbones = find_backbones(folders)
     if name not in backbones:
         known = ", ".join(backbones)
         raise ModelError(f"there is no backbone {name!r} (found: {known}); `musictagger plugins` lists all")
     try:
-        return backbones[name](n_tags, **config)  # type: ignore[call-arg]
+        with quiet_output():
+            return backbones[name](n_tags, **config)  # type: ignore[call-arg]
     except TypeError as error:
         raise ModelError(f"backbone {name} does not take this configuration: {error}") from error
+    except (Exception, SystemExit) as error:
+        origin = origin_of(backbones[name])
+        raise ModelError(f"backbone {name} ({origin}) failed to be built: {failure(error)}") from error
+
+
+def failure(error: BaseException) -> str:
+    """Kind and text of an error in code that is not ours."""
+    return f"{type(error).__name__}: {error}"
+
+
+def origin_of(backbone: type) -> str:
+    """The file that defines a backbone, or its module."""
+    module = sys.modules.get(backbone.__module__)
+    return str(getattr(module, "__file__", None) or backbone.__module__)
+
+
+def quiet_output() -> contextlib.AbstractContextManager[object]:
+    """What a plugin prints goes to standard error: standard output may be a document for another program."""
+    return contextlib.redirect_stdout(sys.stderr)
+
+
+@contextlib.contextmanager
+def _importing(origin: str) -> Iterator[None]:
+    """Surround the import of a plugin: it prints elsewhere, and is named when it takes long."""
+    say = logging.getLogger("musictagger").warning
+    timer = threading.Timer(SLOW_IMPORT_S, say, ("still importing plugin %s; move it away if it never ends", origin))
+    timer.daemon = True
+    timer.start()
+    try:
+        with quiet_output():
+            yield
+    finally:
+        timer.cancel()
 
 
 def _all_plugins(folders: Sequence[Path]) -> Iterator[Plugin]:
@@ -93,9 +133,10 @@ def _from_file(path: Path) -> Iterable[Plugin]:
     # Two folders may hold files of one name; the digest keeps their modules apart.
     module_name = f"musictagger_plugin_{path.stem}_{hashlib.sha1(str(path).encode(errors='replace')).hexdigest()[:8]}"
     try:
-        module = sys.modules.get(module_name) or _import_file(path, module_name)
+        with _importing(str(path)):
+            module = sys.modules.get(module_name) or _import_file(path, module_name)
     except (Exception, SystemExit) as error:
-        return [Plugin(path.stem, str(path), error=f"{type(error).__name__}: {error}")]
+        return [Plugin(path.stem, str(path), error=failure(error))]
     return _register(module, path.stem, str(path))
 
 
@@ -116,9 +157,10 @@ def _import_file(path: Path, module_name: str) -> ModuleType:
 def _from_entry_point(entry: EntryPoint) -> Iterable[Plugin]:
     origin = f"entry point {entry.value}"
     try:
-        target = entry.load()
+        with _importing(origin):
+            target = entry.load()
     except (Exception, SystemExit) as error:
-        return [Plugin(entry.name, origin, error=f"{type(error).__name__}: {error}")]
+        return [Plugin(entry.name, origin, error=failure(error))]
     if isinstance(target, ModuleType):
         return _register(target, entry.name, origin)
     return [_checked(target, entry.name, origin)]
