@@ -209,3 +209,28 @@ def test_a_reader_that_goes_away_is_no_error(library: dict[str, str], arguments:
     )
     os.close(write_end)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", [["scan"], ["show"], ["undo"], ["fix", "--lock"]])
+def test_an_empty_path_is_not_this_folder(command: list[str]) -> None:
+    result = run(*command, "")
+    assert result.code == EXIT_USAGE
+    assert "the path is empty" in result.err
+
+
+def test_a_run_beyond_all_numbers_is_no_run(environment: Path) -> None:
+    run("fix", environment / "a.flac", "--genre", "Polka")
+    for command in (["history"], ["undo"]):
+        result = run(*command, "--run", "9" * 30)
+        assert result.code == EXIT_USAGE
+        assert "there is no run" in result.err
+
+
+def test_a_name_is_shown_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUSICTAGGER_DB", str(tmp_path / "names.db"))
+    for name in (":smile:.flac", "[red]x.flac", "\x1b[31m.flac"):
+        write_tone(tmp_path / "music" / name, 2)
+    shown = run("scan", tmp_path / "music", "--write", "none").out
+    assert ":smile:.flac" in shown
+    assert "[red]x.flac" in shown
+    assert "?[31m.flac" in shown

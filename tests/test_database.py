@@ -210,7 +210,7 @@ def test_only_one_scan_may_write_and_a_killed_one_gives_it_back(tmp_path: Path) 
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(StoreError, match="another scan is writing to this database"), exclusive(path):
+        with pytest.raises(StoreError, match="another musictagger is writing to this database"), exclusive(path):
             pass
         with exclusive(str(tmp_path / "another.db")):
             pass

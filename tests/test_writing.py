@@ -364,3 +364,51 @@ def test_the_end_of_the_input_keeps_what_was_decided(music: Path, monkeypatch: p
     assert result.code == 0, result.err
     assert genres(music / "a.flac")
     assert genres(music / "c.ogg") == []
+
+
+@pytest.mark.parametrize("command", ["apply", "review"])
+@pytest.mark.parametrize("flags", [["--write", "replace"], ["--min-score", "0.2"], ["--moods"], ["--model", TINY]])
+def test_a_saved_plan_refuses_flags_that_come_too_late(
+    command: str, flags: list[str], music: Path, tmp_path: Path
+) -> None:
+    before = state(music)
+    assert run("plan", "--out", tmp_path / "plan.json").code == 0
+    result = run(command, tmp_path / "plan.json", *flags)
+    assert result.code == EXIT_USAGE
+    assert f"without {flags[0]}" in result.err
+    assert state(music) == before
+    assert run("apply", tmp_path / "plan.json", "--preserve-mtime").code == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "undo --last",
+        "apply",
+        "apply PLAN",
+        "review PLAN",
+        "plan",
+        "query",
+        "tags",
+        "failed",
+        "show MUSIC",
+        "fix MUSIC --lock",
+    ],
+)
+def test_a_library_that_is_not_there_is_named_and_not_made(command: str, music: Path, tmp_path: Path) -> None:
+    run("plan", "--out", tmp_path / "plan.json")
+    places = {"PLAN": tmp_path / "plan.json", "MUSIC": music / "a.flac"}
+    typo = tmp_path / "typo" / "libary.db"
+    result = run(*(places.get(word, word) for word in command.split()), "--db", typo)
+    assert result.code == 1
+    assert f"{typo}: there is no database yet" in result.err
+    assert "--db" in result.err
+    assert not typo.parent.exists()
+
+
+@pytest.mark.parametrize("name", ["", "  ", "Ja\x1bzz", "Ja\nzz"])
+@pytest.mark.parametrize("flag", ["--genre", "--not"])
+def test_a_genre_that_nobody_can_see_is_refused(flag: str, name: str, music: Path) -> None:
+    before = state(music)
+    assert run("fix", music / "a.flac", flag, name).code == EXIT_USAGE
+    assert state(music) == before

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from musictagger.cli.changes import apply_plan
 from musictagger.cli.options import ExistingPath, opened_view, safety_options, view_options
 from musictagger.errors import BadRequestError, printable
 
@@ -39,8 +40,10 @@ def command(
     """
     if not (genre or excluded or forget or lock is not None):
         raise BadRequestError("say what to fix: --genre, --not, --lock, --unlock or --forget")
+    for name in (*genre, *excluded):
+        if not name.strip() or not name.isprintable():
+            raise BadRequestError(f"{name!r} is no genre: a name of visible characters is")
     from musictagger.audio.walk import absolute
-    from musictagger.cli.apply import apply_plan
     from musictagger.config import load_settings
     from musictagger.library.view import look
     from musictagger.tagging.plan import Plan

@@ -26,9 +26,9 @@ def command(run: int | None, as_json: bool, **flags: Any) -> int:
         raise BadRequestError("nothing was written yet: there is no history")
     with Journal(journal_file) as journal:
         runs = [known for known in journal.runs() if run in (None, known.id)]
+        if run is not None and not runs:
+            raise BadRequestError(f"there is no run {run}; `musictagger history` lists them")
         entries = [] if run is None else journal.entries(run_id=run, states=STATES)
-    if run is not None and not runs:
-        raise BadRequestError(f"there is no run {run}; `musictagger history` lists them")
     if as_json:
         documents.print_json(documents.history_document(runs, entries))
         return 0

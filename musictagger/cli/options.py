@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,18 @@ if TYPE_CHECKING:
     from musictagger.tagging.journal import Journal
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-ExistingPath = click.Path(path_type=Path)
+
+
+class _NamedPath(click.Path):
+    """A path that was really given: `musictagger scan "$MUSIC"` without MUSIC must not mean this folder."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        if not os.fspath(value):
+            self.fail("the path is empty", parameter, context)
+        return super().convert(value, parameter, context)
+
+
+ExistingPath = _NamedPath(path_type=Path)
 
 _DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback when something fails.")
 _DB = click.option(
@@ -49,7 +61,7 @@ _MAX_GENRES = click.option("--max-genres", type=int, metavar="N", help="At most 
 json_output = click.option("--json", "as_json", is_flag=True, help="Print JSON (its schema: docs/json.md).")
 
 
-def _chain(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def chain(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         return functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
@@ -76,13 +88,13 @@ _JOIN = click.option(
 )
 
 debug_option = _DEBUG
-plugin_options = _chain(_PLUGIN_DIR, _DEBUG)
-library_options = _chain(_DB, _DEBUG)
-score_options = _chain(_AGGREGATE, _MIN_SCORE, _MAX_GENRES, _KEEP_PARENTS, _GENRES_ALLOW)
-view_options = _chain(_MODEL, score_options, _DB, _DEBUG)
-model_options = _chain(_MODEL, _PLUGIN_DIR)
-write_options = _chain(_WRITE, _MOODS, _PROVENANCE, _JOIN)
-safety_options = _chain(_PRESERVE_MTIME, _BREAK_HARDLINKS)
+plugin_options = chain(_PLUGIN_DIR, _DEBUG)
+library_options = chain(_DB, _DEBUG)
+score_options = chain(_AGGREGATE, _MIN_SCORE, _MAX_GENRES, _KEEP_PARENTS, _GENRES_ALLOW)
+view_options = chain(_MODEL, score_options, _DB, _DEBUG)
+model_options = chain(_MODEL, _PLUGIN_DIR)
+write_options = chain(_WRITE, _MOODS, _PROVENANCE, _JOIN)
+safety_options = chain(_PRESERVE_MTIME, _BREAK_HARDLINKS)
 
 
 @contextmanager
@@ -112,10 +124,11 @@ def opened_view(flags: dict[str, Any]) -> Iterator[tuple[Store, int, View]]:
 
 
 @contextmanager
-def opened_journal(flags: dict[str, Any]) -> Iterator[tuple[Store, Journal, Settings]]:
+def opened_journal(flags: dict[str, Any], *, new: bool = False) -> Iterator[tuple[Store, Journal, Settings]]:
     """The library to write to, the journal with what a killed run left open settled, and the settings.
 
-    Raises StoreError when another process is writing to the same library.
+    A library that is named must be there, unless a `new` one will do; the default one may have been thrown away, and
+    the journal still knows what was written. Raises StoreError when another process is writing to the same library.
     """
     from musictagger.config import load_settings
     from musictagger.library.database import exclusive
@@ -124,9 +137,10 @@ def opened_journal(flags: dict[str, Any]) -> Iterator[tuple[Store, Journal, Sett
     from musictagger.writing import recover
 
     settings = load_settings(flags)
+    create = new or not settings.db
     with (
-        exclusive(settings.db_location),
-        Store(settings.db_location, create=True) as store,
+        exclusive(settings.db_location, create=create),
+        Store(settings.db_location, create=create) as store,
         Journal(settings.journal_file) as journal,
     ):
         recover(journal)

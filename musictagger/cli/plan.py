@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from musictagger.cli.options import ExistingPath, json_output, opened_view, view_options, write_options
+from musictagger.cli.changes import make_plan
+from musictagger.cli.options import ExistingPath, json_output, view_options, write_options
+from musictagger.errors import printable
 
 if TYPE_CHECKING:
     from musictagger.tagging.plan import Plan
@@ -33,28 +35,13 @@ def command(query: tuple[str, ...], out: Path | None, as_json: bool, **flags: An
     if as_json:
         documents.print_json(plan.to_json())
         return 0
-    print_plan(plan)
+    _print(plan)
     if out and plan.changes:
-        click.echo(f"saved; `musictagger apply {out}` writes it")
+        click.echo(f"saved; `musictagger apply {printable(out)}` writes it")
     return 0
 
 
-def make_plan(query: str, flags: dict[str, Any]) -> Plan:
-    """The plan for the tracks of a query under the settings of the flags."""
-    from musictagger.config import load_settings
-    from musictagger.library.query import parse
-    from musictagger.library.view import search
-    from musictagger.tagging.plan import Plan
-    from musictagger.writing import plan_track
-
-    settings = load_settings(flags)
-    with opened_view(flags) as (store, model_id, view):
-        tracks = search(store, model_id, view, parse(query, view.card))
-        changes = [plan_track(track, settings) for track in tracks]
-        return Plan(tuple(change for change in changes if change is not None), view.card.name)
-
-
-def print_plan(plan: Plan) -> None:
+def _print(plan: Plan) -> None:
     """Each file with its fields, before and after."""
     from musictagger.cli import render
 

@@ -163,7 +163,7 @@ class LiveReporter(QuietReporter):
 
 def reporter(quiet: bool) -> QuietReporter:
     """The reporter that fits where standard error goes to."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     if quiet:
         return QuietReporter(console)
     return LiveReporter(console) if console.is_terminal else LineReporter(console)

@@ -26,8 +26,9 @@ class _Console(Console):
 
 def console() -> Console:
     """Standard output: styled on a terminal, plain and unwrapped in a pipe."""
-    plain = _Console(highlight=False)
-    return plain if plain.is_terminal else _Console(highlight=False, width=160)
+    # A file called `:smile:.mp3` is no smiley.
+    plain = _Console(highlight=False, emoji=False)
+    return plain if plain.is_terminal else _Console(highlight=False, emoji=False, width=160)
 
 
 def bar(score: float, cells: int = BAR_CELLS) -> str:
@@ -64,8 +65,8 @@ def track_table(tracks: Sequence[TrackView], width: int, written: Collection[Pat
             escape(label(track)),
             duration(track.row.duration_s),
             escape(("+ " if track.row.path in written else "") + printable(", ".join(track.row.genres))),
-            escape(heard),
-            escape(strongest),
+            escape(printable(heard)),
+            escape(printable(strongest)),
         )
     return table
 
@@ -103,12 +104,12 @@ def facts(track: TrackView) -> list[tuple[str, str]]:
         ("File", printable(row.path)),
         ("Track", " - ".join(printable(text) for text in (row.artist, row.title) if text)),
         ("Album", printable(row.album or "")),
-        ("Status", track.status + (f": {row.failure}" if row.failure else "")),
-        ("Model", track.view.card.name),
+        ("Status", track.status + (f": {printable(row.failure)}" if row.failure else "")),
+        ("Model", printable(track.view.card.name)),
         ("Length", duration(row.duration_s)),
         ("Frames", frames + (" (a short track, repeated to fill one)" if row.padded else "")),
         ("Genre in file", printable("; ".join(row.genres)) or "none"),
-        ("Genre heard", "; ".join(track.genres) or "none is sure enough"),
+        ("Genre heard", printable("; ".join(track.genres)) or "none is sure enough"),
     ]
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from musictagger.cli.changes import apply_opened, wanted_plan
 from musictagger.cli.options import ExistingPath, opened_journal, safety_options, view_options, write_options
+from musictagger.errors import printable
 
 if TYPE_CHECKING:
     from musictagger.library.store import Store, TrackRow
@@ -50,12 +52,9 @@ def command(what: tuple[str, ...], out: Path | None, **flags: Any) -> int:
     What was accepted is written at the end, also after quitting; `musictagger undo --last` takes it back. A genre
     that you edit is remembered as your own choice, like `musictagger fix --genre`.
     """
-    from musictagger.cli.apply import apply_opened
-    from musictagger.cli.plan import make_plan
-    from musictagger.tagging.plan import load_plan, save_plan
+    from musictagger.tagging.plan import save_plan
 
-    saved = len(what) == 1 and what[0].endswith(".json")
-    plan = load_plan(Path(what[0])) if saved else make_plan(" ".join(what), flags)
+    plan = wanted_plan(what, flags)
     # Opened before the first question: nobody should decide for an hour and then hear that a scan is running.
     with opened_journal(flags) as (store, journal, settings):
         decisions = _walk(plan, _rows(plan, store))
@@ -64,7 +63,7 @@ def command(what: tuple[str, ...], out: Path | None, **flags: Any) -> int:
         click.echo(f"{len(accepted.changes)} of {len(plan.changes)} accepted")
         if out:
             save_plan(accepted, out)
-            click.echo(f"saved; `musictagger apply {out}` writes them")
+            click.echo(f"saved; `musictagger apply {printable(out)}` writes them")
             return 0
         return apply_opened(accepted, "review", False, store, journal, settings) if accepted.changes else 0
 

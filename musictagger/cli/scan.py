@@ -74,7 +74,7 @@ def command(
     options = ScanOptions(all_files=all_files, force=force, retry_failed=retry_failed, dry_run=dry_run)
     with progress.reporter(quiet) as reporter, stoppable(reporter.say) as stop:
         _require_paths(paths)
-        with opened_journal(flags) as (store, journal, settings):
+        with opened_journal(flags, new=True) as (store, journal, settings):
             predictor = load_predictor(settings, reporter.say, reporter.fetched)
             reporter.say(f"{predictor.card.name} on {predictor.device}, library {store.location}")
             report = scan(paths, store, journal, predictor, settings, options, reporter, stop)

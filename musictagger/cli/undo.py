@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from musictagger.cli.changes import tell
 from musictagger.cli.options import (
     ExistingPath,
     json_output,
@@ -36,7 +37,6 @@ def command(paths: tuple[Path, ...], run: int | None, last: bool, dry_run: bool,
     PATHS are files or folders. A field that somebody changed since is left alone and reported. An undo is a run
     too, and can be undone.
     """
-    from musictagger.cli.apply import tell
     from musictagger.writing import undo_entries
 
     if sum([bool(paths), run is not None, last]) != 1:

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, create_engine, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from musictagger.errors import BadRequestError, StoreError
+from musictagger.errors import BadRequestError, StoreError, printable
 from musictagger.library.schema import REVISION
 from musictagger.sqlite import Advice, readable_errors, sqlite_engine
 
@@ -37,22 +37,26 @@ def open_database(location: str, *, create: bool) -> Engine:
 
 
 @contextmanager
-def exclusive(location: str) -> Iterator[None]:
-    """Hold the right to scan into a SQLite database; the system gives it back however the process ends.
+def exclusive(location: str, *, create: bool = True) -> Iterator[None]:
+    """Hold the right to write into a SQLite database; the system gives it back however the process ends.
 
-    Raises StoreError when another process holds it. Database servers look after themselves.
+    Raises StoreError when another process holds it, or it is not there (unless `create`). Database servers look after
+    themselves.
     """
     path = _sqlite_path(location)
     if path is None:
         yield
         return
+    if not create and not path.exists():
+        raise StoreError(f"{printable(path)}: {LIBRARY_ADVICE.missing}")
     lock = FileLock(f"{path}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise StoreError(
-            f"{location}: another scan is writing to this database; wait for it to end, or give this one its own --db"
+            f"{location}: another musictagger is writing to this database; wait for it to end, or give this one its "
+            "own --db"
         ) from None
     except OSError as error:
         raise StoreError(f"{location}: cannot be written: {error.strerror}; choose another place with --db") from error

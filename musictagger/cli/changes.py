@@ -1,0 +1,89 @@
+"""What plan, review, apply, undo and fix share: a plan from the command line, writing it, telling what became of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from musictagger.cli.options import opened_journal, opened_view, stoppable
+from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, BadRequestError, printable
+
+if TYPE_CHECKING:
+    from musictagger.config import Settings
+    from musictagger.library.store import Store
+    from musictagger.tagging.journal import Journal
+    from musictagger.tagging.plan import Plan
+    from musictagger.writing import Outcome
+
+PLANNING = (
+    *("write", "moods", "provenance", "model", "aggregate"),
+    *("min_score", "max_genres", "keep_parents", "genres_allow"),
+)
+"""Flags that say what a plan is to hold. They come too late for one that was saved."""
+
+
+def wanted_plan(what: tuple[str, ...], flags: dict[str, Any]) -> Plan:
+    """The saved plan that `what` names, or the plan for the tracks of the query that it is.
+
+    Raises BadRequestError for a saved one together with flags that it would not heed.
+    """
+    from musictagger.tagging.plan import load_plan
+
+    if len(what) != 1 or not what[0].endswith(".json"):
+        return make_plan(" ".join(what), flags)
+    late = [f"--{name.replace('_', '-')}" for name in PLANNING if flags.get(name) is not None]
+    if late:
+        raise BadRequestError(
+            f"{printable(what[0])}: what it writes was settled when it was planned, without {', '.join(late)}; "
+            "leave that out, or plan again with it"
+        )
+    return load_plan(Path(what[0]))
+
+
+def make_plan(query: str, flags: dict[str, Any]) -> Plan:
+    """The plan for the tracks of a query under the settings of the flags."""
+    from musictagger.config import load_settings
+    from musictagger.library.query import parse
+    from musictagger.library.view import search
+    from musictagger.tagging.plan import Plan
+    from musictagger.writing import plan_track
+
+    settings = load_settings(flags)
+    with opened_view(flags) as (store, model_id, view):
+        tracks = search(store, model_id, view, parse(query, view.card))
+        changes = [plan_track(track, settings) for track in tracks]
+        return Plan(tuple(change for change in changes if change is not None), view.card.name)
+
+
+def apply_plan(plan: Plan, note: str, as_json: bool, flags: dict[str, Any]) -> int:
+    """Write a plan through the journal and say what became of it; the exit code."""
+    with opened_journal(flags) as (store, journal, settings):
+        return apply_opened(plan, note, as_json, store, journal, settings)
+
+
+def apply_opened(plan: Plan, note: str, as_json: bool, store: Store, journal: Journal, settings: Settings) -> int:
+    """The same with everything open already."""
+    from musictagger.writing import apply_changes
+
+    run = journal.start_run("apply", note)
+    with stoppable(lambda text: click.echo(text, err=True)) as stop:
+        outcome = apply_changes(plan.changes, run, journal, store, settings, stop=stop)
+    hint = f"; `musictagger undo --run {run}` takes it back" if outcome.written else ""
+    return tell(run, outcome, as_json, "written", hint)
+
+
+def tell(run: int, outcome: Outcome, as_json: bool, done: str, hint: str = "") -> int:
+    """Say what became of files; the exit code."""
+    from musictagger.cli import documents
+
+    if as_json:
+        documents.print_json(documents.outcome_document(run, outcome))
+    else:
+        for path, reason in outcome.refused:
+            click.echo(f"{printable(path)}: {printable(reason)}", err=True)
+        click.echo(f"{len(outcome.written)} {done}, {len(outcome.refused)} refused{hint}")
+    if outcome.stopped:
+        return EXIT_INTERRUPTED
+    return EXIT_SOME_FAILED if outcome.refused else 0
