@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -34,15 +35,15 @@ def figure_text(figure: Mapping[str, float | None]) -> str:
     return f"{figure['value']:.3f}{interval}"
 
 
-def figure_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """What a card's `metrics` says, a line for each data it was measured on."""
+def measured(metrics: Mapping[str, Any], paper: Mapping[str, float]) -> Iterator[RenderableType]:
+    """What a card's `metrics` says, a table for each data it was measured on, with what a paper measured beside it."""
     for where, values in sorted(metrics.items()):
-        if not isinstance(values, Mapping):
-            continue
-        figures = [f"{title(name)} {figure_text(value)}" for name, value in values.items() if is_figure(value)]
+        figures = {name: value for name, value in values.items() if is_figure(value)}
         if figures:
             tracks = f", {values['tracks']:,} tracks" if isinstance(values.get("tracks"), int) else ""
-            yield f"{where}{tracks}: {', '.join(figures)}"
+            yield Text(f"\nMeasured on {where}{tracks}", "bold")
+            yield headline_table(figures, paper)
+            yield ""
 
 
 def headline_table(

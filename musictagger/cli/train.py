@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,18 +84,18 @@ def command(context: click.Context, /, as_json: bool, quiet: bool, **flags: Any)
 
     arguments = context.meta[_ARGUMENTS]
     with training_progress.reporter(quiet) as reporter, stoppable(reporter.say) as stop:
-        request = _request(flags, shlex.join(["musictagger", "train", *arguments]))
+        request, paper = _request(flags, shlex.join(["musictagger", "train", *arguments]))
         from musictagger.training.run import run_training
 
         outcome = run_training(request, reporter, stop)
         reporter.close()
         if training_progress.first_process():
-            _show(request, outcome, arguments, as_json, quiet)
+            _show(request, outcome, paper, arguments, as_json, quiet)
     return EXIT_INTERRUPTED if outcome.interrupted else 0
 
 
-def _request(flags: dict[str, Any], command_line: str) -> RunRequest:
-    """What is asked for, checked as far as it can be without looking at the data."""
+def _request(flags: dict[str, Any], command_line: str) -> tuple[RunRequest, Mapping[str, float]]:
+    """What is asked for, checked as far as it can be without looking at the data; and what a paper got from it."""
     from musictagger.config import load_settings
     from musictagger.training.recipes import find_recipe, options_of
 
@@ -107,7 +107,7 @@ def _request(flags: dict[str, Any], command_line: str) -> RunRequest:
     data = data_of(flags["data"], options.dataset, settings)
     from musictagger.training.run import RunRequest
 
-    return RunRequest(
+    request = RunRequest(
         options=options,
         data=data,
         out=out,
@@ -121,6 +121,8 @@ def _request(flags: dict[str, Any], command_line: str) -> RunRequest:
         command=command_line,
         threads=flags["threads"],
     )
+    same_data = recipe is not None and options.dataset == options_of(recipe, {"init": ""}).dataset
+    return request, recipe.paper if recipe and same_data else {}
 
 
 _OPTIONS = (
@@ -184,7 +186,14 @@ def _place(flags: dict[str, Any], options: TrainOptions, recipe: Recipe | None, 
     return out or settings.model_folders[0] / name, name
 
 
-def _show(request: RunRequest, outcome: Outcome, arguments: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+def _show(
+    request: RunRequest,
+    outcome: Outcome,
+    paper: Mapping[str, float],
+    arguments: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+) -> None:
     from musictagger.cli import documents
 
     resume = shlex.join(["musictagger", "train", *(arguments if request.resume else (*arguments, "--resume"))])
@@ -195,25 +204,25 @@ def _show(request: RunRequest, outcome: Outcome, arguments: tuple[str, ...], as_
         return
     for line in outcome.lines:
         click.echo(printable(line))
-    for line in _last_words(request, outcome, resume):
-        click.echo(line)
-
-
-def _last_words(request: RunRequest, outcome: Outcome, resume: str) -> Iterator[str]:
-    """Where things are, and how to go on."""
-    from musictagger.cli.figures import figure_lines
-
     if outcome.interrupted:
-        yield f"Interrupted after {outcome.epochs} epochs; this goes on from there:\n  {resume}"
-        return
-    if outcome.weights is None:
-        return
-    if outcome.card is not None:
-        yield from figure_lines(outcome.card.metrics)
+        epochs = f"{outcome.epochs} epoch{'' if outcome.epochs == 1 else 's'}"
+        click.echo(f"Interrupted after {epochs}; this goes on from there:\n  {resume}")
+    elif outcome.weights is not None:
+        _show_model(request, outcome, outcome.weights, paper)
+
+
+def _show_model(request: RunRequest, outcome: Outcome, weights: Path, paper: Mapping[str, float]) -> None:
+    """Its figures, where it is, and how to use it."""
+    from musictagger.cli import render
+    from musictagger.cli.figures import measured
+
+    console = render.console()
+    for part in measured(outcome.card.metrics if outcome.card else {}, paper):
+        console.print(part)
     if outcome.report is not None:
-        yield f"Report  {printable(outcome.report)}"
-    yield f"Model   {printable(outcome.weights)}"
-    yield f"Use it  {scan_line(request, outcome.weights)}"
+        click.echo(f"Report  {printable(outcome.report)}")
+    click.echo(f"Model   {printable(weights)}")
+    click.echo(f"Use it  {scan_line(request, weights)}")
 
 
 def scan_line(request: RunRequest, weights: Path) -> str:

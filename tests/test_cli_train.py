@@ -1,0 +1,341 @@
+"""Training from the command line: from folders of tones to a model that a scan uses, and everything that goes wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from helpers import TINY, Result, make_model, run, write_tone
+
+from musictagger.cli import train, training_progress
+from musictagger.cli.assignments import assigned, nested, read_value
+from musictagger.cli.labelled import SPLITS
+from musictagger.errors import EXIT_INTERRUPTED, EXIT_USAGE, BadRequestError
+from musictagger.models.card import Card
+from musictagger.models.find import find_models
+from musictagger.training import options as training_options
+from musictagger.training.labelled import Part
+
+GENRES = {"Rock": 90, "Jazz": 500, "Metal": 2500}
+SMALL = (
+    *("--backbone", "fcn", "--set", "config.channels=[4,8]", "--set", "config.pools=[[8,16],[12,3]]"),
+    *("--set", "front_end.frame_hops=60", "--batch-size", "4", "--workers", "1", "--threads", "1", "--device", "cpu"),
+)
+"""A network of a few hundred weights on frames of 1.3 s."""
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three genres that even a small network tells apart, six tracks each."""
+    folder = tmp_path_factory.mktemp("sorted")
+    for genre, hz in GENRES.items():
+        for index in range(6):
+            write_tone(folder / genre / f"{index}.flac", 3, hz * (1 + 0.03 * index))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(autouse=True)
+def _environment(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(data))
+    monkeypatch.setenv("MUSICTAGGER_CONFIG", str(data / "none.toml"))
+    monkeypatch.delenv("RANK", raising=False)
+
+
+def learn(music: Path, *more: object) -> Result:
+    return run("train", "--data", music, *SMALL, "--epochs", "2", *more)
+
+
+@pytest.fixture(scope="module")
+def trained(music: Path, data: Path) -> Result:
+    """The whole way, once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MUSICTAGGER_DATA_DIR", str(data))
+        patch.setenv("MUSICTAGGER_CONFIG", str(data / "none.toml"))
+        return learn(music, "--name", "mine")
+
+
+@pytest.fixture
+def weights(trained: Result, data: Path) -> Path:
+    assert trained.code == 0, trained.err
+    return data / "models" / "mine" / "mine.safetensors"
+
+
+def test_choices_are_those_of_the_options() -> None:
+    hints = training_options
+    assert get_args(hints.Optimiser) == train.OPTIMISERS
+    assert get_args(hints.Schedule) == train.SCHEDULES
+    assert get_args(hints.Freeze) == train.PARTS
+    assert get_args(hints.HeadKind) == train.HEADS
+    assert {*get_args(get_args(Part)[0]), "all"} == set(SPLITS)
+
+
+# ---- The whole way ------------------------------------------------------------------------------------------------
+
+
+def test_the_end_says_figures_place_and_use(trained: Result, weights: Path) -> None:
+    assert "Accuracy" in trained.out and "95 % interval" in trained.out
+    assert f"Model   {weights}\n" in trained.out
+    assert trained.out.splitlines()[-1].startswith("Use it  musictagger scan --model ")
+    assert "folders: 18 tracks, 3 genres" in trained.err
+    assert "epoch 2: " in trained.err
+    assert weights.parent.joinpath("report.html").is_file()
+
+
+def test_the_card_tells_the_run(weights: Path, music: Path) -> None:
+    card = Card.load(weights.with_suffix(".json"))
+    assert card.name == "mine" and card.task == "genre"
+    assert card.training["command"].startswith(f"musictagger train --data {music} --backbone fcn --set 'config.")
+    assert card.training["options"]["config"] == {"channels": [4, 8], "pools": [[8, 16], [12, 3]]}
+    assert card.front_end.frame_hops == 60
+    assert card.metrics
+
+
+def test_a_scan_uses_the_model(trained: Result, weights: Path, music: Path, tmp_path: Path) -> None:
+    shutil.copytree(music / "Metal", tmp_path / "music")
+    line = trained.out.splitlines()[-1].removeprefix("Use it  musictagger ").removesuffix(" ~/Music")
+    scanned = run(*line.split(), tmp_path / "music", "--json", "--db", tmp_path / "x.db", "--device", "cpu")
+    assert scanned.code == 0, scanned.err
+    tracks = scanned.json["tracks"]
+    assert len(tracks) == 6 and {track["model"] for track in tracks} == {"mine"}
+    assert {tag["name"] for track in tracks for tag in track["tags"]} <= set(GENRES)
+
+
+def test_evaluate(weights: Path, music: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    asked = ("evaluate", "--model", weights, "--data", music, "--device", "cpu", "--workers", "1")
+    found = run(*asked, "--split", "all", "--no-save", "--report", page, "--json")
+    assert found.code == 0, found.err
+    document = found.json
+    assert (document["schema"], document["tracks"], document["failures"]) == ("musictagger.evaluation/1", 18, [])
+    assert set(document["figures"]["song"]["accuracy"]) == {"value", "low", "high"}
+    assert document["saved"] is None and document["report"] == str(page) and page.is_file()
+    assert "folders/valid" not in Card.load(weights.with_suffix(".json")).metrics
+    shown = run(*asked, "--split", "valid")
+    assert shown.code == 0, shown.err
+    assert all(text in shown.out for text in ("Accuracy", "95 % interval", "Metal", "taken for", "has the figures"))
+    assert "folders/valid" in Card.load(weights.with_suffix(".json")).metrics
+
+
+def test_compare(weights: Path, music: Path, data: Path, tmp_path: Path) -> None:
+    make_model(data / "models")
+    page = tmp_path / "table.html"
+    asked = ("compare", weights, TINY, "--data", music, "--split", "all", "--device", "cpu", "--no-speed")
+    found = run(*asked, "--json", "--html", page)
+    assert found.code == 0, found.err
+    document = found.json
+    assert document["schema"] == "musictagger.comparison/1"
+    assert [model["name"] for model in document["models"]] == ["mine", TINY]
+    assert "minus the first" in page.read_text(encoding="utf-8")
+    shown = run(*asked, "--quiet")
+    assert shown.code == 0 and "minus the first" in shown.out and shown.err == ""
+    assert "at least two models" in run("compare", weights, "--data", music).err
+    assert "did you mean 'tiny'" in run("compare", weights, "tinny", "--data", music).err
+
+
+def test_a_second_run_spoils_no_first_one(weights: Path, music: Path) -> None:
+    before = weights.read_bytes()
+    again = learn(music, "--name", "mine")
+    assert again.code == EXIT_USAGE and "--resume" in again.err
+    assert weights.read_bytes() == before
+
+
+def test_json_holds_what_is_shown(music: Path, tmp_path: Path) -> None:
+    found = learn(music, "--out", tmp_path / "run", "--no-report", "--json", "--seed", "3")
+    assert found.code == 0, found.err
+    document = found.json
+    assert (document["schema"], document["name"], document["epochs"]) == ("musictagger.training/1", "run", 2)
+    assert document["weights"] == str(tmp_path / "run" / "run.safetensors")
+    assert (document["report"], document["resume"], document["interrupted"]) == (None, None, False)
+    assert document["options"]["seed"] == 3
+    assert list(document["metrics"]) == ["folders/test"]
+
+
+def test_a_dry_run_trains_nothing(music: Path, tmp_path: Path) -> None:
+    found = learn(music, "--out", tmp_path / "run", "--cache-dir", tmp_path / "mels", "--dry-run")
+    assert found.code == 0, found.err
+    assert "weights" in found.out and "steps" in found.out
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_the_other_processes_of_a_distributed_run_say_nothing(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("musictagger.training.run.run_training", _interrupt)
+    monkeypatch.setenv("RANK", "1")
+    found = learn(music, "--out", tmp_path / "run")
+    assert (found.out, found.err) == ("", "")
+
+
+# ---- Interruptions ------------------------------------------------------------------------------------------------
+
+
+def _interrupt(request: Any, progress: Any, stop: Any) -> Any:
+    """A run in which somebody presses Ctrl-C."""
+    from musictagger.training.run import Outcome
+
+    assert not stop()
+    os.kill(os.getpid(), signal.SIGINT)
+    return Outcome(None, None, 1, None, stop(), None)
+
+
+def test_ctrl_c_is_exit_code_130_and_says_how_to_go_on(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("musictagger.training.run.run_training", _interrupt)
+    found = learn(music, "--out", tmp_path / "a run", "--no-report")
+    assert found.code == EXIT_INTERRUPTED
+    assert "Ctrl-C again" in found.err
+    command = found.out.splitlines()[-1].strip()
+    assert command.startswith("musictagger train --data") and command.endswith(
+        f"'{tmp_path / 'a run'}' --no-report --resume"
+    )
+    resumed = learn(music, "--out", tmp_path / "a run", "--resume", "--json")
+    assert resumed.json["resume"].count("--resume") == 1
+
+
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def epoch_then_ctrl_c(self: training_progress.LineProgress, record: Mapping[str, Any]) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    asked = ("--out", tmp_path / "run", "--name", "same", "--no-report")
+    with monkeypatch.context() as patch:
+        patch.setattr(training_progress.LineProgress, "epoch", epoch_then_ctrl_c)
+        stopped = learn(music, *asked)
+    assert stopped.code == EXIT_INTERRUPTED, stopped.err
+    assert not (tmp_path / "run" / "same.safetensors").exists()
+    assert "Interrupted after 1 epoch;" in stopped.out
+    resumed = learn(music, *asked, "--resume")
+    assert resumed.code == 0, resumed.err
+    whole = learn(music, "--out", tmp_path / "whole", "--name", "same", "--no-report")
+    assert whole.code == 0, whole.err
+    one, other = (tmp_path / folder / "same.safetensors" for folder in ("run", "whole"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+# ---- What goes wrong ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset", "gtzn"], "did you mean 'gtzan'"),
+        (["--backbone", "crn"], "did you mean 'crnn'"),
+        (["--recipe", "choi2017-cnn"], "did you mean 'choi2017-crnn'"),
+        (["--recipe", "mine.toml"], "there is no such recipe"),
+        (["--dataset-option", "vald=0.2"], "did you mean 'valid'"),
+        (["--dataset-option", "valid=lots"], "'lots' is no float"),
+        (["--dataset-option", "valid"], "--dataset-option takes NAME=VALUE"),
+        (["--dataset-option", "valid=0.9", "--dataset-option", "test=0.9"], "valid=0.9 and test=0.9"),
+        (["--set", "mixupp=1"], "did you mean 'mixup'"),
+        (["--set", "mixup=x"], "training option mixup"),
+        (["--set", "mixup"], "--set takes NAME=VALUE"),
+        (["--set", "mixup=1", "--set", "mixup=2"], "gives mixup twice"),
+        (["--set", "lr=1", "--lr", "1"], "lr is given by --set and by an option of its own"),
+        (["--set", "config=3"], "takes names with values"),
+        (["--set", "front_end.n_mel=3"], "did you mean 'n_mels'"),
+        (["--set", "front_end.n_mels=many"], "front_end.n_mels: 'many' is no int"),
+        (["--set", "l2.rn=1"], "l2 names rn"),
+        (["--set", "l2.rnn=much"], "l2.rnn: 'much' is no number"),
+        (["--epochs", "0"], "epochs is 0"),
+        (["--epochs", "many"], "is not a valid integer"),
+        (["--lr", "0"], "lr is 0"),
+        (["--patience", "soon"], "training option patience"),
+        (["--optimizer", "adagrad"], "is not one of"),
+        (["--freeze", "cnn"], "name the model with --init"),
+        (["--init", "nobody"], "there is no model 'nobody'"),
+        (["--teacher", "nobody"], "there is no model 'nobody'"),
+        (["--init", "wang2019-crnn-tf"], "musictagger train --recipe wang2019-crnn-tf"),
+        (["--name", "../x"], "--name '../x'"),
+        (["--name", "x.safetensors"], "without folder and suffix"),
+        (["--device", "abacus"], "there is no device 'abacus'"),
+        (["--workers", "0"], "workers must be at least 1"),
+        (["--threads", "0"], "0 is not in the range"),
+        (["--set", "config.chanels=[4]", "--backbone", "fcn"], "chanels"),
+    ],
+)
+def test_wrong_usage_is_told_in_words(arguments: list[str], message: str, music: Path, tmp_path: Path) -> None:
+    found = run("train", "--data", music, "--out", tmp_path / "run", "--dry-run", *arguments)
+    assert found.code in {EXIT_USAGE, 1}
+    assert message in found.err
+    assert "Traceback" not in found.err and "internal error" not in found.err
+
+
+def test_a_recipe_whose_model_is_not_there_says_how_to_make_it(music: Path) -> None:
+    found = run("train", "--recipe", "roy2020-multiframe", "--data", music)
+    assert found.code == EXIT_USAGE
+    assert "musictagger train --recipe choi2017-crnn --data FOLDER" in found.err
+
+
+def test_data_that_cannot_be_learnt_from(music: Path, tmp_path: Path) -> None:
+    def told(*arguments: object) -> str:
+        found = run("train", *SMALL, "--out", tmp_path / "run", *arguments)
+        assert found.code == EXIT_USAGE, found.err
+        assert "internal error" not in found.err and not (tmp_path / "run").exists()
+        return found.err
+
+    assert "say where the data are: --data PATH (dataset folders: One folder a genre" in told()
+    assert "MagnaTagATune" in told("--recipe", "wang2019-crnn-tf")
+    assert "no such folder" in told("--data", tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "one folder a genre" in told("--data", tmp_path / "empty")
+    shutil.copytree(music / "Rock", tmp_path / "one" / "Rock")
+    assert "only one tag, 'Rock'" in told("--data", tmp_path / "one")
+    shutil.copytree(music / "Jazz", tmp_path / "few" / "Jazz")
+    write_tone(tmp_path / "few" / "Rock" / "a.flac", 2)
+    assert "genre 'Rock' has 1 tracks" in told("--data", tmp_path / "few")
+    assert "MagnaTagATune's table is not there" in told("--recipe", "wang2019-crnn-tf", "--data", music)
+    assert "run `musictagger scan FOLDER` first" in run("train", "--dataset", "library", "--out", tmp_path / "run").err
+
+
+def test_assignments() -> None:
+    values = nested(assigned(["a=1", "b.x=[1, 2]", "b.y=relu", "b.z=1e-6", 'c={"d": null}', "e=p=q"], "--set"), "--set")
+    assert values == {"a": "1", "b": {"x": [1, 2], "y": "relu", "z": 1e-6}, "c": {"d": None}, "e": "p=q"}
+    assert read_value("NaN") == "NaN"
+    for texts in (["=1"], ["a"], ["a=1", "a=2"]):
+        with pytest.raises(BadRequestError):
+            assigned(texts, "--set")
+    for texts in (["a={}", "a.x=1"], ["a.x=1", "a=1"], ["a.=1"]):
+        with pytest.raises(BadRequestError, match="both whole and in parts"):
+            nested(assigned(texts, "--set"), "--set")
+
+
+def test_help_of_training_imports_nothing_heavy() -> None:
+    import subprocess
+    import sys
+
+    for name in ("train", "evaluate", "compare", "recipes"):
+        code = (
+            "import sys\nfrom musictagger.cli import main\n"
+            f"try: main(['{name}', '--help'])\nexcept SystemExit: pass\n"
+            "assert not {'torch', 'sqlalchemy', 'numpy', 'rich', 'sklearn'} & set(sys.modules)"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_recipes_are_listed_and_shown() -> None:
+    listed = run("recipes").out
+    assert "wang2019-crnn-tf" in listed and "0.9078" in listed
+    shown = run("recipes", "wang2019-crnn-tf").out
+    assert all(text in shown for text in ("Wang", "l2.cnn", "paper: V.C", "ours:", "default"))
+    document = run("recipes", "wang2019-crnn-tf", "--json").json
+    assert document["schema"] == "musictagger.recipes/1"
+    assert document["recipes"][0]["paper"]["auc"] == 0.9078
+    assert len(run("recipes", "--json").json["recipes"]) == 9
+    unknown = run("recipes", "wang")
+    assert unknown.code == EXIT_USAGE and "unknown recipe 'wang'" in unknown.err
+
+
+def test_a_trained_model_is_found_by_name(weights: Path, data: Path) -> None:
+    assert {model.name: model.weights for model in find_models([data / "models"])}.get("mine") == weights
