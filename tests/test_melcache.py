@@ -469,11 +469,15 @@ def test_the_plan_knows_hours_and_bytes(cache: MelCache, pool: InlinePool, tmp_p
     assert cache.estimate(paths).needed_bytes == 0
 
 
-def test_the_plan_asks_headers_only_for_what_it_is_not_told(
+def test_the_plan_asks_a_few_headers_and_the_labels_after_them(
     cache: MelCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = tones(tmp_path, 4, seconds=9)
-    assert cache.estimate(paths, dict.fromkeys(paths, 360.0)).hours == pytest.approx(0.4)
+    assert cache.estimate(paths, dict.fromkeys(paths, 360.0)).hours == pytest.approx(0.01)
+    bad = tmp_path / "bad.flac"
+    bad.write_bytes(b"fLaC")
+    assert cache.estimate([bad, *paths], {bad: 324.0}).hours == pytest.approx(0.1)
+    assert cache.estimate([bad, *paths]).hours == pytest.approx(0.0125)
     monkeypatch.setattr(melcache, "HEADERS_READ", 2)
     asked: list[FoundFile] = []
     stated_s = melcache._stated_s

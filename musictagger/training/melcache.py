@@ -31,6 +31,7 @@ import mutagen
 
 from musictagger.audio.frames import evenly
 from musictagger.audio.frontend import FrontEnd
+from musictagger.audio.logmel import LogMel
 from musictagger.audio.walk import FoundFile
 from musictagger.errors import MusictaggerError, printable
 from musictagger.pool import DEFAULT_TIMEOUT_S, WorkerPool
@@ -45,7 +46,7 @@ OPEN_FILES = 256
 """Tracks kept open by one process, a quarter of the files that it may usually have open."""
 
 HEADERS_READ = 400
-"""Files asked for their length where it is not known; more of them tell no more about the sum."""
+"""Files asked for their length, evenly spaced: with lengths that differ by a half, the sum is good to 3 %."""
 
 SPARE_SHARE = 0.05
 """Room asked for beyond what the plan needs."""
@@ -128,7 +129,7 @@ class MelCache:
         return self._opened(digest)
 
     def estimate(self, paths: Sequence[Path], durations: Mapping[Path, float] | None = None) -> Plan:
-        """What `fill` would make of `paths`, their `durations` in seconds as far as they are known."""
+        """What `fill` would make of `paths`; `durations` in seconds stand in where a file's header tells none."""
         index = FileIndex(self.folder / FILE_NAME)
         return self._plan(self._survey(paths, index), durations or {})
 
@@ -166,9 +167,6 @@ class MelCache:
         progress: Progress,
         stop: Callable[[], bool],
     ) -> bool:
-        # Here, since whoever only reads the cache needs no transform.
-        from musictagger.audio.logmel import LogMel
-
         progress.start("mel cache", len(survey.todo), "tracks")
         begun_s, done, made_s = time.monotonic(), 0, 0.0
 
@@ -265,13 +263,14 @@ def level_key(front_end: FrontEnd) -> str:
 
 
 def _total_s(files: Sequence[FoundFile], durations: Mapping[Path, float]) -> float:
-    """The length of all files: known, stated by their headers or, where these are many, in proportion to some."""
-    known = [durations[file.path] for file in files if file.path in durations]
-    unknown = [file for file in files if file.path not in durations]
-    asked = [_stated_s(unknown[index]) for index in evenly(list(range(len(unknown))), HEADERS_READ)]
-    told = [seconds for seconds in asked if seconds is not None]
-    mean_s = sum(told or known) / len(told or known) if told or known else _USUAL_S
-    return sum(known) + mean_s * len(unknown)
+    """The length of all files, in proportion to that of some where they are many.
+
+    A header counts before the labels: those of FMA give the length of the track, and the file is 30 s of it.
+    """
+    asked = [files[index] for index in evenly(list(range(len(files))), HEADERS_READ)]
+    told = [_stated_s(file) or durations.get(file.path) for file in asked]
+    known = [seconds for seconds in told if seconds is not None]
+    return len(files) * (sum(known) / len(known) if known else _USUAL_S)
 
 
 def _stated_s(file: FoundFile) -> float | None:
