@@ -222,6 +222,13 @@ class TestHearing:
         taught = hear([make_teacher(small_musicnn())], {broken: digest_of("t"), tiny: digest_of("t")}, tmp_path / "c")
         assert taught == teacherscores.Taught({}, False)
 
+    def test_scores_that_are_no_numbers_are_not_kept(self, music: dict[Path, str], tmp_path: Path) -> None:
+        model = small_musicnn()
+        torch.nn.init.constant_(model.backbone.dense.output.bias, math.nan)  # type: ignore[union-attr, arg-type]
+        taught = hear([make_teacher(model)], music, tmp_path)
+        assert all("no numbers" in reason for reason in taught.failures.values())
+        assert set(taught.failures) == set(music) and not list(tmp_path.rglob("*.npy"))
+
     def test_a_full_disk_is_told(self, music: dict[Path, str], tmp_path: Path) -> None:
         (tmp_path / "teachers").write_text("in the way")
         with pytest.raises(MusictaggerError, match="run the same command again"):

@@ -320,11 +320,14 @@ class _Lesson:
 
     def _complete(self, track: _Listener) -> None:
         assert track.decoded is not None
+        rows = track.rows(self._teacher.card.front_end.sample_rate_hz, self._outputs)
+        if not np.isfinite(rows["scores"]).all():
+            self._fail(track.path, "its scores for it are no numbers; are the file's samples absurdly large?")
+            return
         del self._tracks[track.path]
-        rate_hz = self._teacher.card.front_end.sample_rate_hz
         digest = self._waiting.pop(track.path)
         self._failures = {path: why for path, why in self._failures.items() if self._all[path] != digest}
-        _write_rows(self._folder, digest, track.rows(rate_hz, self._outputs))
+        _write_rows(self._folder, digest, rows)
         self._done += 1
         self._heard_s += track.decoded.duration_s
         self._progress.advance(self._done, x_real_time=self._heard_s / max(1e-3, time.monotonic() - self._begun_s))
