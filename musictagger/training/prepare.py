@@ -15,7 +15,7 @@ from musictagger.audio.frontend import FrontEnd
 from musictagger.config import Settings
 from musictagger.errors import printable
 from musictagger.models.card import Category
-from musictagger.training.datasets import Dataset, Example, Split, check_leaks, describe, require_usable
+from musictagger.training.datasets import Dataset, Example, Split, check_leaks, describe, require_usable, split_lines
 from musictagger.training.material import Material
 from musictagger.training.melcache import Cached, MelCache
 from musictagger.training.options import TrainOptions
@@ -97,7 +97,10 @@ def prepare(
         if taught.interrupted:
             return None
         failures |= taught.failures
-    whole = without(dataset, failures, progress)
+    whole = with_lengths(without(dataset, failures, progress), filled.entries)
+    if any(example.duration_s is None for example in wanted):
+        for line in split_lines(whole):
+            progress.say(line)
     require_usable(whole, LEARNT_FROM, taught=bool(options.teachers))
     digests = {path: entry.digest for path, entry in filled.entries.items()}
     _tell_leaks(check_leaks(whole, digests, allow=options.allow_leak), progress)
@@ -118,6 +121,17 @@ def without(dataset: Dataset, failures: Mapping[Path, str], progress: Progress) 
     note = f"{len(failures):,} tracks could not be decoded and were left out"
     examples = tuple(example for example in dataset.examples if example.path not in failures)
     return dataclasses.replace(dataset, examples=examples, notes=(*dataset.notes, note))
+
+
+def with_lengths(dataset: Dataset, entries: Mapping[Path, Cached]) -> Dataset:
+    """The dataset with the lengths that were found where its labels do not say any."""
+    examples = tuple(
+        example
+        if example.duration_s is not None or example.path not in entries
+        else dataclasses.replace(example, duration_s=entries[example.path].duration_s)
+        for example in dataset.examples
+    )
+    return dataclasses.replace(dataset, examples=examples)
 
 
 def _labelled(

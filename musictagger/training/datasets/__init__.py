@@ -21,6 +21,7 @@ from musictagger.training.datasets.base import (
     require_usable,
     shared_artists,
     shared_audio,
+    split_lines,
 )
 from musictagger.training.datasets.reading import hint, require_known
 
@@ -37,6 +38,7 @@ __all__ = [
     "require_usable",
     "shared_artists",
     "shared_audio",
+    "split_lines",
 ]
 
 

@@ -173,13 +173,15 @@ def describe(dataset: Dataset) -> list[str]:
     size = f"{_counted(total, 'track')}, {_counted(len(dataset.tags), kind)}, {_hours(dataset.examples)}"
     return [
         f"{dataset.name}: {size}",
-        *_split_lines(dataset, kind),
+        *split_lines(dataset),
         *_missing_lines(dataset.missing),
         *(f"note: {note}" for note in dataset.notes),
     ]
 
 
-def _split_lines(dataset: Dataset, kind: str) -> Iterator[str]:
+def split_lines(dataset: Dataset) -> Iterator[str]:
+    """For each split how many tracks it has, how long they are, and its most and least frequent tag."""
+    kind = "genre" if dataset.task == "genre" else "tag"
     counts = dataset.counts()
     for name in SPLITS:
         examples = dataset.split(name)
