@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from helpers import TINY, Result, make_model, run, write_tone
+from helpers import Result, run, write_tone
 
 from musictagger.cli import train, training_progress
 from musictagger.cli.assignments import assigned, nested, read_value
 from musictagger.cli.labelled import SPLITS
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_USAGE, BadRequestError
 from musictagger.models.card import Card
-from musictagger.models.find import find_models
 from musictagger.training import options as training_options
 from musictagger.training.labelled import Part
 
@@ -108,38 +107,6 @@ def test_a_scan_uses_the_model(trained: Result, weights: Path, music: Path, tmp_
     tracks = scanned.json["tracks"]
     assert len(tracks) == 6 and {track["model"] for track in tracks} == {"mine"}
     assert {tag["name"] for track in tracks for tag in track["tags"]} <= set(GENRES)
-
-
-def test_evaluate(weights: Path, music: Path, tmp_path: Path) -> None:
-    page = tmp_path / "report.html"
-    asked = ("evaluate", "--model", weights, "--data", music, "--device", "cpu", "--workers", "1")
-    found = run(*asked, "--split", "all", "--no-save", "--report", page, "--json")
-    assert found.code == 0, found.err
-    document = found.json
-    assert (document["schema"], document["tracks"], document["failures"]) == ("musictagger.evaluation/1", 18, [])
-    assert set(document["figures"]["song"]["accuracy"]) == {"value", "low", "high"}
-    assert document["saved"] is None and document["report"] == str(page) and page.is_file()
-    assert "folders/valid" not in Card.load(weights.with_suffix(".json")).metrics
-    shown = run(*asked, "--split", "valid")
-    assert shown.code == 0, shown.err
-    assert all(text in shown.out for text in ("Accuracy", "95 % interval", "Metal", "taken for", "has the figures"))
-    assert "folders/valid" in Card.load(weights.with_suffix(".json")).metrics
-
-
-def test_compare(weights: Path, music: Path, data: Path, tmp_path: Path) -> None:
-    make_model(data / "models")
-    page = tmp_path / "table.html"
-    asked = ("compare", weights, TINY, "--data", music, "--split", "all", "--device", "cpu", "--no-speed")
-    found = run(*asked, "--json", "--html", page)
-    assert found.code == 0, found.err
-    document = found.json
-    assert document["schema"] == "musictagger.comparison/1"
-    assert [model["name"] for model in document["models"]] == ["mine", TINY]
-    assert "minus the first" in page.read_text(encoding="utf-8")
-    shown = run(*asked, "--quiet")
-    assert shown.code == 0 and "minus the first" in shown.out and shown.err == ""
-    assert "at least two models" in run("compare", weights, "--data", music).err
-    assert "did you mean 'tiny'" in run("compare", weights, "tinny", "--data", music).err
 
 
 def test_a_second_run_spoils_no_first_one(weights: Path, music: Path) -> None:
@@ -335,7 +302,3 @@ def test_recipes_are_listed_and_shown() -> None:
     assert len(run("recipes", "--json").json["recipes"]) == 9
     unknown = run("recipes", "wang")
     assert unknown.code == EXIT_USAGE and "unknown recipe 'wang'" in unknown.err
-
-
-def test_a_trained_model_is_found_by_name(weights: Path, data: Path) -> None:
-    assert {model.name: model.weights for model in find_models([data / "models"])}.get("mine") == weights

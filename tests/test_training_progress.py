@@ -92,7 +92,9 @@ def test_the_table_of_epochs_never_outgrows_a_terminal() -> None:
         for epoch in range(1, 40):
             progress.epoch(record(epoch))
     assert len(out.getvalue().splitlines()) == EPOCHS_SHOWN + 1
-    assert out.getvalue().splitlines()[-1].split()[0] == "39"
+    shown = [line.split()[0] for line in out.getvalue().splitlines()[1:]]
+    # The best one, which was the first, and the last ones.
+    assert shown == ["1", *(str(epoch) for epoch in range(29, 40))]
 
 
 def test_figures_that_only_some_epochs_have_are_left_empty() -> None:
@@ -109,6 +111,7 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_figures_in_words() -> None:
     assert said(("windows_per_s", 35.21)) == "35.21 windows/s"
+    assert said(("x_real_time", 61.0)) == "61 x real time"
     assert said(("seconds", 120.0)) == "2 min"
     assert said(("train_loss", 0.213456)) == "train loss 0.2135"
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from musictagger.cli.labelled import measuring_options, read_labelled
+from musictagger.cli.labelled import measuring_options, read_labelled, require_place
 from musictagger.cli.options import ExistingPath, json_output, plugin_options, stoppable
-from musictagger.errors import BadRequestError, printable
+from musictagger.errors import EXIT_INTERRUPTED, BadRequestError, MusictaggerError, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from musictagger.config import Settings
     from musictagger.training.compare import Contender
 
+SPEED_ROUNDS = 5
+"""Turns in which all models are timed."""
 _SETTINGS = ("plugin_dir", "device", "workers", "batch_size", "aggregate")
 
 
@@ -41,24 +43,31 @@ def command(
     from musictagger.config import load_settings
     from musictagger.training.compare import compare
 
+    require_place(html)
     settings = load_settings({name: flags[name] for name in _SETTINGS})
     with training_progress.reporter(quiet) as reporter, stoppable(reporter.say) as stop:
         dataset = read_labelled(flags, settings)
         contenders = _contenders(models, settings, reporter)
-        found = compare(
-            contenders,
-            dataset,
-            split,  # type: ignore[arg-type]
-            device=settings.device,
-            batch_frames=settings.batch_size,
-            trim_edges_s=settings.trim_edges,
-            aggregator=settings.aggregate,
-            **({} if settings.workers is None else {"workers": settings.workers}),
-            timeout_s=settings.decode_timeout,
-            **({"speed_rounds": 0} if no_speed else {}),
-            progress=reporter,
-            stop=stop,
-        )
+        try:
+            found = compare(
+                contenders,
+                dataset,
+                split,  # type: ignore[arg-type]
+                device=settings.device,
+                batch_frames=settings.batch_size,
+                trim_edges_s=settings.trim_edges,
+                aggregator=settings.aggregate,
+                workers=settings.workers,
+                timeout_s=settings.decode_timeout,
+                speed_rounds=0 if no_speed else SPEED_ROUNDS,
+                progress=reporter,
+                stop=stop,
+            )
+        except MusictaggerError as error:
+            if not stop():
+                raise
+            reporter.say(str(error))
+            return EXIT_INTERRUPTED
         reporter.close()
     if html is not None:
         _write_html(found, html)
@@ -112,7 +121,7 @@ def _table(found: Mapping[str, Any]) -> RenderableType:
         table.add_row("  minus the first", *(_difference(model, metric) for model in found["models"]), style="dim")
     table.add_row("Backbone", *(model["backbone"] for model in found["models"]))
     table.add_row("Parameters", *(f"{model['parameters']:,}" for model in found["models"]))
-    table.add_row("File", *(f"{model['file_bytes'] / 1e6:.1f} MB" for model in found["models"]))
+    table.add_row("File", *(_size(model["file_bytes"]) for model in found["models"]))
     if any(model["speed"] for model in found["models"]):
         table.add_row(f"Speed on {found['device']}", *(_speed(model["speed"]) for model in found["models"]))
     return table
@@ -134,6 +143,10 @@ def _speed(speed: Mapping[str, float] | None) -> str:
     if not speed:
         return ""
     return f"{speed['realtime']:,.0f} x real time ({speed['ratio']:.2f} of the first)"
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
 
 def _print(found: Mapping[str, Any]) -> None:

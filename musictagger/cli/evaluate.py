@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from musictagger.cli.labelled import measuring_options, read_labelled
+from musictagger.cli.labelled import measuring_options, read_labelled, require_place
 from musictagger.cli.options import ExistingPath, debug_option, json_output, model_options, stoppable
-from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, printable
+from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, MusictaggerError, printable
 
 if TYPE_CHECKING:
     from musictagger.config import Settings
@@ -40,12 +40,19 @@ def command(split: str, report: Path | None, save: bool, quiet: bool, as_json: b
     from musictagger.config import load_settings
     from musictagger.training.datasets import describe
 
+    require_place(report)
     settings = load_settings({name: flags[name] for name in _SETTINGS})
     with training_progress.reporter(quiet) as reporter, stoppable(reporter.say) as stop:
         dataset = read_labelled(flags, settings)
         for line in describe(dataset):
             reporter.say(line)
-        evaluation = _evaluate(settings, dataset, split, reporter, stop)
+        try:
+            evaluation = _evaluate(settings, dataset, split, reporter, stop)
+        except MusictaggerError as error:
+            if not stop():
+                raise
+            reporter.say(str(error))
+            return EXIT_INTERRUPTED
         for line in evaluation.matching.describe():
             reporter.say(line)
         written = _write(evaluation, dataset, settings, report, save)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from musictagger.cli.options import Command
-from musictagger.errors import BadRequestError
+from musictagger.errors import BadRequestError, printable
 
 if TYPE_CHECKING:
     from musictagger.config import Settings
@@ -56,6 +57,17 @@ def data_of(data: str | None, dataset: str, settings: Settings) -> Path | str:
     if dataset == LIBRARY:
         return settings.db_location
     raise BadRequestError(f"say where the data are: --data PATH (dataset {dataset}: {DATASETS[dataset].summary})")
+
+
+def require_place(file: Path | None) -> None:
+    """Raise BadRequestError where a file cannot be written: before an hour of measuring, not after it."""
+    if file is None:
+        return
+    reason = "is a folder" if file.is_dir() else "" if file.parent.is_dir() else "there is no such folder"
+    if not reason and not os.access(file.parent, os.W_OK):
+        reason = "the folder is read-only"
+    if reason:
+        raise BadRequestError(f"{printable(file)}: cannot be written: {reason}")
 
 
 def read_labelled(flags: dict[str, Any], settings: Settings) -> Dataset:

@@ -139,7 +139,7 @@ class LiveProgress(QuietProgress):
         if self._live.is_started:
             self._live.stop()
             if self._records:
-                self._console.print(epoch_table(self._records[-EPOCHS_SHOWN:]))
+                self._console.print(epoch_table(shown_epochs(self._records)))
 
     def say(self, text: str) -> None:
         """See QuietProgress."""
@@ -164,12 +164,19 @@ class LiveProgress(QuietProgress):
         self._records.append(record)
 
     def _drawn(self) -> Group:
-        table = [epoch_table(self._records[-EPOCHS_SHOWN:])] if self._records else []
+        table = [epoch_table(shown_epochs(self._records))] if self._records else []
         return Group(*table, self._progress, *([f"  {escape(self._line)}"] if self._line else []))
 
 
+def shown_epochs(records: list[Mapping[str, Any]], most: int = EPOCHS_SHOWN) -> list[Mapping[str, Any]]:
+    """The last epochs, and the best one even if it was long ago."""
+    tail = records[-most:]
+    best = next((record for record in reversed(records) if record.get("best")), None)
+    return tail if best is None or best in tail else [best, *tail[1:]]
+
+
 def epoch_table(records: list[Mapping[str, Any]]) -> Table:
-    """One row an epoch; the best so far is bright."""
+    """One row an epoch; the best of them is bright."""
     names = list(dict.fromkeys(name for record in records for name in record if name not in _OWN))
     names = [name for name in names if any(_is_number(record.get(name)) for record in records)]
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -177,9 +184,16 @@ def epoch_table(records: list[Mapping[str, Any]]) -> Table:
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     best = max((record["epoch"] for record in records if record.get("best")), default=None)
     for record in records:
-        cells = [number(record.get(name)) for name in (*names, "lr", "seconds")]
+        cells = [_cell(name, record.get(name)) for name in (*names, "lr", "seconds")]
         table.add_row(str(record.get("epoch", "")), *cells, style="bold green" if record.get("epoch") == best else "")
     return table
+
+
+def _cell(name: str, value: Any) -> str:
+    """Of one width in a column, so that they can be compared at a glance."""
+    if not _is_number(value):
+        return ""
+    return f"{value:.2e}" if name == "lr" else f"{value:.1f}" if name == "seconds" else f"{value:.4f}"
 
 
 def said(figure: tuple[str, Any]) -> str:
@@ -189,7 +203,8 @@ def said(figure: tuple[str, Any]) -> str:
         return duration(float(value))
     if name.endswith("_per_s"):
         return f"{number(value)} {name.removesuffix('_per_s').replace('_', ' ')}/s"
-    return f"{name.replace('_', ' ')} {number(value)}"
+    plain = name.replace("_", " ")
+    return f"{number(value)} {plain}" if plain == "x real time" else f"{plain} {number(value)}"
 
 
 def number(value: Any) -> str:

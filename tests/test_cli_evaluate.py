@@ -1,0 +1,168 @@
+"""`evaluate` and `compare`: figures on labelled music, as tables, JSON and pages."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import TINY, make_model, run, write_tone
+
+from musictagger.cli import figures, training_progress
+from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE
+from musictagger.models.card import Card
+
+FAST = ("--device", "cpu", "--workers", "1")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models; genres in folders; a list with tags."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    for name, seed in ((TINY, 0), ("other", 1)):
+        make_model(folder / "data" / "models", name, seed=seed, thresholds=0.5)
+    lines = ["path,tags,split"]
+    for index in range(6):
+        for genre, hz in (("Rock", 110), ("Jazz", 1500)):
+            write_tone(folder / "sorted" / genre / f"{index}.flac", 2, hz + 30 * index)
+            tags = f"{genre};Mellow" if index % 2 else genre
+            lines.append(f"sorted/{genre}/{index}.flac,{tags},{('train', 'valid', 'test')[index % 3]}")
+    (folder / "list.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(folder / "data"))
+    monkeypatch.setenv("MUSICTAGGER_CONFIG", str(folder / "none.toml"))
+    monkeypatch.delenv("RANK", raising=False)
+
+
+def card(folder: Path, name: str = TINY) -> Card:
+    return Card.load(folder / "data" / "models" / f"{name}.json")
+
+
+def test_genres_are_measured_and_the_figures_go_into_the_card(folder: Path) -> None:
+    asked = ("evaluate", "--model", TINY, "--data", folder / "sorted", "--split", "all", *FAST)
+    found = run(*asked, "--no-save", "--json")
+    assert found.code == 0, found.err
+    document = found.json
+    assert (document["schema"], document["tracks"], document["task"]) == ("musictagger.evaluation/1", 12, "genre")
+    assert set(document["figures"]["song"]["accuracy"]) == {"value", "low", "high"}
+    assert (document["saved"], document["report"], document["failures"]) == (None, None, [])
+    assert not card(folder).metrics
+    shown = run(*asked)
+    assert shown.code == 0, shown.err
+    assert all(text in shown.out for text in ("Accuracy", "95 % interval", "taken for", "Rock", "has the figures"))
+    assert "folders: 12 tracks" in shown.err
+    kept = card(folder).metrics["folders/all"]
+    accuracy = document["figures"]["song"]["accuracy"]["value"]
+    assert kept["accuracy"]["value"] == pytest.approx(accuracy, abs=1e-5)
+    # Whoever has thresholds, scores and a key fitted to them keeps them.
+    assert card(folder).tags == card(folder, "other").tags
+
+
+def test_tags_are_measured(folder: Path) -> None:
+    asked = ("evaluate", "--model", TINY, "--dataset", "manifest", "--data", folder / "list.csv", "--no-save", *FAST)
+    found = run(*asked, "--split", "all", "--json", "--aggregate", "max")
+    assert found.code == 0, found.err
+    assert (found.json["task"], found.json["aggregate"]) == ("tags", "max")
+    assert set(found.json["figures"]["auc"]["per_tag"]) == {"Rock", "Jazz", "Mellow"}
+    shown = run(*asked, "--split", "test")
+    assert shown.code == 0, shown.err
+    assert "AUC" in shown.out and "Recall@10" in shown.out and "taken for" not in shown.out
+    assert "not in the dataset, so not measured: Guitar" in shown.err
+
+
+def test_a_report_is_one_file(folder: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    asked = ("evaluate", "--model", TINY, "--data", folder / "sorted", "--split", "all", "--no-save", *FAST)
+    found = run(*asked, "--report", page, "--json")
+    assert found.code == 0, found.err
+    assert found.json["report"] == str(page)
+    assert page.read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html")
+
+
+def test_tracks_that_cannot_be_judged_are_told(folder: Path, tmp_path: Path) -> None:
+    for genre, hz in (("Rock", 110), ("Jazz", 900)):
+        for index in range(3):
+            write_tone(tmp_path / "music" / genre / f"{index}.flac", 2, hz)
+    (tmp_path / "music" / "Rock" / "broken.flac").write_bytes(b"no sound at all")
+    asked = ("evaluate", "--model", TINY, "--data", tmp_path / "music", "--split", "all", "--no-save", *FAST)
+    found = run(*asked, "--quiet")
+    assert found.code == EXIT_SOME_FAILED
+    assert "broken.flac: " in found.err and found.out == ""
+    assert "1 left out" in run(*asked).out
+
+
+def test_models_are_compared(folder: Path, tmp_path: Path) -> None:
+    page = tmp_path / "table.html"
+    asked = ("compare", TINY, "other", "--data", folder / "sorted", "--split", "all", *FAST)
+    found = run(*asked, "--no-speed", "--json", "--html", page)
+    assert found.code == 0, found.err
+    document = found.json
+    assert document["schema"] == "musictagger.comparison/1"
+    assert [model["name"] for model in document["models"]] == [TINY, "other"]
+    assert document["models"][0]["difference"] is None and document["models"][1]["speed"] is None
+    assert "minus the first" in page.read_text(encoding="utf-8")
+    shown = run(*asked, "--quiet")
+    assert shown.code == 0, shown.err
+    assert shown.err == ""
+    assert all(text in shown.out for text in ("minus the first", "other", "x real time", "kB"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "--model", TINY], "say where the data are"),
+        (["evaluate", "--model", "tinny", "--data", "SORTED"], "did you mean 'tiny'"),
+        (["evaluate", "--model", TINY, "--dataset", "folder", "--data", "SORTED"], "did you mean 'folders'"),
+        (["evaluate", "--model", TINY, "--data", "SORTED", "--dataset-option", "vald=1"], "did you mean 'valid'"),
+        (["evaluate", "--model", TINY, "--data", "SORTED", "--split", "most"], "is not one of"),
+        (["evaluate", "--model", TINY, "--data", "SORTED", "--report", "NOWHERE/x.html"], "cannot be written"),
+        (["compare", TINY, "--data", "SORTED"], "at least two models"),
+        (["compare", TINY, "othr", "--data", "SORTED"], "did you mean 'other'"),
+        (
+            ["compare", TINY, "other", "--data", "SORTED", "--no-speed", "--html", "NOWHERE/x.html"],
+            "cannot be written",
+        ),
+        (["compare", "--data", "SORTED"], "Missing argument"),
+    ],
+)
+def test_wrong_usage_is_told_in_words(arguments: list[str], message: str, folder: Path) -> None:
+    places = {"SORTED": str(folder / "sorted"), "NOWHERE/x.html": str(folder / "nowhere" / "x.html")}
+    typed = [places.get(word, word) for word in arguments]
+    found = run(*typed, *FAST)
+    assert found.code == EXIT_USAGE
+    assert message in found.err
+    assert "Traceback" not in found.err and "internal error" not in found.err
+
+
+def test_a_model_and_data_with_nothing_in_common(folder: Path, tmp_path: Path) -> None:
+    for genre in ("Polka", "Zydeco"):
+        for index in range(3):
+            write_tone(tmp_path / genre / f"{index}.flac", 2)
+    found = run("evaluate", "--model", TINY, "--data", tmp_path, *FAST)
+    assert found.code == EXIT_USAGE
+    assert "no tag in common" in found.err
+
+
+@pytest.mark.parametrize("name", ["evaluate", "compare"])
+def test_ctrl_c_is_exit_code_130(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start_then_ctrl_c(self: Any, what: str, total: int, unit: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(training_progress.QuietProgress, "start", start_then_ctrl_c)
+    models = ("--model", TINY) if name == "evaluate" else (TINY, "other")
+    found = run(name, *models, "--data", folder / "sorted", "--split", "all", *FAST)
+    assert found.code == EXIT_INTERRUPTED
+    assert "internal error" not in found.err
+
+
+def test_ends_of_a_list_name_nothing_twice() -> None:
+    assert figures.ends(list("abcdefghijkl"), 2) == (["a", "b"], ["k", "l"])
+    assert figures.ends(list("abc"), 2) == (["a", "b"], ["c"])
+    assert figures.ends(list("ab"), 2) == (["a", "b"], [])
+    assert figures.figure_text({"value": None, "low": None, "high": None}) == "-"
