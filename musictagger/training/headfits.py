@@ -127,7 +127,7 @@ def _svm(x: Floats, y: Truth, params: Params, task: Task, balanced: bool) -> Hea
     dual = np.zeros((y.shape[1], len(x)))
     intercepts = np.zeros(y.shape[1])
     for tag, column in enumerate(y.T):
-        model = SVC(C=params["C"], kernel="precomputed", class_weight=_weights(balanced), cache_size=400)
+        model = SVC(C=params["C"], kernel="precomputed", class_weight=_weights(balanced), cache_size=400, tol=1e-5)
         model.fit(kernel, column)
         dual[tag, model.support_] = model.dual_coef_[0]
         intercepts[tag] = model.intercept_[0]
