@@ -121,7 +121,7 @@ def _request(flags: dict[str, Any], command_line: str) -> tuple[RunRequest, Mapp
         command=command_line,
         threads=flags["threads"],
     )
-    same_data = recipe is not None and options.dataset == options_of(recipe, {"init": ""}).dataset
+    same_data = recipe is not None and options.dataset == recipe.options.get("dataset", options.dataset)
     return request, recipe.paper if recipe and same_data else {}
 
 
