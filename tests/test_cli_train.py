@@ -208,6 +208,8 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
         (["--dataset-option", "valid"], "--dataset-option takes NAME=VALUE"),
         (["--dataset-option", "valid=0.9", "--dataset-option", "test=0.9"], "valid=0.9 and test=0.9"),
         (["--set", "mixupp=1"], "did you mean 'mixup'"),
+        (["--set", "epochs.x=1"], "epochs takes one value"),
+        (["--set", "patience={}"], "patience takes one value"),
         (["--set", "mixup=x"], "training option mixup"),
         (["--set", "mixup"], "--set takes NAME=VALUE"),
         (["--set", "mixup=1", "--set", "mixup=2"], "gives mixup twice"),

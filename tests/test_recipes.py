@@ -140,7 +140,7 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
         ("[paper]\nauc = 'high'", "is no number"),
         ("[options]\nepoch = 3", "recipe mine: .*did you mean 'epochs'"),
         ("[options]\nlr = 'fast'", "is no float"),
-        ("[options]\nepochs = [1]", "recipe mine"),
+        ("[options]\nepochs = [1]", "recipe mine: training option epochs takes one value"),
         ("[options]\nconfig = 3", "takes names with values"),
         ("[options.front_end]\nn_mel = 3", "did you mean 'n_mels'"),
         ("[options.front_end]\nn_mels = 'many'", "front_end.n_mels: 'many' is no int"),

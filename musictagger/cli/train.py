@@ -113,7 +113,7 @@ def _request(flags: dict[str, Any], command_line: str) -> tuple[RunRequest, Mapp
         out=out,
         name=name,
         settings=settings,
-        cache_folder=flags["cache_dir"] or settings.data_dir / "mels",
+        cache_folder=flags["cache_dir"].expanduser() if flags["cache_dir"] else settings.data_dir / "mels",
         resume=flags["resume"],
         dry_run=flags["dry_run"],
         tensorboard=flags["tensorboard"],

@@ -74,7 +74,9 @@ def options_of(recipe: Recipe | None, overrides: Mapping[str, Any]) -> TrainOpti
                 values.pop(part, None)
     if recipe:
         _require_sound(recipe.name, values)
-    options = options_from(_laid_over(values, overrides))
+    merged = _laid_over(values, overrides)
+    _require_single(merged)
+    options = options_from(merged)
     _require_parts(options)
     return options
 
@@ -83,8 +85,9 @@ def _require_sound(name: str, values: Mapping[str, Any]) -> None:
     """What is wrong with a recipe should not look like something wrong with the command line."""
     try:
         # Which model a recipe's `freeze` keeps may be named on the command line.
+        _require_single(values)
         _require_parts(options_from({key: value for key, value in values.items() if key != "freeze"}))
-    except (BadRequestError, TypeError) as error:
+    except BadRequestError as error:
         raise BadRequestError(f"recipe {name}: {error}") from error
 
 
@@ -92,6 +95,15 @@ def _require_parts(options: TrainOptions) -> None:
     require_front_end(options.front_end)
     for group, value in options.l2.items():
         _require_number(f"l2.{group}", value)
+
+
+def _require_single(values: Mapping[str, Any]) -> None:
+    """Raise BadRequestError for a list or a table where an option is one value."""
+    defaults = TrainOptions()
+    for name, value in values.items():
+        takes = getattr(defaults, name, None)
+        if isinstance(value, (Mapping, list)) and hasattr(defaults, name) and not isinstance(takes, (Mapping, tuple)):
+            raise BadRequestError(f"training option {name} takes one value, not {value!r}")
 
 
 def _laid_over(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
