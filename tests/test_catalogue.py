@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -16,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from musictagger.errors import ModelError
+from musictagger.errors import BadRequestError, ModelError
 from musictagger.models import catalogue, convert
 from musictagger.models.card import Card
+from musictagger.models.fetch import WebFile
+from musictagger.models.registry import find_backbones
 from musictagger.models.weights import load_model
 
 CONFIG = {"timbral_channels": 3, "temporal_channels": 2, "mid_channels": 4, "units": 5}
@@ -48,9 +51,9 @@ def wheel_bytes(checkpoint: dict[str, npt.NDArray[Any]]) -> bytes:
     return content.getvalue()
 
 
-def from_npz(archive: zipfile.ZipFile, path: str) -> convert.Tensors:
-    with np.load(io.BytesIO(archive.read(f"{path}/weights.npz"))) as stored:
-        return convert.musicnn_tensors(dict(stored))
+def from_npz(file: Path, inside: str) -> convert.Tensors:
+    with zipfile.ZipFile(file) as archive, np.load(io.BytesIO(archive.read(f"{inside}/weights.npz"))) as stored:
+        return dict(stored)
 
 
 @pytest.fixture
@@ -58,10 +61,10 @@ def wheel(monkeypatch: pytest.MonkeyPatch) -> bytes:
     """A small model in the place of musicnn-msd; the bytes are what the package index would serve."""
     real = catalogue.entry("musicnn-msd")
     content = wheel_bytes(tiny_checkpoint(len(real.outputs)))
-    pinned = dataclasses.replace(real.wheel, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
-    tiny = dataclasses.replace(real, config=CONFIG, format="npz", path="tiny", wheel=pinned)
+    pinned = dataclasses.replace(real.source, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
+    tiny = dataclasses.replace(real, path="tiny", source=pinned)
     monkeypatch.setattr(catalogue, "_entries", lambda: {"musicnn-msd": tiny})
-    monkeypatch.setattr(convert, "CONVERTERS", {"npz": from_npz})
+    monkeypatch.setattr(convert, "FORMATS", {"musicnn": (from_npz, convert.FORMATS["musicnn"][1])})
     return content
 
 
@@ -95,16 +98,31 @@ def test_importing_the_catalogue_imports_neither_torch_nor_numpy() -> None:
 
 
 def test_every_entry_is_whole() -> None:
-    assert catalogue.names() == ("musicnn-msd", "musicnn-mtt")
+    won = ("won-msd-crnn", "won-msd-fcn", "won-mtat-crnn", "won-mtat-fcn", "won-mtat-musicnn")
+    assert catalogue.names() == ("choi-msd-crnn", "musicnn-msd", "musicnn-mtt", "vgg-msd", "vgg-mtt", *won)
     for name in catalogue.names():
         entry = catalogue.entry(name)
         assert entry.name == name
         assert len(set(entry.outputs)) == len(entry.outputs) == 50
-        assert entry.format in convert.CONVERTERS
-        assert len(entry.wheel.sha256) == 64
-        assert entry.licence.startswith("ISC") and "https://" in entry.attribution
+        assert entry.format in convert.FORMATS
+        assert entry.backbone in find_backbones()
+        assert len(entry.source.sha256) == 64
+        assert entry.licence.startswith(("ISC", "MIT")) and "https://" in entry.attribution
         assert all(0 < tag.threshold < 1 for tag in entry.tags)
-        assert Card.from_json(json.loads(json.dumps(entry.card("0" * 64).to_json()))) == entry.card("0" * 64)
+        card = entry.card({}, "0" * 64)
+        assert Card.from_json(json.loads(json.dumps(card.to_json()))) == card
+
+
+def test_a_file_on_the_web_is_pinned_to_a_commit_and_comes_over_https() -> None:
+    sources = [entry.source for entry in map(catalogue.entry, catalogue.names()) if isinstance(entry.source, WebFile)]
+    assert len(sources) == 6
+    assert all(re.match(r"https://raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/", s.url) for s in sources)
+    assert len({source.sha256 for source in sources}) == 6
+
+
+def test_what_can_be_imported_is_what_is_converted() -> None:
+    assert catalogue.formats() == tuple(sorted(convert.FORMATS)) == ("choi", "musicnn", "won")
+    assert set(catalogue.vocabularies()) == {"msd", "mtat"}
 
 
 def test_every_threshold_names_a_tag_or_a_category() -> None:
@@ -115,13 +133,15 @@ def test_every_threshold_names_a_tag_or_a_category() -> None:
 
 
 def test_a_frame_is_as_long_as_everywhere() -> None:
-    front_end = catalogue.entry("musicnn-msd").front_end
-    assert front_end.frame_s == 29.12
-    assert front_end.columns == 1821
+    for name in catalogue.names():
+        assert catalogue.entry(name).front_end.frame_s == 29.12
+    assert catalogue.entry("musicnn-msd").front_end.columns == 1821
+    assert catalogue.entry("choi-msd-crnn").front_end.columns == 1366
+    assert catalogue.entry("won-msd-fcn").front_end.top_db is None
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_known() -> None:
-    with pytest.raises(ModelError, match=r"'msd' \(there are: musicnn-msd, musicnn-mtt\)"):
+    with pytest.raises(ModelError, match=r"'msd' \(there are: choi-msd-crnn, musicnn-msd, .*, won-mtat-musicnn\)"):
         catalogue.entry("msd")
 
 
@@ -141,7 +161,7 @@ def test_pull_installs_weights_and_card_that_load(
     assert said[0].startswith("fetching musicnn-msd (package musicnn 0.1.0")
     assert said[-1] == f"musicnn-msd is ready: {weights}"
     model = load_model(weights)
-    assert model.card.config == CONFIG
+    assert model.card.config == {"n_mels": 96, "patch_columns": 187} | CONFIG
     expected = tiny_checkpoint(50)["conv2d_1/kernel"][3, 20, 0, 2]
     assert float(model.backbone.state_dict()["cnn.timbral.1.conv.weight"][2, 0, 20, 3]) == expected
 
@@ -184,7 +204,7 @@ def test_a_failure_leaves_the_model_that_was_there(
     catalogue.pull("musicnn-msd", tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     broken = tiny_checkpoint(50) | {"dense/bias": np.zeros(6, np.float32)}
-    monkeypatch.setattr(convert, "CONVERTERS", {"npz": lambda *_: convert.musicnn_tensors(broken)})
+    monkeypatch.setattr(convert, "FORMATS", {"musicnn": (lambda *_: broken, convert.FORMATS["musicnn"][1])})
     with pytest.raises(ModelError, match="does not fit backbone musicnn"):
         catalogue.pull("musicnn-msd", tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -215,6 +235,100 @@ def test_a_folder_that_cannot_be_made_is_an_error(
 def test_a_wheel_without_the_model_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "musicnn.whl"
     path.write_bytes(wheel_bytes({}))
-    for wheel, kind in ((path, "musicnn-tf"), (Path(__file__), "musicnn-tf")):
-        with pytest.raises(ModelError, match="does not hold musicnn/MSD_musicnn as expected"):
-            convert.convert(wheel, kind, "musicnn/MSD_musicnn")
+    for wheel in (path, Path(__file__)):
+        with pytest.raises(ModelError, match="cannot be read as weights of format musicnn"):
+            convert.convert(wheel, "musicnn", "musicnn/MSD_musicnn")
+
+
+# --- import ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, wheel: bytes) -> Path:
+    """A file outside the catalogue that the fixture `wheel` makes readable as format musicnn."""
+    path = tmp_path / "MSD_mine" / "weights"
+    path.parent.mkdir()
+    path.write_bytes(b"a checkpoint")
+    return path
+
+
+@pytest.fixture
+def readable(monkeypatch: pytest.MonkeyPatch, wheel: bytes) -> None:
+    """Any file is the tiny checkpoint."""
+    reader = (lambda *_: tiny_checkpoint(50), convert.FORMATS["musicnn"][1])
+    monkeypatch.setattr(convert, "FORMATS", {"musicnn": reader})
+
+
+@pytest.mark.usefixtures("readable")
+def test_an_unknown_file_gets_the_vocabulary_its_path_names(checkpoint: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    weights = catalogue.import_file(checkpoint, "musicnn", "mine", tmp_path / "models", say=said.append)
+    card = load_model(weights).card
+    assert (card.name, card.backbone, card.outputs[0]) == ("mine", "musicnn", "rock")
+    assert card.licence.startswith("not stated")
+    assert card.front_end == catalogue.entry("musicnn-msd").front_end
+    assert said == ["not in the catalogue: backbone musicnn, 50 outputs", f"mine is ready: {weights}"]
+
+
+@pytest.mark.usefixtures("readable")
+def test_a_vocabulary_that_is_given_counts(checkpoint: Path, tmp_path: Path) -> None:
+    weights = catalogue.import_file(checkpoint, "musicnn", "mine", tmp_path, vocabulary="mtat")
+    assert load_model(weights).card.outputs[0] == "guitar"
+
+
+@pytest.mark.usefixtures("readable")
+def test_a_file_of_the_catalogue_gets_its_card(tmp_path: Path, wheel: bytes) -> None:
+    (tmp_path / "any.name").write_bytes(wheel)
+    weights = catalogue.import_file(tmp_path / "any.name", "musicnn", "mine", tmp_path)
+    assert load_model(weights).card.attribution == catalogue.entry("musicnn-msd").attribution
+
+
+@pytest.mark.usefixtures("readable")
+@pytest.mark.parametrize(
+    ("changes", "kind", "reason"),
+    [
+        ({"name": "a/b"}, BadRequestError, "cannot be the name"),
+        ({"name": ".hidden"}, BadRequestError, "cannot be the name"),
+        ({"name": ""}, BadRequestError, "cannot be the name"),
+        ({"name": "there"}, BadRequestError, "there is a model 'there'.*--name"),
+        ({"file": Path("nothing")}, BadRequestError, "there is no such file"),
+        ({"vocabulary": "jamendo"}, BadRequestError, "no vocabulary 'jamendo'"),
+    ],
+)
+def test_what_cannot_be_imported(
+    checkpoint: Path, tmp_path: Path, changes: dict[str, Any], kind: type[Exception], reason: str
+) -> None:
+    (tmp_path / "there.safetensors").touch()
+    before = sorted(tmp_path.iterdir())
+    values: dict[str, Any] = {"file": checkpoint, "form": "musicnn", "name": "mine", "folder": tmp_path} | changes
+    with pytest.raises(kind, match=reason):
+        catalogue.import_file(**values)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.usefixtures("readable")
+def test_a_path_that_names_no_data_set_wants_a_vocabulary(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "weights"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(BadRequestError, match="--vocabulary msd or mtat"):
+        catalogue.import_file(path, "musicnn", "mine", tmp_path)
+
+
+def test_weights_that_give_no_scores_are_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tiny_checkpoint(50) | {"dense/kernel": np.full((48, 5), 3e38, np.float32)}
+    monkeypatch.setattr(convert, "FORMATS", {"musicnn": (lambda *_: broken, convert.FORMATS["musicnn"][1])})
+    with pytest.raises(ModelError, match="give no scores"):
+        catalogue.import_file(checkpoint, "musicnn", "mine", tmp_path / "models")
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_another_number_of_outputs_is_an_error(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = (lambda *_: tiny_checkpoint(7), convert.FORMATS["musicnn"][1])
+    monkeypatch.setattr(convert, "FORMATS", {"musicnn": reader})
+    with pytest.raises(ModelError, match="has 7 outputs, and vocabulary msd has 50"):
+        catalogue.import_file(checkpoint, "musicnn", "mine", tmp_path / "models")

@@ -1,6 +1,8 @@
-"""`musictagger weights`: fetch published models."""
+"""`musictagger weights`: fetch published models, and import their files."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 
@@ -9,7 +11,7 @@ from musictagger.cli.options import debug_option
 
 @click.group("weights")
 def command() -> None:
-    """Fetch published models."""
+    """Fetch published models, or import their weights from a file."""
 
 
 @command.command("pull")
@@ -18,10 +20,10 @@ def command() -> None:
 def pull(names: tuple[str, ...]) -> int:
     """Fetch the published models NAME, verify them and convert them to safetensors with a card.
 
-    `musictagger models` lists the names. They are stored in the user's data folder.
+    `musictagger models` lists the names. They are stored in the user's data folder. What came only in part is gone on
+    with by the next pull.
     """
     import tempfile
-    from pathlib import Path
 
     from musictagger.cli import progress
     from musictagger.config import load_settings
@@ -36,4 +38,37 @@ def pull(names: tuple[str, ...]) -> int:
             catalogue.pull(name, folder, say=reporter.say, progress=reporter.fetched, downloads=Path(downloads))
             click.echo(f"licence: {catalogue.entry(name).licence}")
             click.echo(f"by: {catalogue.entry(name).attribution}")
+    return 0
+
+
+@command.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    required=True,
+    type=click.Choice(["won", "choi", "musicnn"]),
+    help="Whose file it is: won (.pth of sota-music-tagging-models), choi (.h5 of music-auto_tagging-keras), or "
+    "musicnn (a checkpoint's folder).",
+)
+@click.option("--name", required=True, help="What the model is to be called.")
+@click.option(
+    "--vocabulary",
+    default="",
+    metavar="msd|mtat",
+    help="Which data set's 50 tags its outputs are; default: as in the catalogue, or what the file's path says.",
+)
+@debug_option
+def import_(file: Path, form: str, name: str, vocabulary: str) -> int:
+    """Make a model of the weights in FILE, as their authors published them, and store it in the user's data folder.
+
+    It is then used as any other: `musictagger scan --model NAME`.
+    """
+    from musictagger.cli import progress
+    from musictagger.config import load_settings
+    from musictagger.models import catalogue
+
+    folder = load_settings().model_folders[0]
+    with progress.reporter(quiet=False) as reporter:
+        catalogue.import_file(file, form, name, folder, vocabulary=vocabulary, say=reporter.say)
     return 0

