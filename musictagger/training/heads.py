@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from musictagger.audio.frontend import FrontEnd
@@ -153,11 +154,14 @@ def fit_head(
     if most is not None and most < len(data.x):
         notes.append(f"head fitted on {most:,} of {len(data.x):,} rows: more take too much memory and time")
         data = data.some(most, seed)
-    params, figure = _search(fit, data.some(search_rows, seed), task, folds, class_weights, seed)
-    head = fit.fit(data.x, data.y, params, task, class_weights)
-    if fit.calibrated:
-        margins = _held_out(fit, data, params, task, folds, class_weights, seed)
-        notes += _calibrate(head, margins, data.y, names)
+    # On such small matrices threads mostly wait for each other: 20 times as long beside other work. And one thread adds
+    # up in one order, so the head does not depend on the number of cores.
+    with threadpool_limits(1, user_api="blas"):
+        params, figure = _search(fit, data.some(search_rows, seed), task, folds, class_weights, seed)
+        head = fit.fit(data.x, data.y, params, task, class_weights)
+        if fit.calibrated:
+            margins = _held_out(fit, data, params, task, folds, class_weights, seed)
+            notes += _calibrate(head, margins, data.y, names)
     measure = "accuracy" if task == "genre" else "auc"
     chosen = ", ".join(f"{name} {value:g}" for name, value in params.items())
     say(f"{kind}: {chosen}; {measure} {figure:.3f} of rows in cross-validation")
