@@ -166,3 +166,17 @@ def test_ends_of_a_list_name_nothing_twice() -> None:
     assert figures.ends(list("abc"), 2) == (["a", "b"], ["c"])
     assert figures.ends(list("ab"), 2) == (["a", "b"], [])
     assert figures.figure_text({"value": None, "low": None, "high": None}) == "-"
+
+
+def test_what_a_paper_measured_stands_beside_ours() -> None:
+    import io
+
+    from rich.console import Console
+
+    out = io.StringIO()
+    console = Console(file=out, width=100)
+    metrics = {"mtat/test": {"tracks": 4332, "auc": {"value": 0.9, "low": 0.89, "high": 0.91}, "task": "tags"}}
+    for part in figures.measured(metrics, {"auc": 0.9078}):
+        console.print(part)
+    assert "Measured on mtat/test, 4,332 tracks" in out.getvalue()
+    assert "0.890 to 0.910" in out.getvalue() and "0.908" in out.getvalue()
