@@ -12,7 +12,7 @@ from musictagger.models.card import Card
 from musictagger.tagging.aggregate import Aggregator
 from musictagger.tagging.calibration import Calibration, calibrated
 from musictagger.training.datasets.base import Dataset
-from musictagger.training.labelled import ScoredTracks, scored_tracks
+from musictagger.training.labelled import ScoredTracks, examples_of, scored_tracks
 from musictagger.training.matching import match_tags
 from musictagger.training.options import TrainOptions
 from musictagger.training.scoring import Floats, Judged
@@ -34,10 +34,11 @@ def fit_card(
     A threshold is the one of the best F1 of its tag, with at least `options.min_precision`. That of a genre model's
     genre is at most what lets `GIVEN_SHARE` of the tracks have their first genre, unless a precision is asked for.
     A tag that the data cannot fit keeps the threshold that the card has (a genre's never above its ceiling);
-    `training["thresholds"]` of the card says which did, and what was fitted on what. Raises BadRequestError where
-    card and dataset have nothing in common.
+    `training["thresholds"]` of the card says which did, and what was fitted on what. So a card that has no tag in
+    common with the dataset, or no track with a label, stays as it is but for that.
     """
-    rows = scored_tracks(card, judged, dataset.split("valid"), match_tags(card, dataset), aggregator)
+    matching = match_tags(card, dataset, require=False)
+    rows = scored_tracks(card, judged, examples_of(dataset, "valid"), matching, aggregator)
     said: dict[str, Any] = {
         "dataset": dataset.name,
         "split": "valid",
@@ -46,12 +47,13 @@ def fit_card(
         "min_precision": options.min_precision,
         "calibration": options.calibration,
     }
-    calibration = _fit_curves(rows, options) if len(rows.paths) else None
+    fit = bool(rows.paths and rows.names)
+    calibration = _fit_curves(rows, options) if fit else None
     if calibration is not None:
         said["not_calibrated"] = [*calibration.left_out]
     limits: dict[str, float] = {}
     fitted: set[str] = set()
-    if len(rows.paths):
+    if fit:
         scores = calibrated(_unit(rows.raw[:, rows.columns]), calibration, rows.names)
         limits, found = _fit_limits(card, rows, scores, options)
         said |= {"f1": dict(found.f1), "below_min_precision": [*found.below_floor]}

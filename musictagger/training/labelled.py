@@ -23,8 +23,9 @@ Part = Split | Literal["all"]
 
 
 def examples_of(dataset: Dataset, split: Part) -> tuple[Example, ...]:
-    """The examples of a split, or all."""
-    return dataset.examples if split == "all" else dataset.split(split)
+    """The examples of a split, or all; without those that nobody labelled."""
+    examples = dataset.examples if split == "all" else dataset.split(split)
+    return tuple(example for example in examples if example.tags or not dataset.partial)
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,9 @@ class Matching:
     def describe(self) -> list[str]:
         """What was matched and what was not, as lines for people."""
         lines = [f"{len(self.tags)} of the model's tags are in the dataset"]
-        renamed = [f"{', '.join(words)} as {name}" for name, words in self.tags.items() if words != (name,)]
+        renamed = [
+            f"{', '.join(words)} as {name}" for name, words in self.tags.items() if _spelling_differs(name, words)
+        ]
         if renamed:
             lines.append(f"taken to mean the same: {_some(renamed)}")
         if self.only_dataset:
@@ -38,10 +40,10 @@ class Matching:
         return lines
 
 
-def match_tags(card: Card, dataset: Dataset) -> Matching:
+def match_tags(card: Card, dataset: Dataset, *, require: bool = True) -> Matching:
     """Match by the network's outputs, then by meaning (`models.vocabulary`).
 
-    Raises BadRequestError where nothing matches, or where a genre dataset has only one genre that does.
+    With `require`, raises BadRequestError where nothing matches, or where a genre dataset has only one genre that does.
     """
     outputs = {output: tag.name for tag in card.tags for output in tag.outputs}
     meanings: dict[str, str] = {}
@@ -55,7 +57,8 @@ def match_tags(card: Card, dataset: Dataset) -> Matching:
         found[name].append(word) if name else lacking.append(word)
     tags = {name: tuple(words) for name, words in found.items() if words}
     matching = Matching(tags, tuple(lacking), tuple(name for name, words in found.items() if not words))
-    _require_enough(matching, card, dataset)
+    if require:
+        _require_enough(matching, card, dataset)
     return matching
 
 
@@ -79,10 +82,18 @@ def truth_of(examples: Sequence[Example], matching: Matching) -> npt.NDArray[np.
     return truth
 
 
+def _spelling_differs(name: str, words: Sequence[str]) -> bool:
+    return any(_folded(word) != _folded(name) for word in words)
+
+
 def _key(word: str) -> str:
     """Equal for words that mean the same, and for spellings of a word that nobody knows."""
-    name = meaning(word)[0].casefold()
-    return "".join(c for c in name if c.isalnum()) or name
+    return _folded(meaning(word)[0])
+
+
+def _folded(word: str) -> str:
+    folded = word.casefold()
+    return "".join(c for c in folded if c.isalnum()) or folded
 
 
 def _some(names: Iterable[str]) -> str:

@@ -11,9 +11,11 @@ from matplotlib.figure import Figure
 from musictagger.training.plots import svg_text
 
 _CSS = """
-:root { color-scheme: light dark; --ink: #1a1c1e; --paper: #fff; --soft: #5a6067; --line: #d8dbdf; --shade: #f4f5f7 }
+:root { color-scheme: light dark; --ink: #1a1c1e; --paper: #fff; --soft: #5a6067; --line: #d8dbdf; --shade: #f4f5f7;
+  --blue: #0072b2; --sky: #56b4e9 }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e8ea; --paper: #16181b; --soft: #a3a9b0; --line: #3a3f45; --shade: #1f2226 }
+  :root { --ink: #e6e8ea; --paper: #16181b; --soft: #a3a9b0; --line: #3a3f45; --shade: #1f2226;
+    --blue: #3f8fd0; --sky: #a5dcff }
 }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto;
   max-width: 62rem; padding: 1.5rem }
@@ -22,15 +24,17 @@ p { max-width: 46rem } .soft, figcaption { color: var(--soft) }
 nav a { margin-right: 1rem; white-space: nowrap } a { color: inherit }
 .wide { overflow-x: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0 }
-caption { text-align: left; color: var(--soft); padding-bottom: .3rem }
+caption { text-align: left; color: var(--soft); padding-bottom: .3rem; white-space: nowrap }
 th, td { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
 td.number, th.number { text-align: right } tbody th { font-weight: normal }
 figure { margin: 1rem 0; overflow-x: auto }
 figure svg { display: block; max-width: 100%; min-width: 34rem; height: auto; color: var(--ink) }
 pre { background: var(--shade); padding: .8rem; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere }
 @media print {
-  :root { --ink: #000; --paper: #fff; --soft: #444; --line: #bbb; --shade: #f4f4f4 }
+  :root { --ink: #000; --paper: #fff; --soft: #444; --line: #bbb; --shade: #f4f4f4;
+    --blue: #0072b2; --sky: #56b4e9 }
   body { max-width: none; padding: 0; font-size: 10pt } nav { display: none }
+  .wide, figure { overflow: visible } table { font-size: 8pt } th, td { padding-right: .5rem }
   figure svg { min-width: 0; max-height: 24cm } figure, tr { break-inside: avoid } h2 { break-after: avoid }
 }
 """
@@ -81,7 +85,7 @@ class Page:
     def document(self, subtitle: str) -> str:
         """The whole page as HTML."""
         title = html.escape(self.title)
-        links = "".join(f'<a href="#s{i}">{html.escape(text)}</a>' for i, text in enumerate(self.headings, start=1))
+        links = "\n".join(f'<a href="#s{i}">{html.escape(text)}</a>' for i, text in enumerate(self.headings, start=1))
         return (
             f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

@@ -2,7 +2,7 @@
 
 Colours are those of Okabe and Ito (2008), which people with any colour vision can tell apart, without the yellow that
 vanishes on white; lines differ in their dashes or markers too. Text and axes have the colour `INK`, which `svg_text`
-turns into the colour of the page around it, light or dark.
+turns into that of the page around it, light or dark; the page also has its own `--blue` and `--sky`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", "-.")
 INK = "#0b0c0d"
+_OF_PAGE = {INK: "currentColor", BLUE: f"var(--blue, {BLUE})", SKY: f"var(--sky, {SKY})"}
 
 WIDTH_IN = 8.0
 MOST_BARS = 60
@@ -88,7 +89,8 @@ def svg_text(figure: Figure, title: str, prefix: str) -> str:
     with mpl.rc_context({**mpl.rcParamsDefault, **_STYLE}):
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    text = text[text.index("<svg") :]
+    text = re.sub("|".join(_OF_PAGE), lambda found: _OF_PAGE[found[0]], text)
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", text)
     label = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
@@ -187,7 +189,7 @@ def auc_bars(figures: Mapping[str, Mapping[str, float | None]], label: str = "AU
     values = np.array([known[name]["value"] for name in shown], np.float64)
     spans = np.array([[known[name][end] for name in shown] for end in ("low", "high")], np.float64)
     places = np.arange(len(shown))
-    axes.barh(places, values - 0.5, left=0.5, color=BLUE, height=0.72, alpha=0.75)
+    axes.barh(places, values - 0.5, left=0.5, color=BLUE, height=0.72)
     # A figure of few positives can lie beyond the interval of its resamples.
     reach = np.nan_to_num(np.maximum([values - spans[0], spans[1] - values], 0))
     axes.errorbar(values, places, xerr=reach, fmt="none", ecolor=INK, elinewidth=1, capsize=2)

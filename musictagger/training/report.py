@@ -214,7 +214,7 @@ def _tables(page: Page, evaluation: Evaluation) -> None:
         songs = [f"{sum(row):,}" for row in song["confusion"]]
         each = [[_plain(song[metric]["per_tag"][name]["value"]) for metric in METRICS] for name in evaluation.names]
         rows = [(name, count, *values) for name, count, values in zip(evaluation.names, songs, each, strict=True)]
-        page.table(("genre", "songs", *METRICS), rows, "The best genre of each song")
+        page.table(("genre", "songs", "recall", "precision", "F1", "AUC"), rows, "The best genre of each song")
     page.heading("Tags")
     tags: Json = figures["tags"] if evaluation.task == "genre" else figures
     rows = [
@@ -256,7 +256,8 @@ def _how(page: Page, options: Mapping[str, Any], command: str) -> None:
     page.heading("How it was made")
     if command:
         page.code(command)
-    page.table((), [(name, json.dumps(value, ensure_ascii=False)) for name, value in options.items()])
+    texts = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in options.values()]
+    page.table((), list(zip(options, texts, strict=True)))
 
 
 def _figure(figure: Mapping[str, float | None]) -> tuple[str, str, str]:
