@@ -195,8 +195,10 @@ def undo_entries(
             break
         path = _where_now(entry, store)
         try:
-            # After an undo that was killed half-way the file is as it was already, and only the journal is behind.
-            if not _holds(path, entry.before):
+            # After an undo that was killed half-way the file is as it was already; journal and library are behind.
+            if _holds(path, entry.before):
+                _refresh(path, store)
+            else:
                 write_values(path, entry.after, entry.before, entry.digest, run, journal, store, settings)
         except TagWriteError as error:
             outcome.refused.append((path, error.reason))
@@ -231,9 +233,11 @@ def _where_now(entry: Entry, store: Store) -> Path:
     return moved[0] if len(moved) == 1 else entry.path
 
 
-def recover(journal: Journal) -> list[Entry]:
-    """Settle what a killed run left open: its entries in the journal, and its temporary files beside them."""
+def recover(journal: Journal, store: Store) -> list[Entry]:
+    """Settle what a killed run left open: entries in the journal, what the library says of them, temporary files."""
     settled = journal.recover()
+    for path in {entry.path for entry in settled}:
+        _refresh(path, store)
     # A write through a link leaves its copy beside the link's target.
     for folder in {folder for entry in settled for folder in (entry.path.parent, entry.path.resolve().parent)}:
         sweep(folder)

@@ -15,7 +15,7 @@ import pytest
 from helpers import TINY, make_model, run, write_tone
 
 from musictagger.audio.digest import audio_digest
-from musictagger.errors import EXIT_SOME_FAILED, EXIT_USAGE
+from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE
 from musictagger.tagging.containers import FIELDS, read_fields, snapshot
 
 
@@ -412,3 +412,54 @@ def test_a_genre_that_nobody_can_see_is_refused(flag: str, name: str, music: Pat
     before = state(music)
     assert run("fix", music / "a.flac", flag, name).code == EXIT_USAGE
     assert state(music) == before
+
+
+def test_after_a_kill_the_library_says_what_the_files_hold(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the new file and the library's word on it, in an apply and in its undo."""
+    before = state(music)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for command in (["apply"], ["undo", "--last"]):
+        with monkeypatch.context() as patch:
+            patch.setattr("musictagger.tagging.journal.Journal.settle", killed)
+            assert run(*command).code == EXIT_INTERRUPTED
+        # The first command after it settles what was left, too late for a plan that it has made already.
+        assert run(*command).code in {0, EXIT_SOME_FAILED}
+    run("undo", music)
+    assert state(music) == before
+    assert len(run("plan", "--json").json["files"]) == 2
+    assert run("scan", music, "--write", "none", "--json").json["summary"]["unchanged"] == 3
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *[("path", path) for path in ("a.flac", "", "/x\0y", "/\ud800", 5, None)],
+        *[("size", size) for size in (float("inf"), float("nan"), "many", None)],
+        *[("audio_digest", digest) for digest in (5, ["x"])],
+        *[("changes", changes) for changes in ([], {}, "genre", [{}], [{"field": "title"}], [{"field": ["genre"]}])],
+    ],
+)
+def test_a_plan_edited_to_nonsense_is_a_usage_error(key: str, value: object, music: Path, tmp_path: Path) -> None:
+    before = state(music)
+    run("plan", "--out", tmp_path / "plan.json")
+    document = json.loads((tmp_path / "plan.json").read_text())
+    document["files"][0][key] = value
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    result = run("apply", tmp_path / "plan.json")
+    assert result.code == EXIT_USAGE
+    assert "plan.json: is no complete plan" in result.err
+    assert state(music) == before
+
+
+@pytest.mark.parametrize("values", [["\ud800"], "Jazz", None, [5]])
+def test_a_plan_with_values_that_are_no_texts_is_a_usage_error(values: object, music: Path, tmp_path: Path) -> None:
+    run("plan", "--out", tmp_path / "plan.json")
+    document = json.loads((tmp_path / "plan.json").read_text())
+    document["files"][0]["changes"][0]["after"] = values
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    assert run("apply", tmp_path / "plan.json").code == EXIT_USAGE
+    (tmp_path / "plan.json").write_text("[" * 200_000)
+    assert "nested too deep" in run("apply", tmp_path / "plan.json").err

@@ -143,7 +143,7 @@ def opened_journal(flags: dict[str, Any], *, new: bool = False) -> Iterator[tupl
         Store(settings.db_location, create=create) as store,
         Journal(settings.journal_file) as journal,
     ):
-        recover(journal)
+        recover(journal, store)
         yield store, journal, settings
 
 

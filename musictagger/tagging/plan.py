@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -69,7 +70,7 @@ class Plan:
                 str(document["model"]),
                 datetime.fromisoformat(document["created_at"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BadRequestError(f"is no complete plan: {type(error).__name__}: {error}") from error
 
 
@@ -87,6 +88,8 @@ def load_plan(path: Path) -> Plan:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadRequestError(f"{path}: cannot be read as a plan: {error}") from error
+    except RecursionError as error:
+        raise BadRequestError(f"{path}: is no plan: its lists are nested too deep") from error
     if not isinstance(document, dict):
         raise BadRequestError(f"{path}: is not a {SCHEMA}")
     try:
@@ -137,18 +140,33 @@ def _file_from_json(file: Mapping[str, Any]) -> FileChange:
     unknown = set(changes) - set(FIELDS)
     if unknown:
         raise ValueError(f"unknown field {sorted(unknown)[0]!r}")
+    if not changes or len(changes) != len(file["changes"]):
+        raise ValueError(f"{file['path']!r} wants each field once, and at least one")
+    digest = file["audio_digest"]
+    if not isinstance(digest, str | None):
+        raise ValueError(f"audio_digest {digest!r} is no text")
     return FileChange(
-        Path(file["path"]),
+        _path(file["path"]),
         int(file["size"]),
         int(file["mtime_ns"]),
-        file["audio_digest"],
+        digest,
         {name: _texts(change["before"]) for name, change in changes.items()},
         {name: _texts(change["after"]) for name, change in changes.items()},
         {name: str(change["why"]) for name, change in changes.items()},
     )
 
 
+def _path(text: str) -> Path:
+    """A path that a file can have: whole, whatever folder a plan is applied in."""
+    path = Path(text)
+    if not path.is_absolute() or b"\0" in os.fsencode(path):
+        raise ValueError(f"{text!r} is no absolute path")
+    return path
+
+
 def _texts(values: object) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise ValueError(f"{values!r} is no list of texts")
+    for value in values:
+        value.encode()  # half a character, which JSON can hold and no tag can, raises a ValueError
     return tuple(values)
