@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -12,6 +15,7 @@ from pathlib import Path
 import pytest
 from helpers import TINY, make_model, run, write_tone
 
+from musictagger.config import load_settings
 from musictagger.errors import EXIT_USAGE
 
 
@@ -234,3 +238,46 @@ def test_a_name_is_shown_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert ":smile:.flac" in shown
     assert "[red]x.flac" in shown
     assert "?[31m.flac" in shown
+
+
+@pytest.mark.parametrize("command", [["query"], ["show", "a.flac"], ["tags"]])
+def test_a_terminal_of_ascii_only_sees_question_marks(command: list[str], environment: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "musictagger", *command],
+        capture_output=True,
+        cwd=environment,
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert b"Jazz" in result.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("form", [[], ["--json"], ["--csv"], ["--paths"]])
+def test_an_output_that_is_full_is_said_so(form: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "musictagger", "query", *form]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE)
+    assert result.returncode == 1
+    assert b"musictagger: No space left on device" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("UPDATE analysis SET scores = substr(scores, 1, 3)", "stored scores are damaged"),
+        ("UPDATE model SET card = '{}'", "the model card is None"),
+    ],
+)
+def test_a_library_with_damaged_rows_is_said_so(damage: str, message: str, tmp_path: Path) -> None:
+    copy = tmp_path / "damaged.db"
+    source = load_settings().db_location
+    with contextlib.closing(sqlite3.connect(source)) as old, contextlib.closing(sqlite3.connect(copy)) as new:
+        old.backup(new)
+        new.execute(damage)
+        new.commit()
+    for command in ("query", "tags", "plan"):
+        result = run(command, "--db", copy)
+        assert result.code == 1
+        assert message in result.err
+        assert "internal error" not in result.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import select
 import sys
@@ -60,6 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; every error ends as one line and an exit code, with `--debug` as a traceback too."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that takes no more than ASCII sees `?`.
+            stream.reconfigure(errors="replace")
     try:
         code = cli(list(arguments), prog_name="musictagger", standalone_mode=False)
     except (BrokenPipeError, SystemExit):
@@ -76,6 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = EXIT_INTERRUPTED
     except MusictaggerError as error:
         code = _tell(str(error), error.exit_code, debug)
+    except OSError as error:
+        where = f"{error.filename!r}: " if error.filename else ""
+        code = _tell(f"{where}{error.strerror or error} (--debug shows where)", EXIT_ERROR, debug)
     except MemoryError:
         code = _tell("out of memory; use a smaller --batch-size or fewer --workers", EXIT_ERROR, debug)
     except Exception as error:

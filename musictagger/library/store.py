@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from musictagger.audio.frames import Status
 from musictagger.audio.walk import FoundFile
-from musictagger.errors import StoreError
+from musictagger.errors import ModelError, StoreError
 from musictagger.library.database import LIBRARY_ADVICE, open_database
 from musictagger.library.schema import Analysis, Audio, Choice, File, ModelRow
 from musictagger.models.card import Card
@@ -132,7 +132,11 @@ class Store:
         analysed = select(Analysis.id).where(Analysis.model_id == ModelRow.id).exists()
         statement = select(ModelRow).where(analysed).order_by(ModelRow.used_at.desc(), ModelRow.id.desc())
         with self._errors():
-            return [(row.id, Card.from_json(row.card)) for row in self._session.scalars(statement)]
+            rows = list(self._session.scalars(statement))
+        try:
+            return [(row.id, Card.from_json(row.card)) for row in rows]
+        except ModelError as error:
+            raise StoreError(f"{self.location}: {error}; scan again with that model") from error
 
     def todo(
         self, files: Iterable[FoundFile], model_id: int, rule: str, *, force: bool = False, retry_failed: bool = False

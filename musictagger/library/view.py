@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from musictagger.config import Settings
+from musictagger.errors import StoreError, printable
 from musictagger.library.query import Query, Tracks
 from musictagger.library.store import Store, TrackRow
 from musictagger.models.card import Card, Tag
@@ -19,6 +20,9 @@ from musictagger.tagging.aggregate import Aggregator, Scores, aggregate_tracks, 
 from musictagger.tagging.calibration import calibrated
 from musictagger.tagging.genres import GenreChoice, GenreChooser, chooser, moods, ranked, thresholds
 from musictagger.tagging.genretree import load_tree, read_allowed
+
+SCORE_BYTES = 2
+"""Scores are stored as float16."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,9 @@ def look(rows: Sequence[TrackRow], view: View) -> list[TrackView]:
     """Each row with its tag scores."""
     analysed = [row for row in rows if row.scores]
     outputs = len(view.card.outputs)
+    for row in analysed:
+        if len(row.scores or b"") != SCORE_BYTES * outputs * (row.frames or 0):
+            raise StoreError(f"{printable(row.path)}: its stored scores are damaged; scan it again with --force")
     stored = np.frombuffer(b"".join(row.scores or b"" for row in analysed), "<f2").reshape(-1, outputs)
     frame_scores = merge_outputs(stored.astype(np.float32), view.card)
     aggregated = aggregate_tracks(frame_scores, [row.frames or 0 for row in analysed], view.aggregator)
