@@ -38,6 +38,14 @@ def test_a_model_is_found_by_name_and_by_path(tmp_path: Path) -> None:
     assert find_model(str(weights), []) == weights
 
 
+def test_a_trained_model_is_found_in_the_folder_of_its_run(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    weights = put(tmp_path / "models" / "mine", "mine")
+    put(tmp_path / "models" / "mine", "best", card=False)
+    assert find_model("mine", [tmp_path / "models"]) == weights
+    assert [model.name for model in find_models([tmp_path / "models"])] == ["mine"]
+
+
 def test_a_path_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     for name in (str(tmp_path / "gone.safetensors"), "gone.safetensors", "some/where"):
         with pytest.raises(BadRequestError, match="there is no such model file"):

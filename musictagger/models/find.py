@@ -30,7 +30,9 @@ def find_models(folders: Sequence[Path]) -> list[FoundModel]:
     """Models embedded in the program, then those in `folders`; sorted by name, the first of a name wins."""
     found: dict[str, FoundModel] = {}
     for folder in (bundled_folder("weights"), *folders):
-        for weights in sorted(folder.glob("*.safetensors")):
+        # A trained model lies in the folder of its run, which bears its name and holds other weights as well.
+        runs = (weights for weights in folder.glob("*/*.safetensors") if weights.stem == weights.parent.name)
+        for weights in sorted([*folder.glob("*.safetensors"), *runs]):
             if not weights.name.startswith("."):
                 found.setdefault(weights.stem, _examine(weights))
     return [found[name] for name in sorted(found)]

@@ -44,7 +44,7 @@ def origin_of(options: TrainOptions, settings: Settings, progress: Progress) -> 
     for what, asked, there in (
         ("backbone", options.backbone, card.backbone),
         ("front end", options.front_end and options.built_front_end, card.front_end),
-        ("configuration", dict(options.config), {**card.config, **options.config} if options.config else {}),
+        ("configuration", dict(options.config), {name: card.config.get(name) for name in options.config}),
     ):
         if asked and asked != there:
             raise BadRequestError(

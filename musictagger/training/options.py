@@ -114,6 +114,8 @@ class TrainOptions:
                 raise BadRequestError(f"{name} is {getattr(self, name)!r}; there are: {', '.join(choices)}")
         if unknown := set(self.l2) - set(GROUPS):
             raise BadRequestError(f"l2 names {', '.join(sorted(unknown))}; there are: {', '.join(GROUPS)}")
+        if self.head != "dense" and self.teachers:
+            raise BadRequestError(f"head {self.head} is fitted to labels and cannot learn teachers' scores; leave one out")
         if self.freeze != "none" and not self.init:
             raise BadRequestError(f"freeze {self.freeze} keeps what a model has learnt; name the model with --init")
 
@@ -187,6 +189,8 @@ def _as_kind(name: str, value: Any, present: Any, kind: Any) -> Any:
 
 def _scalar(value: Any, kinds: list[type]) -> Any:
     """Raises ValueError for what none of `kinds` can hold; no kind at all is a choice among texts."""
+    if isinstance(value, list | tuple | Mapping):
+        return _refuse(value)
     if not kinds or str in kinds:
         return str(value)
     if type(None) in kinds and value in {None, "none"}:

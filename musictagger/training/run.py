@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musictagger.config import Settings
+from musictagger.config import Settings, frame_rule
 from musictagger.errors import BadRequestError, MusictaggerError, printable
 from musictagger.models.backbone import Backbone
 from musictagger.models.card import Card
@@ -268,7 +268,7 @@ def _measured(
     settings, options = request.settings, request.options
     predictor = Predictor(load_model(weights, settings.plugin_folders), settings.device, settings.batch_size)
     judged = _heard(predictor, dataset, "valid", settings, progress, stop)
-    card = fit_card(predictor.card, judged, dataset, options)
+    card = fit_card(predictor.card, judged, dataset, options, aggregator=settings.aggregate)
     card.save(weights.with_suffix(".json"))
     split: Split = "test" if dataset.split("test") else "valid"
     if split == "test":
@@ -276,7 +276,7 @@ def _measured(
         judged = _heard(predictor, dataset, "test", settings, progress, stop)
     if judged.interrupted:
         return Outcome(weights, card, fitted.epochs, fitted.best_epoch, True, None)
-    evaluation = evaluate_judged(card, judged, dataset, split, seed=options.seed)
+    evaluation = evaluate_judged(card, judged, dataset, split, aggregator=settings.aggregate, seed=options.seed)
     progress.say(save_metrics(weights, evaluation))
     card = Card.load(weights.with_suffix(".json"))
     report = None
@@ -303,6 +303,7 @@ def _heard(
     return score_tracks(
         predictor,
         paths,
+        rule=frame_rule(predictor.card.front_end, settings),
         workers=min(decoders(settings), 4),
         timeout_s=settings.decode_timeout,
         progress=progress,
