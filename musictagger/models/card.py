@@ -9,11 +9,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from musictagger.audio.frontend import FrontEnd
 from musictagger.errors import ModelError
-from musictagger.tagging.calibration import Calibration, read_calibration
+
+if TYPE_CHECKING:
+    from musictagger.tagging.calibration import Calibration
 
 SCHEMA = "musictagger.model/1"
 
@@ -79,6 +81,9 @@ class Card:
     def curves(self) -> Calibration | None:
         """The calibration, made ready; None where the card has none. Raises ModelError for one that cannot be read."""
         try:
+            # Here, since it needs numpy, which commands that only look for models do without.
+            from musictagger.tagging.calibration import read_calibration
+
             return read_calibration(self.calibration, [tag.name for tag in self.tags])
         except ModelError as error:
             raise ModelError(f"model {self.name}: {error}") from error

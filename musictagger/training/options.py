@@ -115,7 +115,7 @@ class TrainOptions:
         if unknown := set(self.l2) - set(GROUPS):
             raise BadRequestError(f"l2 names {', '.join(sorted(unknown))}; there are: {', '.join(GROUPS)}")
         if self.head != "dense" and self.teachers:
-            raise BadRequestError(f"head {self.head} is fitted to labels and cannot learn teachers' scores; leave one out")
+            raise BadRequestError(f"head {self.head} is fitted to labels, not to scores; leave --teacher out")
         if self.freeze != "none" and not self.init:
             raise BadRequestError(f"freeze {self.freeze} keeps what a model has learnt; name the model with --init")
 
