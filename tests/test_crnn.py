@@ -137,6 +137,9 @@ def test_configuration_changes_what_it_names() -> None:
         {"padded_columns": -1},
         {"n_mels": 40},
         {"n_mels": "96"},
+        {"gru": "keras2"},
+        {"input_norm": "bands"},
+        {"input_norm": "columns", "padded_columns": None},
     ],
 )
 def test_nonsense_is_refused(config: dict[str, Any]) -> None:
@@ -149,3 +152,40 @@ def test_an_input_that_does_not_fit_is_refused() -> None:
         crnn()(torch.randn(1, 128, 1366))
     with pytest.raises(ModelError, match="too short"):
         crnn(padded_columns=None)(torch.randn(1, 96, 50))
+
+
+def test_a_norm_of_columns_comes_after_the_padding() -> None:
+    model = crnn(input_norm="columns", padded_columns=20).eval()
+    norm = model.cnn.input.norm
+    assert norm.num_features == 20
+    torch.nn.init.normal_(norm.running_mean)
+    torch.nn.init.normal_(norm.bias)
+    mel = torch.randn(2, 96, 16)
+    image = model.cnn.input(mel)
+    expected = (F.pad(mel, (2, 2)) - norm.running_mean) / (1 + norm.eps) ** 0.5 + norm.bias
+    torch.testing.assert_close(image[:, 0], expected)
+    with pytest.raises(ModelError, match="at most 20 mel columns, not 21"):
+        model(torch.randn(1, 96, 21))
+
+
+def test_the_gru_of_keras_1_resets_before_the_product_and_has_hard_gates() -> None:
+    torch.manual_seed(1)
+    gru = plugin.Keras1GRU(3, 2)
+    torch.nn.init.normal_(gru.bias)
+    steps = torch.randn(2, 4, 3)
+    states, last = gru(steps)
+    w, u, b = (t.detach().split(2) for t in (gru.weight_ih, gru.weight_hh, gru.bias))  # update, reset, candidate
+    state = torch.zeros(2, 2)
+    for x in steps.unbind(1):
+        update, reset = ((0.2 * (x @ w[g].T + state @ u[g].T + b[g]) + 0.5).clamp(0, 1) for g in (0, 1))
+        candidate = torch.tanh(x @ w[2].T + (reset * state) @ u[2].T + b[2])
+        state = update * state + (1 - update) * candidate
+    torch.testing.assert_close(last, state)
+    assert torch.equal(states[:, -1], last)
+
+
+def test_choi_s_own_configuration_trains_and_says_its_size() -> None:
+    model = crnn(input_norm="columns", gru="keras1", conv_dropout=0, dropout=0).train()
+    assert sum(p.numel() for p in model.parameters()) == 393_652 + 2 * 1440 - 2 - 2 * 3 * 32
+    model(torch.randn(2, 96, 1366)).logits.sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())

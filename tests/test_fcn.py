@@ -35,6 +35,16 @@ FCN_3: dict[str, Any] = {
     "input_norm": False,
     "leftover": "flatten",
 }
+VGG: dict[str, Any] = {
+    "patch_columns": 187,
+    "channels": [128] * 5,
+    "pools": [[1, 4], [2, 2], [2, 2], [2, 2], [4, 4]],
+    "pool_strides": [[2, 2], [2, 2], [2, 2], [2, 2], [4, 4]],
+    "activation": "relu",
+    "norm_last": True,
+    "dropout": 0.25,
+    "leftover": "flatten",
+}
 SMALL: dict[str, Any] = {"channels": [4, 4], "pools": [[8, 4], [12, 5]]}
 
 
@@ -76,6 +86,25 @@ def test_shapes_of_fcn_4() -> None:
 
 def test_shapes_of_fcn_3() -> None:
     assert map_shapes(fcn(**FCN_3), 1, 128, 628) == [(1, 128, 628), (128, 42, 157), (256, 10, 31), (512, 2, 5)]
+
+
+def test_shapes_of_vgg() -> None:
+    shapes = map_shapes(fcn(**VGG), 1, 96, 187)
+    assert shapes == [(1, 96, 187), (128, 48, 92), (128, 24, 46), (128, 12, 23), (128, 6, 11), (128, 1, 2)]
+
+
+def test_patches_are_scored_alone_and_their_scores_averaged() -> None:
+    model = fcn(**SMALL, patch_columns=40).eval()
+    mel = torch.randn(2, 96, 95)
+    whole = model(mel)
+    parts = [fcn(**SMALL) for _ in range(2)]
+    for part in parts:
+        part.load_state_dict(model.state_dict())
+    each = [part.eval()(mel[:, :, start : start + 40]) for part, start in zip(parts, (0, 40), strict=True)]
+    torch.testing.assert_close(whole.logits.sigmoid(), sum(out.logits.sigmoid() for out in each) / 2)
+    torch.testing.assert_close(whole.embedding, sum(out.embedding for out in each) / 2)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(mel).logits, whole.logits)
 
 
 def count(model: nn.Module) -> int:
@@ -155,6 +184,10 @@ def test_a_training_step_lowers_the_loss_and_reaches_every_parameter(config: dic
         {"columns": 100},
         {"columns": 0},
         {"columns": "many"},
+        {"patch_columns": 0},
+        {"patch_columns": 100},
+        {"pool_strides": [[2, 4]]},
+        {"pool_strides": [[2, 4]] * 4 + [[2, 0]]},
     ],
 )
 def test_nonsense_is_refused(config: dict[str, Any]) -> None:

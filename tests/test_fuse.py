@@ -29,6 +29,14 @@ FCN_3 = {
     "input_norm": False,
     "leftover": "flatten",
 }
+VGG = {
+    "patch_columns": 90,
+    "channels": [8] * 5,
+    "pools": [[1, 4], [2, 2], [2, 2], [2, 2], [4, 4]],
+    "pool_strides": [[2, 2], [2, 2], [2, 2], [2, 2], [4, 4]],
+    "activation": "relu",
+    "norm_last": True,
+}
 CASES = [
     ("crnn", "CRNN", {}, (96, 1366)),
     ("crnn", "CRNN", {"padded_columns": None, "activation": "relu"}, (96, 500)),
@@ -37,6 +45,8 @@ CASES = [
     ("fcn", "FCN", {}, (96, 1366)),
     ("fcn", "FCN", {"leftover": "max"}, (96, 2800)),
     ("fcn", "FCN", FCN_3, (128, 628)),
+    ("fcn", "FCN", VGG, (96, 300)),
+    ("crnn", "CRNN", {"input_norm": "columns", "gru": "keras1"}, (96, 1366)),
 ]
 
 
@@ -101,6 +111,8 @@ def test_a_negative_scale_really_turns_the_order_around() -> None:
         {"pool": [13, 1]},
         {"pool": None, "kernel": [5, 1]},
         {"pool": [4, 3], "ceil": True, "batch_norm": False, "activation": "relu", "kernel": [2, 4]},
+        {"pool": [1, 4], "stride": [2, 2], "norm_last": True, "activation": "relu"},
+        {"pool": [3, 3], "stride": [2, 1], "norm_last": True, "padding": "valid"},
     ],
 )
 @pytest.mark.filterwarnings("ignore:Using padding='same'")

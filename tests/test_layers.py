@@ -65,6 +65,7 @@ def test_convolution_has_a_bias_only_without_batch_norm() -> None:
         ({"kernel": [1, 5]}, (9, 11)),
         ({"kernel": [9, 1], "padding": "valid"}, (1, 11)),
         ({"activation": "relu", "dropout": 0.5}, (9, 11)),
+        ({"pool": [1, 4], "stride": [2, 2]}, (5, 4)),
     ],
 )
 def test_block_output_size(options: dict[str, Any], expected: tuple[int, int]) -> None:
@@ -83,6 +84,9 @@ def test_block_output_size(options: dict[str, Any], expected: tuple[int, int]) -
         ({"kernel": [3, 3.0]}, "3.0"),
         ({"kernel": [True, 3]}, "True"),
         ({"dropout": 1}, "dropout"),
+        ({"stride": [2, 2]}, "stride"),
+        ({"pool": [2, 2], "stride": [2, 2], "ceil": True}, "stride"),
+        ({"pool": [2, 2], "stride": [2]}, "two numbers"),
         ({"dropout": "some"}, "dropout"),
     ],
 )
@@ -109,6 +113,16 @@ def test_block_says_when_nothing_is_left_to_pool() -> None:
 def test_stack_refuses(channels: Any, pools: Any, text: str) -> None:
     with pytest.raises(ModelError, match=text):
         conv_stack(channels, pools)
+
+
+def test_norm_last_comes_after_activation_and_before_pool() -> None:
+    block = ConvBlock(1, 2, pool=[2, 2], norm_last=True, activation="relu").eval()
+    assert block.conv.bias is not None and block.norm is not None and block.norm.running_mean is not None
+    block.norm.weight.data = torch.tensor([1.0, -1.0])
+    torch.nn.init.normal_(block.norm.running_mean)
+    x = torch.randn(2, 1, 6, 6)
+    expected = torch.nn.functional.max_pool2d(block.norm(torch.relu(block.conv(x))), 2)
+    torch.testing.assert_close(block(x), expected)
 
 
 @pytest.mark.parametrize(("ceil", "expected"), [(False, (6, 5)), (True, (6, 6))])
