@@ -1,0 +1,154 @@
+"""Fetching a file over HTTP from a server in this process: whole, in parts, changed, gone, and not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from musictagger.errors import ModelError
+from musictagger.models.fetch import Wanted, WebFile, fetch
+
+CONTENT = bytes(range(256)) * 1000
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves CONTENT; `cut_after` bytes the connection ends, `ranges` says whether it knows them."""
+
+    cut_after = len(CONTENT)
+    ranges = True
+    status = 200
+    content = CONTENT
+    asked: list[str]
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        wanted = self.headers["Range"] or ""
+        self.server.asked.append(wanted)
+        if self.server.status != 200:
+            self.send_error(self.server.status)
+            return
+        start = int(wanted[len("bytes=") : -1]) if wanted and self.server.ranges else 0
+        content = self.server.content
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start : self.server.cut_after])
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server(("127.0.0.1", 0), Handler)
+    server.asked = []
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def wanted(server: Server, content: bytes = CONTENT) -> Wanted:
+    url = f"http://127.0.0.1:{server.server_port}/models/best.pth"
+    return Wanted("won", WebFile(url, hashlib.sha256(content).hexdigest(), len(content)), "bring it here")
+
+
+def get(what: Wanted, folder: Path, seen: list[tuple[int, int]] | None = None) -> Path:
+    return fetch(what, folder, lambda text: None, lambda *done: None if seen is None else seen.append(done))
+
+
+def test_a_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    path = get(wanted(server), tmp_path, seen)
+    assert path.read_bytes() == CONTENT
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert get(wanted(server), tmp_path) == path
+    assert server.asked == [""]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_part_is_gone_on_with(server: Server, tmp_path: Path) -> None:
+    server.cut_after = 100_000
+    with pytest.raises(ModelError, match=r"after 100000 of 256000 bytes; the next try goes on there"):
+        get(wanted(server), tmp_path)
+    server.cut_after = len(CONTENT)
+    seen: list[tuple[int, int]] = []
+    assert get(wanted(server), tmp_path, seen).read_bytes() == CONTENT
+    assert server.asked == ["", "bytes=100000-"]
+    assert seen[0][0] > 100_000
+
+
+def test_a_server_without_ranges_starts_again(server: Server, tmp_path: Path) -> None:
+    server.cut_after = 100_000
+    with pytest.raises(ModelError):
+        get(wanted(server), tmp_path)
+    server.cut_after, server.ranges = len(CONTENT), False
+    assert get(wanted(server), tmp_path).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("content", [CONTENT[::-1], CONTENT * 2])
+def test_another_file_is_refused_and_not_kept(server: Server, tmp_path: Path, content: bytes) -> None:
+    server.content, server.cut_after = content, len(content)
+    with pytest.raises(ModelError, match=r"is another file .*SHA-256.*nothing was installed"):
+        get(wanted(server), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_of_another_file_is_found_out(server: Server, tmp_path: Path) -> None:
+    server.content, server.cut_after = CONTENT[::-1], 100_000
+    with pytest.raises(ModelError):
+        get(wanted(server), tmp_path)
+    server.content, server.cut_after = CONTENT, len(CONTENT)
+    with pytest.raises(ModelError, match="SHA-256"):
+        get(wanted(server), tmp_path)
+    assert get(wanted(server), tmp_path).read_bytes() == CONTENT
+
+
+def test_a_file_that_is_gone_is_said_to_be(server: Server, tmp_path: Path) -> None:
+    server.status = 404
+    with pytest.raises(ModelError, match=r"best\.pth answers 404 Not Found; .*bring it here") as caught:
+        get(wanted(server), tmp_path)
+    assert "\n" not in str(caught.value) and "no network" not in str(caught.value)
+
+
+def test_a_part_beyond_the_end_is_dropped(server: Server, tmp_path: Path) -> None:
+    server.cut_after = 100_000
+    with pytest.raises(ModelError):
+        get(wanted(server), tmp_path)
+    server.status = 416
+    with pytest.raises(ModelError, match="416"):
+        get(wanted(server), tmp_path)
+    server.status, server.cut_after = 200, len(CONTENT)
+    assert get(wanted(server), tmp_path).read_bytes() == CONTENT
+    assert server.asked[-1] == ""
+
+
+def test_without_network_one_line_says_what_to_do(server: Server, tmp_path: Path) -> None:
+    nowhere = WebFile("http://127.0.0.1:1/best.pth", "0" * 64, 10)
+    with pytest.raises(ModelError, match=r"no network\? Run `musictagger weights pull won`.*bring it here") as caught:
+        get(Wanted("won", nowhere, "bring it here"), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interruption_keeps_the_part(server: Server, tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        if done > 100_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(wanted(server), tmp_path, lambda text: None, interrupt)
+    assert next(tmp_path.iterdir()).stat().st_size > 100_000
+    assert get(wanted(server), tmp_path).read_bytes() == CONTENT
+    assert server.asked[-1].startswith("bytes=")
