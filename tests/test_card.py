@@ -128,3 +128,39 @@ def test_the_categories_are_those_of_the_design() -> None:
 
 def test_a_tag_of_several_outputs_is_fine() -> None:
     assert make_card(outputs=("a", "b"), tags=(Tag("A", "mood", ("a", "b"), 0.5),)).tags[0].outputs == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("sample_rate_hz", value) for value in (0, -5, "12k", 12e3, True, None)],
+        *[(name, 0) for name in ("n_fft", "hop_samples", "frame_hops", "n_mels", "mel_exponent")],
+        *[(name, value) for name in ("amin", "gain", "top_db", "f_max_hz") for value in ("x", float("nan"), [])],
+        *[("mel_scale", "bark"), ("pad_mode", None), ("compression", []), ("standardise", 1)],
+    ],
+)
+def test_a_front_end_that_cannot_be_is_refused(name: str, value: object) -> None:
+    document = make_card().to_json()
+    document["front_end"][name] = value
+    with pytest.raises(ModelError, match=f"front end has {name}"):
+        Card.from_json(document)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *[("name", name) for name in ("", "\x1b[31m", 5)],
+        *[("task", "dance"), ("tags", []), ("outputs", ["rock"] * 9), ("outputs", 5), ("outputs", [[]])],
+    ],
+)
+def test_a_card_that_cannot_be_is_refused(key: str, value: object) -> None:
+    with pytest.raises(ModelError):
+        Card.from_json(make_card().to_json() | {key: value})
+
+
+@pytest.mark.parametrize(("key", "value"), [("name", "\x1b[31m"), ("name", 5), ("threshold", "x"), ("threshold", None)])
+def test_a_tag_that_cannot_be_is_refused(key: str, value: object) -> None:
+    document = make_card().to_json()
+    document["tags"] = [{**document["tags"][0], key: value}, *document["tags"][1:]]
+    with pytest.raises(ModelError):
+        Card.from_json(document)

@@ -6,6 +6,9 @@ A model carries its front end in its card; nothing else in the program knows a s
 from __future__ import annotations
 
 import dataclasses
+import math
+import types
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -73,4 +76,21 @@ class FrontEnd:
                 f"the model's front end has unknown settings: {', '.join(sorted(unknown))}; "
                 "it was made by a newer musictagger, so update musictagger"
             )
+        hints = typing.get_type_hints(cls)
+        for name, value in values.items():
+            if not _fits(value, hints[name]):
+                raise ModelError(f"the model's front end has {name} {value!r}, which it cannot have")
         return cls(**values)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a value from JSON is of a field's type; every whole number here counts something, from 1 on."""
+    if typing.get_origin(hint) is Literal:
+        return value in typing.get_args(hint)
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return any(_fits(value, part) for part in typing.get_args(hint))
+    if hint is int:
+        return type(value) is int and value >= 1
+    if hint is float:
+        return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    return type(value) is hint

@@ -59,10 +59,21 @@ class Card:
 
     def __post_init__(self) -> None:
         """Raises ModelError where the vocabulary does not fit the outputs."""
+        for text in (self.name, *(tag.name for tag in self.tags)):
+            if not isinstance(text, str) or not text.strip() or not text.isprintable():
+                raise ModelError(f"model {self.name!r}: {text!r} is no name that can be shown")
+        if not self.tags or len(set(self.outputs)) != len(self.outputs):
+            raise ModelError(f"model {self.name}: has no tags, or two outputs of one name")
+        if self.task not in get_args(Task):
+            raise ModelError(f"model {self.name}: task {self.task!r} is none of {', '.join(get_args(Task))}")
         known = set(self.outputs)
         for tag in self.tags:
             if not tag.outputs or not known.issuperset(tag.outputs):
                 raise ModelError(f"model {self.name}: tag {tag.name!r} names outputs the network does not have")
+            if not isinstance(tag.threshold, int | float):
+                raise ModelError(
+                    f"model {self.name}: tag {tag.name!r} has threshold {tag.threshold!r}, which is no number"
+                )
             if tag.category not in CATEGORIES:
                 raise ModelError(f"model {self.name}: tag {tag.name!r} has unknown category {tag.category!r}")
 

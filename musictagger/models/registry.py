@@ -82,6 +82,8 @@ def build(name: str, n_tags: int, config: Mapping[str, object], folders: Sequenc
             return backbones[name](n_tags, **config)  # type: ignore[call-arg]
     except TypeError as error:
         raise ModelError(f"backbone {name} does not take this configuration: {error}") from error
+    except ModelError:
+        raise
     except (Exception, SystemExit) as error:
         origin = origin_of(backbones[name])
         raise ModelError(f"backbone {name} ({origin}) failed to be built: {failure(error)}") from error
