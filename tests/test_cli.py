@@ -126,6 +126,7 @@ def test_aggregate_is_a_view(environment: Path, how: str) -> None:
         (["query", "--model", "nobody"], "has analysed nothing here"),
         (["show", "nowhere.mp3"], "is not in"),
         (["scan"], "Missing argument"),
+        (["plugins", "--plugin-dir", "/nowhere/at/all"], "does not exist"),
         (["scan", ".", "--frames", "0"], "frames must be at least 1"),
         (["scan", ".", "--device", "abacus"], "there is no device"),
         (["scan", ".", "--write", "everything"], "is not one of"),

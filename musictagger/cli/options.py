@@ -41,7 +41,11 @@ _MODEL = click.option(
     "--model", metavar="NAME|FILE", help="Model by name (see `musictagger models`) or .safetensors file."
 )
 _PLUGIN_DIR = click.option(
-    "--plugin-dir", multiple=True, type=ExistingPath, metavar="FOLDER", help="Look for backbones here too; repeatable."
+    "--plugin-dir",
+    multiple=True,
+    type=_NamedPath(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Look for backbones here too; repeatable.",
 )
 _AGGREGATE = click.option(
     "--aggregate",
