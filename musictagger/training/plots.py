@@ -278,7 +278,7 @@ def embedding_map(places: Floats, labels: Sequence[str]) -> Figure:
         rows = [row for row, own in enumerate(labels) if own == label]
         marker = MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
         look: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "marker": marker, "alpha": 0.8, "linewidths": 0}
-        axes.scatter(places[rows, 0], places[rows, 1], s=16, label=short(label), **look)
+        axes.scatter(places[rows, 0], places[rows, 1], s=16 if len(labels) > 200 else 36, label=short(label), **look)
     named = set(known[: 3 * len(COLOURS)])
     rest = [row for row, own in enumerate(labels) if own not in named]
     if rest:

@@ -202,7 +202,7 @@ def _map(page: Page, evaluation: Evaluation) -> None:
         plots.embedding_map(plots.tsne(evaluation.embeddings[rows]), labels),
         f"Map of {len(rows):,}{shown} tracks by what the model hears, marked by tag",
         f"t-SNE of the embeddings of {len(rows):,}{shown} tracks: near ones sound alike to the model, "
-        "other distances mean nothing. A track of several tags is marked by the rarest of them.",
+        f"other distances mean nothing.{'' if evaluation.task == 'genre' else _MARKED}",
     )
 
 
@@ -225,6 +225,7 @@ def _tables(page: Page, evaluation: Evaluation) -> None:
     page.table(header, rows, "Every tag by itself, at its threshold")
 
 
+_MARKED = " A track of several tags is marked by the rarest of them."
 METRICS = ("recall", "precision", "f1", "auc")
 
 
