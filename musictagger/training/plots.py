@@ -293,7 +293,7 @@ def tsne(embeddings: npt.ArrayLike, seed: int = 0) -> Floats:
     """Places [tracks, 2] by t-SNE (van der Maaten and Hinton 2008) from [tracks, dim]; at least 5 tracks."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     values = np.asarray(embeddings, np.float64)
     values = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-9)
