@@ -463,3 +463,16 @@ def test_a_plan_with_values_that_are_no_texts_is_a_usage_error(values: object, m
     assert run("apply", tmp_path / "plan.json").code == EXIT_USAGE
     (tmp_path / "plan.json").write_text("[" * 200_000)
     assert "nested too deep" in run("apply", tmp_path / "plan.json").err
+
+
+def test_history_is_read_where_nothing_can_be_written(music: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("apply")
+    expected = run("history", "--json").json
+    can = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and can(path, mode))
+    # As on a read-only drive, nobody is writing: SQLite's own files beside it are gone.
+    assert not list(home.glob("journal.db-wal"))
+    assert run("history", "--json").json == expected
+    (home / "journal.db").unlink()
+    assert run("history").code == EXIT_USAGE
+    assert not (home / "journal.db").exists()

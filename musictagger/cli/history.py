@@ -24,7 +24,7 @@ def command(run: int | None, as_json: bool, **flags: Any) -> int:
     journal_file = load_settings(flags).journal_file
     if not journal_file.exists():
         raise BadRequestError("nothing was written yet: there is no history")
-    with Journal(journal_file) as journal:
+    with Journal(journal_file, create=False) as journal:
         runs = [known for known in journal.runs() if run in (None, known.id)]
         if run is not None and not runs:
             raise BadRequestError(f"there is no run {run}; `musictagger history` lists them")
