@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
+from training_material import BANDS_HZ, RATE_HZ, write_genres
 
 from musictagger.config import Settings
 from musictagger.errors import BadRequestError, MusictaggerError
@@ -24,17 +24,16 @@ from musictagger.training.progress import Silent
 from musictagger.training.run import Outcome, RunRequest, run_training
 from musictagger.training.trainer import LOG, read_log
 
-RATE_HZ = 8_000
 SMALL: dict[str, Any] = {
     "backbone": "fcn",
     "config": {"n_mels": 16, "channels": [4, 8], "pools": [[4, 4], [4, 4]]},
     "front_end": {"sample_rate_hz": RATE_HZ, "n_fft": 256, "hop_samples": 128, "frame_hops": 63, "n_mels": 16},
     "epochs": 3,
     "batch_size": 8,
+    "windows_per_track": 1,
     "lr": 1e-2,
     "precision": "float32",
 }
-BANDS_HZ = {"Blues": (150, 400), "Folk": (900, 1300), "Techno": (2200, 3500)}
 
 
 class Told(Silent):
@@ -49,17 +48,8 @@ class Told(Silent):
 
 @pytest.fixture(scope="module")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three genres of ten tracks of 2 to 4 seconds, each with tones in a band of its own."""
-    root = tmp_path_factory.mktemp("music")
-    random = np.random.default_rng(3)
-    for genre, (low, high) in BANDS_HZ.items():
-        (root / genre).mkdir()
-        for number in range(10):
-            seconds = np.arange(int(RATE_HZ * random.uniform(2, 4))) / RATE_HZ
-            tones = [np.sin(2 * np.pi * random.uniform(low, high) * seconds) for _ in range(4)]
-            wave = 0.15 * np.sum(tones, axis=0) + random.normal(0, 0.02, len(seconds))
-            soundfile.write(root / genre / f"{number}.wav", wave.astype(np.float32), RATE_HZ)
-    return root
+    """Three genres of ten tracks each."""
+    return write_genres(tmp_path_factory.mktemp("all") / "music")
 
 
 @pytest.fixture(scope="module")

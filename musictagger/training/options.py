@@ -22,6 +22,9 @@ Metric = Literal["auto", "auc", "accuracy", "loss"]
 
 DEFAULT_BACKBONE = "crnn_tf"
 
+LEAST_STEPS = 16
+"""An epoch of 50 tracks would be two steps: too few between two looks at the validation split to tell them apart."""
+
 GROUPS = ("cnn", "rnn", "dense")
 """The sub-modules of a backbone that are frozen and regularised apart (Wang et al. 2019, III and V.G)."""
 
@@ -45,8 +48,8 @@ class TrainOptions:
     epochs: int = 40
     batch_size: int = 32
     """Windows in one step, over all processes together."""
-    windows_per_track: int = 1
-    """Windows at random offsets that an epoch takes from each track."""
+    windows_per_track: int = 0
+    """Windows at random offsets that an epoch takes from each track; 0 for as many as LEAST_STEPS need."""
     optimiser: Optimiser = "adamw"
     lr: float = 1e-3
     """The highest learning rate of the schedule."""
@@ -124,6 +127,10 @@ class TrainOptions:
         """The front end with these numbers. Raises ModelError on one it does not have."""
         return FrontEnd.from_json(self.front_end)
 
+    def windows(self, tracks: int) -> int:
+        """Windows in an epoch of so many training tracks."""
+        return tracks * (self.windows_per_track or max(1, round(LEAST_STEPS * self.batch_size / max(1, tracks))))
+
     def to_json(self) -> dict[str, Any]:
         """Every option as a JSON value."""
         return dataclasses.asdict(self) | {"teachers": list(self.teachers)}
@@ -133,7 +140,7 @@ _LARGE = 1e9
 _RANGES: Mapping[str, tuple[float, float]] = {
     "epochs": (1, _LARGE),
     "batch_size": (1, _LARGE),
-    "windows_per_track": (1, _LARGE),
+    "windows_per_track": (0, _LARGE),
     "lr": (1e-12, 1e3),
     "momentum": (0, 0.9999),
     "weight_decay": (0, 1e3),

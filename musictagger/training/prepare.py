@@ -15,7 +15,16 @@ from musictagger.audio.frontend import FrontEnd
 from musictagger.config import Settings
 from musictagger.errors import printable
 from musictagger.models.card import Category
-from musictagger.training.datasets import Dataset, Example, Split, check_leaks, describe, require_usable, split_lines
+from musictagger.training.datasets import (
+    SPLITS,
+    Dataset,
+    Example,
+    Split,
+    check_leaks,
+    describe,
+    require_usable,
+    split_lines,
+)
 from musictagger.training.material import Material
 from musictagger.training.melcache import Cached, MelCache
 from musictagger.training.options import TrainOptions
@@ -69,7 +78,9 @@ def prepare(
     stands in two splits.
     """
     cache = MelCache(cache_folder, front_end)
-    wanted = [example for example in dataset.examples if example.split in LEARNT_FROM]
+    # What teachers say of the test split is what the student is measured by.
+    splits = SPLITS if options.teachers else LEARNT_FROM
+    wanted = [example for example in dataset.examples if example.split in splits]
     filled = cache.fill(
         [example.path for example in wanted],
         workers=decoders(settings),
@@ -167,23 +178,23 @@ def _distilled(
     def target(track: Track, start_s: float, length_s: float) -> Floats:
         return targets.target(track.digest, track.tags, start_s, length_s)
 
-    valid = _tracks(dataset.split("valid"), entries)
-    truth = targets.truth([(track.digest, track.tags) for track in valid])
-    decided = {
-        track.path: tuple(tag for tag, is_one in zip(targets.outputs, row, strict=True) if is_one)
-        for track, row in zip(valid, truth, strict=True)
-    }
+    truths, decided = {}, {}
+    for split in ("valid", "test"):
+        tracks = _tracks(dataset.split(split), entries)
+        truths[split] = targets.truth([(track.digest, track.tags) for track in tracks])
+        for track, row in zip(tracks, truths[split], strict=True):
+            decided[track.path] = tuple(tag for tag, is_one in zip(targets.outputs, row, strict=True) if is_one)
     examples = tuple(dataclasses.replace(e, tags=decided.get(e.path, ())) for e in dataset.examples)
-    note = "validation tags are the teachers' decisions: scores in the tag's highest tenth"
+    note = "validation and test tags are the teachers' decisions: scores in the tag's highest tenth of the split"
     student = dataclasses.replace(
         dataset,
         task="tags",
         tags=targets.outputs,
         categories=targets.categories,
-        examples=tuple(e for e in examples if e.split != "test"),
+        examples=examples,
         notes=(*dataset.notes, note),
     )
-    material = _material(dataset, cache, entries, targets.outputs, target, truth)
+    material = _material(dataset, cache, entries, targets.outputs, target, truths["valid"])
     return Prepared(student, dataclasses.replace(material, task="tags"), targets.categories, failures)
 
 

@@ -141,7 +141,7 @@ def _plan_lines(request: RunRequest, dataset: Dataset, origin: Origin) -> list[s
     paths = [example.path for example in dataset.examples if example.split != "test"]
     backbone = build_backbone(origin, dataset.tags or ("-", "--"), options.seed, request.settings)
     weights = sum(weight.numel() for weight in backbone.parameters())
-    steps = steps_per_epoch(len(train) * options.windows_per_track, options.batch_size)
+    steps = steps_per_epoch(options.windows(len(train)), options.batch_size)
     return [
         str(cache.estimate(paths, durations)),
         f"{origin.backbone}: {weights:,} weights",
@@ -276,7 +276,12 @@ def _measured(
         judged = _heard(predictor, dataset, "test", settings, progress, stop)
     if judged.interrupted:
         return Outcome(weights, card, fitted.epochs, fitted.best_epoch, True, None)
-    evaluation = evaluate_judged(card, judged, dataset, split, aggregator=settings.aggregate, seed=options.seed)
+    try:
+        evaluation = evaluate_judged(card, judged, dataset, split, aggregator=settings.aggregate, seed=options.seed)
+    except BadRequestError as error:
+        # Too few tracks to measure on is no reason to lose a trained model.
+        progress.say(f"not measured: {error}")
+        return Outcome(weights, card, fitted.epochs, fitted.best_epoch, False, None)
     progress.say(save_metrics(weights, evaluation))
     card = Card.load(weights.with_suffix(".json"))
     report = None

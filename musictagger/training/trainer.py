@@ -102,8 +102,8 @@ class Trainer:
         self._weights = self._class_weights() if options.class_weights else None
         rank, world = self._processes.rank, self._processes.world
         self._reader = Reader(material.train, material.read_mel, material.front_end, material.target, rank, world)
-        windows = len(material.train) * options.windows_per_track
-        self.steps = steps_per_epoch(windows, options.batch_size)
+        self._windows = options.windows(len(material.train))
+        self.steps = steps_per_epoch(self._windows, options.batch_size)
         self.state = State()
 
     def fit(self, stop: Callable[[], bool] = lambda: False) -> Fitted:
@@ -138,7 +138,7 @@ class Trainer:
         """Train the rest of an epoch; False when stopped before its end."""
         state, options = self.state, self._options
         material = self._material
-        plan = plan_epoch(len(material.train), options.windows_per_track, options.batch_size, options.seed, state.epoch)
+        plan = plan_epoch(len(material.train), self._windows, options.batch_size, options.seed, state.epoch)
         self._progress.start(f"epoch {state.epoch + 1} of {options.epochs}", len(plan.track), "windows")
         self._set_mode()
         asked_s = time.perf_counter()
@@ -204,13 +204,12 @@ class Trainer:
         record: Record = {"epoch": state.epoch + 1}
         if self._processes.first:
             loader_share = state.waited_s / max(state.seconds, 1e-9)
-            windows = len(self._material.train) * options.windows_per_track
             record |= {
                 "lr": lr_at((state.epoch + 1) * self.steps - 1, self.steps, options),
                 "train_loss": state.loss_sum / self.steps,
                 **validate(self._judged, self._material, self._log_mel, self._device, self._autocast(), self._progress),
                 "seconds": round(state.seconds, 3),
-                "windows_per_s": round(windows / max(state.seconds, 1e-9), 2),
+                "windows_per_s": round(self._windows / max(state.seconds, 1e-9), 2),
                 "loader_share": round(loader_share, 4),
             }
         record = self._processes.shared(record)

@@ -74,10 +74,9 @@ class Epoch:
         return slice(step * windows // self.steps, (step + 1) * windows // self.steps)
 
 
-def plan_epoch(tracks: int, windows_per_track: int, batch_size: int, seed: int, epoch: int) -> Epoch:
-    """Every track `windows_per_track` times, in an order of this epoch's own."""
+def plan_epoch(tracks: int, windows: int, batch_size: int, seed: int, epoch: int) -> Epoch:
+    """Every track equally often, `windows` in all (a multiple of `tracks`), in an order of this epoch's own."""
     random = np.random.default_rng((seed, epoch))
-    windows = tracks * windows_per_track
     return Epoch(random.permutation(windows) % tracks, random.random(windows), steps_per_epoch(windows, batch_size))
 
 
