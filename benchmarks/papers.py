@@ -27,16 +27,17 @@ from typing import Any
 from musictagger.cli.training_progress import reporter
 from musictagger.config import load_settings
 from musictagger.models.card import Card
+from musictagger.models.registry import build
 from musictagger.training import checkpoint
 from musictagger.training.datasets.splitting import shuffled
 from musictagger.training.options import options_from
 from musictagger.training.run import RunRequest, run_training
 from musictagger.training.trainer import LOG, read_log
-from plugins.crnn_tf import SCANS
 
 COMMON: Mapping[str, Any] = {
     "dataset": "manifest",
     "batch_size": 16,
+    "windows_per_track": 1,
     "lr": 2e-3,
     "schedule": "onecycle",
     "patience": None,
@@ -199,13 +200,15 @@ def split_genres(bench: Bench) -> tuple[Path, Path]:
 
 def scans(bench: Bench) -> tuple[str, Table, Figures]:
     """Part d: the first one to eight scans."""
+    names = build("crnn_tf", 2, {}).scans
+    assert isinstance(names, tuple)
     table = [["scans", "macro AUC", "accuracy", "windows/s"]]
     found: Figures = {}
-    for count in range(1, len(SCANS) + 1):
-        if count == len(SCANS):
+    for count in range(1, len(names) + 1):
+        if count == len(names):
             run = bench.run("crnn_tf-seed0", bench.data / "genre.csv", {"backbone": "crnn_tf", "seed": 0})
         else:
-            changes = {"backbone": "crnn_tf", "config": {"scans": list(SCANS[:count])}}
+            changes = {"backbone": "crnn_tf", "config": {"scans": list(names[:count])}}
             run = bench.run(f"scans-{count}", bench.data / "genre.csv", changes)
         found[str(count)] = run
         speed = f"{run['speed']:.1f}"

@@ -9,7 +9,7 @@ import librosa
 import numpy as np
 import pytest
 import torch
-from scipy.fft import dct  # type: ignore[import-untyped]
+from scipy.fft import dct
 
 from musictagger.audio.frontend import FrontEnd
 from musictagger.audio.logmel import LogMel

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import rankdata, spearmanr  # type: ignore[import-untyped]
+from scipy.stats import rankdata, spearmanr
 
 from musictagger.training.rank import mean_ranks, rank_correlation, same_album_neighbours
 
