@@ -13,10 +13,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from musictagger.cli.weights import command as weights_command
 from musictagger.errors import BadRequestError, ModelError
 from musictagger.models import catalogue, convert
 from musictagger.models.card import Card
@@ -123,6 +125,9 @@ def test_a_file_on_the_web_is_pinned_to_a_commit_and_comes_over_https() -> None:
 def test_what_can_be_imported_is_what_is_converted() -> None:
     assert catalogue.formats() == tuple(sorted(convert.FORMATS)) == ("choi", "musicnn", "won")
     assert set(catalogue.vocabularies()) == {"msd", "mtat"}
+    options = {option.name: option.type for option in weights_command.commands["import"].params}
+    choice = options["form"]
+    assert isinstance(choice, click.Choice) and tuple(sorted(choice.choices)) == catalogue.formats()
 
 
 def test_every_threshold_names_a_tag_or_a_category() -> None:

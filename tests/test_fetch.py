@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import http.server
+import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from test_convert import won_stack
 
 from musictagger.errors import ModelError
+from musictagger.models import catalogue
 from musictagger.models.fetch import Wanted, WebFile, fetch
+from musictagger.models.weights import load_model
 
 CONTENT = bytes(range(256)) * 1000
 
@@ -80,7 +86,7 @@ def test_a_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
 
 def test_a_part_is_gone_on_with(server: Server, tmp_path: Path) -> None:
     server.cut_after = 100_000
-    with pytest.raises(ModelError, match=r"after 100000 of 256000 bytes; the next try goes on there"):
+    with pytest.raises(ModelError, match=r"after 100000 of 256000 bytes; run .* again, and it goes on there"):
         get(wanted(server), tmp_path)
     server.cut_after = len(CONTENT)
     seen: list[tuple[int, int]] = []
@@ -152,3 +158,46 @@ def test_an_interruption_keeps_the_part(server: Server, tmp_path: Path) -> None:
     assert next(tmp_path.iterdir()).stat().st_size > 100_000
     assert get(wanted(server), tmp_path).read_bytes() == CONTENT
     assert server.asked[-1].startswith("bytes=")
+
+
+# --- a model from the web ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def published(server: Server, monkeypatch: pytest.MonkeyPatch) -> catalogue.Entry:
+    """A small FCN in the place of won-msd-fcn, where this server has it."""
+    state = won_stack([3, 4, 4, 4, 2]) | {"dense.weight": torch.randn(50, 2), "dense.bias": torch.randn(50)}
+    content = io.BytesIO()
+    torch.save(state, content)
+    server.content, server.cut_after = content.getvalue(), len(content.getvalue())
+    entry = dataclasses.replace(catalogue.entry("won-msd-fcn"), source=wanted(server, server.content).source)
+    monkeypatch.setattr(catalogue, "_entries", lambda: {"won-msd-fcn": entry})
+    return entry
+
+
+@pytest.mark.usefixtures("published")
+def test_pull_goes_on_where_it_stopped_and_leaves_only_the_model(server: Server, tmp_path: Path) -> None:
+    whole, server.cut_after = server.cut_after, 0
+    with pytest.raises(ModelError, match="no network.*weights import FILE --format won --name won-msd-fcn"):
+        catalogue.pull("won-msd-fcn", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    server.cut_after = 1000
+    with pytest.raises(ModelError, match="after 1000 of .*weights pull won-msd-fcn` again"):
+        catalogue.pull("won-msd-fcn", tmp_path)
+    server.cut_after = whole
+    weights = catalogue.pull("won-msd-fcn", tmp_path)
+    assert server.asked == ["", "", "bytes=1000-"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["won-msd-fcn.json", "won-msd-fcn.safetensors"]
+    card = load_model(weights).card
+    assert (card.backbone, card.config["channels"]) == ("fcn", [3, 4, 4, 4, 2])
+    assert card.licence.startswith("MIT")
+
+
+def test_the_published_file_brought_by_hand_is_the_same_model(
+    server: Server, published: catalogue.Entry, tmp_path: Path
+) -> None:
+    (tmp_path / "best_model.pth").write_bytes(server.content)
+    imported = catalogue.import_file(tmp_path / "best_model.pth", "won", "won-msd-fcn", tmp_path / "a")
+    pulled = catalogue.pull("won-msd-fcn", tmp_path / "b")
+    assert imported.read_bytes() == pulled.read_bytes()
+    assert imported.with_suffix(".json").read_bytes() == pulled.with_suffix(".json").read_bytes()

@@ -139,18 +139,21 @@ def _over_https(wanted: Wanted, source: WebFile, downloads: Path, progress: Prog
                 f"{wanted.otherwise}"
             ) from error
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-            raise ModelError(_why_not(wanted, _ended(part, source, getattr(error, "reason", None) or error))) from error
+            raise ModelError(_ended(wanted, part, getattr(error, "reason", None) or error)) from error
     if part.stat().st_size < source.size_bytes:
-        raise ModelError(_why_not(wanted, _ended(part, source, "the connection ended")))
+        raise ModelError(_ended(wanted, part, "the connection ended"))
     return part
 
 
-def _ended(part: Path, source: WebFile, reason: object) -> str:
+def _ended(wanted: Wanted, part: Path, reason: object) -> str:
     """Why the file is not here, and how much of it is. A part of nothing is taken away."""
     if size := part.stat().st_size:
-        return f"{reason} after {size} of {source.size_bytes} bytes; the next try goes on there"
+        return (
+            f"could not fetch {wanted.name}: {reason} after {size} of {wanted.source.size_bytes} bytes; run "
+            f"`musictagger weights pull {wanted.name}` again, and it goes on there"
+        )
     part.unlink()
-    return str(reason)
+    return _why_not(wanted, str(reason))
 
 
 def _into(file: IO[bytes], source: WebFile, progress: Progress) -> None:
