@@ -178,11 +178,11 @@ def published(server: Server, monkeypatch: pytest.MonkeyPatch) -> catalogue.Entr
 @pytest.mark.usefixtures("published")
 def test_pull_goes_on_where_it_stopped_and_leaves_only_the_model(server: Server, tmp_path: Path) -> None:
     whole, server.cut_after = server.cut_after, 0
-    with pytest.raises(ModelError, match="no network.*weights import FILE --format won --name won-msd-fcn"):
+    with pytest.raises(ModelError, match=r"no network.*weights import FILE --format won --name won-msd-fcn"):
         catalogue.pull("won-msd-fcn", tmp_path)
     assert list(tmp_path.iterdir()) == []
     server.cut_after = 1000
-    with pytest.raises(ModelError, match="after 1000 of .*weights pull won-msd-fcn` again"):
+    with pytest.raises(ModelError, match=r"after 1000 of .*weights pull won-msd-fcn` again"):
         catalogue.pull("won-msd-fcn", tmp_path)
     server.cut_after = whole
     weights = catalogue.pull("won-msd-fcn", tmp_path)
