@@ -332,7 +332,7 @@ def test_second_scan_at_the_same_time_is_refused(tmp_path: Path) -> None:
     _wait_for_rows(database, process, 1)
     second = run("scan", music, "--db", database)
     assert second.code == 1
-    assert "another scan" in second.err and second.err.count("\n") == 1
+    assert "another musictagger" in second.err and second.err.count("\n") == 1
     assert run("query", "--db", database, "--json").code == 0, "reading goes on meanwhile"
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
