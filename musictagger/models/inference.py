@@ -20,7 +20,7 @@ from musictagger.models.find import default_name, find_model
 from musictagger.models.fuse import fuse
 from musictagger.models.registry import failure, origin_of, quiet_output
 from musictagger.models.weights import Model, load_model
-from musictagger.records import Floats as Floats
+from musictagger.records import Floats
 
 BATCH_FRAMES = {"cpu": 8, "cuda": 64, "mps": 16}
 """Frames per batch unless told otherwise. On two CPU cores 8 frames are within 3 % of the best of 1..32; a GPU

@@ -15,9 +15,10 @@ from musictagger.audio.frames import FrameRule
 from musictagger.config import Settings, frame_rule
 from musictagger.errors import BadRequestError, MusictaggerError
 from musictagger.models.card import Card
-from musictagger.models.inference import Floats, Predictor
+from musictagger.models.inference import Predictor
 from musictagger.models.weights import Model
 from musictagger.pool import DEFAULT_TIMEOUT_S
+from musictagger.records import Floats
 from musictagger.tagging.aggregate import Aggregator
 from musictagger.tagging.genres import thresholds as card_thresholds
 from musictagger.training.bootstrap import Intervals, Statistic, bootstrap, mean_defined, mean_of_rows

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from musictagger.errors import BadRequestError, MusictaggerError
 from musictagger.models.card import CATEGORIES, Card, Category
-from musictagger.models.inference import Floats
 from musictagger.models.vocabulary import meaning
+from musictagger.records import Floats
 from musictagger.tagging.aggregate import merge_outputs
 from musictagger.training.checks import Truth
 from musictagger.training.teacherscores import Taught, Teacher, load_teachers, make_teacher, read_rows, teach

@@ -25,9 +25,10 @@ from musictagger.errors import BadRequestError, MusictaggerError, printable
 from musictagger.models import catalogue
 from musictagger.models.card import Card
 from musictagger.models.find import find_model
-from musictagger.models.inference import BATCH_FRAMES, Floats, Predictor, pick_device
+from musictagger.models.inference import BATCH_FRAMES, Predictor, pick_device
 from musictagger.models.weights import Model, load_model
 from musictagger.pool import DEFAULT_TIMEOUT_S
+from musictagger.records import Floats
 from musictagger.training.melcache import stream_waves
 from musictagger.training.progress import Progress
 from musictagger.worker import Failed, Frame
