@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -439,7 +440,7 @@ def test_after_a_kill_the_library_says_what_the_files_hold(music: Path, monkeypa
         *[("path", path) for path in ("a.flac", "", "/x\0y", "/\ud800", 5, None)],
         *[("size", size) for size in (float("inf"), float("nan"), "many", None)],
         *[("audio_digest", digest) for digest in (5, ["x"])],
-        *[("changes", changes) for changes in ([], {}, "genre", [{}], [{"field": "title"}], [{"field": ["genre"]}])],
+        *product(["changes"], ([], {}, "genre", [{}], [{"field": "title"}], [{"field": ["genre"]}])),
     ],
 )
 def test_a_plan_edited_to_nonsense_is_a_usage_error(key: str, value: object, music: Path, tmp_path: Path) -> None:
