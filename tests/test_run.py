@@ -212,7 +212,10 @@ class TestBadData:
         assert outcome.weights and any("cannot be used and are left out" in line for line in lines)
         assert any("Folk/2" in line for line in lines)
 
-    def test_the_same_sound_in_two_splits_is_refused(self, music: Path, cache: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("other", ["valid", "test"])
+    def test_the_same_sound_in_two_splits_is_refused(
+        self, music: Path, cache: Path, tmp_path: Path, other: str
+    ) -> None:
         manifest = tmp_path / "tracks.jsonl"
         rows = []
         for genre in BANDS_HZ:
@@ -220,7 +223,7 @@ class TestBadData:
                 rows.append({"path": str(music / genre / f"{number}.wav"), "tags": [genre], "split": split})
         copy = tmp_path / "copy.wav"
         copy.write_bytes((music / "Folk" / "0.wav").read_bytes())
-        rows.append({"path": str(copy), "tags": ["Folk"], "split": "valid"})
+        rows.append({"path": str(copy), "tags": ["Folk"], "split": other})
         manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
         with pytest.raises(BadRequestError, match="the same sound in two splits"):
             _run(_request(manifest, cache, tmp_path / "out", {"dataset": "manifest"}))

@@ -18,6 +18,7 @@ the last one of a track shorter, none repeated or dropped).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -36,7 +37,7 @@ from musictagger.audio.walk import FoundFile
 from musictagger.errors import MusictaggerError, printable
 from musictagger.pool import DEFAULT_TIMEOUT_S, WorkerPool
 from musictagger.training.melfiles import Mel, check_mel, disk_errors, mel_bytes, open_mel, sweep_unfinished
-from musictagger.training.melfill import Filler, Todo, stream_waves
+from musictagger.training.melfill import Filler, Todo, inspected, stream_waves
 from musictagger.training.melindex import FILE_NAME, FileIndex
 from musictagger.training.progress import Progress
 
@@ -133,6 +134,30 @@ class MelCache:
         index = FileIndex(self.folder / FILE_NAME)
         return self._plan(self._survey(paths, index), durations or {})
 
+    def digests(
+        self,
+        paths: Sequence[Path],
+        *,
+        workers: int,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> dict[Path, str]:
+        """Which sounds are in files whose mel nobody needs; a file that cannot be read is left out.
+
+        Ends early once `stop` says True. Raises MusictaggerError where the disk refuses.
+        """
+        index = FileIndex(self.folder / FILE_NAME)
+        files = [file for path in dict.fromkeys(paths) if isinstance(file := _file(path), FoundFile)]
+        digests = {file.path: digest for file in files if (digest := index.digest(file)) is not None}
+        unknown = [file.path for file in files if file.path not in digests]
+        if not unknown:
+            return digests
+        with disk_errors(self.folder), contextlib.closing(index):
+            for answer in inspected(unknown, workers=workers, timeout_s=timeout_s, stop=stop):
+                digests[answer.path] = answer.digest
+                index.record(FoundFile(answer.path, answer.size, answer.mtime_ns), answer.digest)
+        return digests
+
     def fill(
         self,
         paths: Sequence[Path],
@@ -206,12 +231,10 @@ class MelCache:
         """What is cached, what is not there, and what is to do."""
         survey = _Survey()
         for path in dict.fromkeys(paths):
-            try:
-                status = path.stat()
-            except OSError as error:
-                survey.failures[path] = error.strerror or str(error)
+            file = _file(path)
+            if isinstance(file, str):
+                survey.failures[path] = file
                 continue
-            file = FoundFile(path, status.st_size, status.st_mtime_ns)
             digest = index.digest(file)
             columns = digest and self._columns(digest)
             if digest and columns:
@@ -260,6 +283,15 @@ def level_key(front_end: FrontEnd) -> str:
     # 1 and 1.0 are the same number.
     plain = {name: float(value) if isinstance(value, int | float) else value for name, value in numbers.items()}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _file(path: Path) -> FoundFile | str:
+    """A file, or why it is not there."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        return error.strerror or str(error)
+    return FoundFile(path, status.st_size, status.st_mtime_ns)
 
 
 def _total_s(files: Sequence[FoundFile], durations: Mapping[Path, float]) -> float:

@@ -59,6 +59,21 @@ def stream_waves(
                 yield answer
 
 
+def inspected(
+    paths: Iterable[Path], *, workers: int, timeout_s: float, stop: Callable[[], bool] = lambda: False
+) -> Iterator[Inspected]:
+    """Which sounds are in files, in any order; a file that cannot be read is passed over. Ends early as `stop` says."""
+    waiting = deque(dict.fromkeys(paths))
+    workers = max(1, min(workers, len(waiting)))
+    with WorkerPool(workers, timeout_s) as pool:
+        while (waiting or pool.pending) and not stop():
+            while waiting and pool.pending < AHEAD * workers:
+                pool.submit(Inspect(waiting.popleft()))
+            answer = pool.next_answer()
+            if isinstance(answer, Inspected):
+                yield answer
+
+
 def whole_track(rate_hz: int, block_s: float = BLOCK_S) -> FrameRule:
     """The rule under which a track's frames are the whole track, in order."""
     return FrameRule(max(1, round(block_s * rate_hz)), tail=True)

@@ -113,7 +113,15 @@ def prepare(
         for line in split_lines(whole):
             progress.say(line)
     require_usable(whole, LEARNT_FROM, taught=bool(options.teachers))
-    digests = {path: entry.digest for path, entry in filled.entries.items()}
+    # The test split is heard only when all is over; a sound that it shares should not cost a whole training.
+    digests = cache.digests(
+        [example.path for example in dataset.examples],
+        workers=decoders(settings),
+        timeout_s=settings.decode_timeout,
+        stop=stop,
+    )
+    if stop():
+        return None
     _tell_leaks(check_leaks(whole, digests, allow=options.allow_leak), progress)
     if options.teachers:
         return _distilled(whole, filled.entries, cache, Teachers(names, cache_folder), options, failures)
