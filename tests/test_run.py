@@ -139,6 +139,17 @@ def two_genres(music: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_tensorboard_gets_what_the_log_gets(music: Path, cache: Path, tmp_path: Path) -> None:
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    _run(_request(music, cache, tmp_path, {"epochs": 2}, tensorboard=True))
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    losses = [(event.step, event.value) for event in events.Scalars("train_loss")]
+    records = list(read_log(tmp_path / LOG))
+    assert [step for step, _ in losses] == [1, 2]
+    assert [value for _, value in losses] == pytest.approx([record["train_loss"] for record in records])
+
+
 class TestTransfer:
     @pytest.mark.parametrize("freeze", ["all", "cnn", "none"])
     def test_strategies_train_what_they_say(
