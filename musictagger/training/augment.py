@@ -1,7 +1,7 @@
 """Changes to training windows that leave what they are untouched, on batches of log-mels.
 
 Each is a function of a batch and of random numbers drawn beforehand for the step's whole batch, so that two processes
-with half the batch each see what one process sees with all of it.
+with half the batch each see what one process sees with all of it; only mixup pairs the windows of each half.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from musictagger.training.options import TrainOptions
 
 def step_generator(seed: int, epoch: int, step: int) -> torch.Generator:
     """The source of everything random in one step."""
-    # Odd constants spread neighbouring numbers over all 64 bits; torch mixes them further.
+    # torch's generator on the CPU looks at the lower 32 bits only: odd constants give neighbours different ones there.
     mixed = (seed * 0x9E3779B97F4A7C15 + epoch * 0xBF58476D1CE4E5B9 + step * 0x94D049BB133111EB) % 2**63
     return torch.Generator().manual_seed(mixed)
 
@@ -50,7 +50,7 @@ def louder(mel: Tensor, change_db: Tensor, front_end: FrontEnd) -> Tensor:
 def mix(
     mel: Tensor, target: Tensor, options: TrainOptions, random: torch.Generator, first: int, windows: int
 ) -> tuple[Tensor, Tensor]:
-    """Mixup (Zhang et al. 2018): each window with the next one of its batch, targets in the same shares.
+    """Mixup (Zhang et al. 2018): each window with the one before it in its process's part, targets in the same shares.
 
     Where only one of the two knows an output (the other's target is NaN), its word stands.
     """

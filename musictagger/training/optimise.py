@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from musictagger.errors import BadRequestError
 from musictagger.models.backbone import Backbone
 from musictagger.models.card import Task
 from musictagger.training.options import GROUPS, Freeze, TrainOptions
@@ -63,10 +64,13 @@ def freeze_parts(backbone: Backbone, freeze: Freeze) -> list[nn.Module]:
     """Take the frozen parts out of training (Wang et al. 2019, V.G) and return them.
 
     "cnn": the convolutions keep what they learnt; "all": everything but the dense layer does. What is frozen must also
-    stay in evaluation mode, or its BatchNorm would go on following the new data.
+    stay in evaluation mode, or its BatchNorm would go on following the new data. Raises BadRequestError for a backbone
+    without these parts.
     """
     if freeze == "none":
         return []
+    if "cnn" not in dict(backbone.named_children()):
+        raise BadRequestError(f"backbone {backbone.name} has no part called cnn, so freeze {freeze} cannot be done")
     frozen = [
         part for name, part in backbone.named_children() if name == "cnn" or (freeze == "all" and name != "dense")
     ]
@@ -135,6 +139,15 @@ def computes_in_bfloat16(device: torch.device, precision: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def average_decay(step: int, decay: float) -> float:
+    """The decay of a step of the run, from 0: never so slow that the fresh weights count for most of the average.
+
+    With 0.999 and 16 steps an epoch they would still be a half of it after 43 epochs. Source: TensorFlow's
+    ExponentialMovingAverage.
+    """
+    return min(decay, (1 + step) / (10 + step))
 
 
 @torch.no_grad()

@@ -63,11 +63,12 @@ class TrainOptions:
     lr_decay: float = 0.9
     """exponential: factor an epoch. inverse: lr / (1 + lr_decay * steps). The other schedules have none."""
     warmup_epochs: float = 0.0
-    """The learning rate rises to its first value over so many epochs."""
+    """The learning rate rises to its first value over so many epochs; not with onecycle, which rises by itself."""
     clip_norm: float | None = 5.0
     """Gradients longer than this are shortened to it."""
     ema: float = 0.0
-    """Decay a step of the averaged weights that are judged and saved; 0 for the weights themselves."""
+    """Decay a step of the averaged weights that are judged and saved, lower in the first steps (`average_decay`); 0 for
+    the weights themselves."""
     class_weights: bool = False
     """Weigh tags (or genres) that few tracks have as much as those that many have."""
     label_smoothing: float = 0.0
@@ -119,6 +120,8 @@ class TrainOptions:
             raise BadRequestError(f"l2 names {', '.join(sorted(unknown))}; there are: {', '.join(GROUPS)}")
         if self.head != "dense" and self.teachers:
             raise BadRequestError(f"head {self.head} is fitted to labels, not to scores; leave --teacher out")
+        if self.schedule == "onecycle" and self.warmup_epochs:
+            raise BadRequestError("schedule onecycle rises by itself; leave warmup_epochs out, or take another one")
         if self.freeze != "none" and not self.init:
             raise BadRequestError(f"freeze {self.freeze} keeps what a model has learnt; name the model with --init")
 

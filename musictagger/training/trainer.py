@@ -20,13 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from musictagger.audio.logmel import LogMel
-from musictagger.errors import MusictaggerError, printable
+from musictagger.errors import BadRequestError, MusictaggerError, printable
 from musictagger.models.backbone import Backbone
 from musictagger.models.weights import save_weights
 from musictagger.training import augment, checkpoint
 from musictagger.training.material import Material
 from musictagger.training.optimise import (
     average,
+    average_decay,
     class_weights,
     computes_in_bfloat16,
     follow_fast,
@@ -104,6 +105,11 @@ class Trainer:
         self._reader = Reader(material.train, material.read_mel, material.front_end, material.target, rank, world)
         self._windows = options.windows(len(material.train))
         self.steps = steps_per_epoch(self._windows, options.batch_size)
+        if self._windows // self.steps < world:
+            raise BadRequestError(
+                f"{world} processes cannot share steps of {self._windows // self.steps} windows; "
+                "start fewer, or raise --batch-size"
+            )
         self.state = State()
 
     def fit(self, stop: Callable[[], bool] = lambda: False) -> Fitted:
@@ -188,7 +194,8 @@ class Trainer:
             group["lr"] = lr
         self._optimiser.step()
         if self._averaged is not None:
-            average(self._averaged, self._backbone, self._options.ema)
+            step = self.state.epoch * self.steps + self.state.step
+            average(self._averaged, self._backbone, average_decay(step, self._options.ema))
 
     def _augmented(self, batch: Batch) -> tuple[Tensor, Tensor]:
         options = self._options
@@ -248,11 +255,12 @@ class Trainer:
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a checkpoint to be gone on from.
 
-        More patience is allowed, and more epochs where the
-        schedule does not depend on their number.
+        More patience is allowed, more epochs where the schedule does not depend on their number, and whatever counts
+        only when training is over.
         """
         options = json.loads(json.dumps(self._options.to_json()))
-        free = {"patience"} if options["schedule"] in {"cosine", "onecycle"} else {"patience", "epochs"}
+        free = {"patience", "min_precision", "calibration"}
+        free |= set() if options["schedule"] in {"cosine", "onecycle"} else {"epochs"}
         return {
             "backbone": self._backbone.name,
             "outputs": list(self._material.outputs),

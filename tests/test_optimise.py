@@ -1,0 +1,203 @@
+"""Learning rates, losses, weights and penalties against what can be worked out by hand or by torch."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from training_material import CONFIG, small_options
+
+from musictagger.errors import BadRequestError
+from musictagger.models.backbone import Backbone
+from musictagger.models.registry import build
+from musictagger.training.optimise import (
+    average,
+    average_decay,
+    class_weights,
+    follow_fast,
+    freeze_parts,
+    l2_penalty,
+    lr_at,
+    make_optimiser,
+    window_losses,
+)
+
+NAN = float("nan")
+
+
+def _backbone() -> Backbone:
+    backbone = build("fcn", 3, CONFIG, ())
+    assert isinstance(backbone, Backbone)
+    return backbone
+
+
+class TestLearningRate:
+    def test_exponential_falls_after_each_epoch(self) -> None:
+        options = small_options(lr=1.0, schedule="exponential", lr_decay=0.9)
+        assert [lr_at(step, 4, options) for step in (0, 3, 4, 7, 8)] == pytest.approx([1, 1, 0.9, 0.9, 0.81])
+
+    def test_inverse_falls_with_each_step(self) -> None:
+        options = small_options(lr=1.0, schedule="inverse", lr_decay=0.5)
+        assert [lr_at(step, 4, options) for step in range(3)] == pytest.approx([1, 1 / 1.5, 1 / 2])
+
+    def test_constant(self) -> None:
+        assert {lr_at(step, 4, small_options(lr=0.3, schedule="constant")) for step in range(9)} == {0.3}
+
+    def test_cosine_is_torchs(self) -> None:
+        weight = nn.Parameter(torch.zeros(1))
+        optimiser = torch.optim.SGD([weight], lr=1.0)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 20)
+        for step in range(20):
+            assert lr_at(step, 5, small_options(epochs=4, lr=1.0, schedule="cosine")) == pytest.approx(
+                schedule.get_last_lr()[0]
+            )
+            optimiser.step()
+            schedule.step()
+
+    def test_onecycle_is_torchs(self) -> None:
+        optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        # torch puts the top a step earlier than three tenths of the way; with 11 steps both put it on a step.
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1.0, total_steps=11, pct_start=4 / 11)
+        ours = [lr_at(step, 11, small_options(epochs=1, lr=1.0, schedule="onecycle")) for step in range(11)]
+        theirs = [schedule.get_last_lr()[0]]
+        for _ in range(10):
+            optimiser.step()
+            schedule.step()
+            theirs.append(schedule.get_last_lr()[0])
+        assert ours[:10] == pytest.approx(theirs[:10], abs=1e-4)
+        assert ours[-1] == pytest.approx(1e-4)
+
+    def test_warms_up_to_the_first_rate(self) -> None:
+        options = small_options(lr=1.0, schedule="constant", warmup_epochs=1)
+        rates = [lr_at(step, 4, options) for step in range(6)]
+        assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
+
+    def test_onecycle_has_its_own_warm_up(self) -> None:
+        with pytest.raises(BadRequestError, match="onecycle rises by itself"):
+            small_options(schedule="onecycle", warmup_epochs=1.0)
+
+
+class TestLosses:
+    logits = torch.tensor([[1.0, -2.0, 0.5], [0.1, 0.2, -3.0]])
+
+    def test_tags_are_torchs_binary_cross_entropy(self) -> None:
+        target = torch.tensor([[1.0, 0.0, 0.3], [0.0, 1.0, 1.0]])
+        weights = torch.tensor([2.0, 1.0, 0.5])
+        expected = F.binary_cross_entropy_with_logits(self.logits, target, pos_weight=weights, reduction="none")
+        torch.testing.assert_close(window_losses(self.logits, target, "tags", weights), expected.mean(dim=1))
+
+    def test_what_nobody_knows_is_left_out(self) -> None:
+        target = torch.tensor([[1.0, NAN, 0.0], [NAN, NAN, NAN]])
+        logits = self.logits.clone().requires_grad_()
+        losses = window_losses(logits, target, "tags", None)
+        known = F.binary_cross_entropy_with_logits(self.logits[0, [0, 2]], torch.tensor([1.0, 0.0]))
+        torch.testing.assert_close(losses, torch.stack([known, torch.tensor(0.0)]))
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        assert logits.grad is not None
+        assert (logits.grad != 0).tolist() == [[True, False, True], [False, False, False]]
+
+    @pytest.mark.parametrize("smoothing", [0.0, 0.2])
+    def test_genre_is_torchs_cross_entropy(self, smoothing: float) -> None:
+        target = torch.eye(3)[[2, 0]]
+        expected = F.cross_entropy(self.logits, torch.tensor([2, 0]), reduction="none", label_smoothing=smoothing)
+        torch.testing.assert_close(window_losses(self.logits, target, "genre", None, smoothing), expected)
+
+    def test_genre_counts_by_its_weight(self) -> None:
+        target, weights = torch.eye(3)[[2, 0]], torch.tensor([0.5, 9.0, 2.0])
+        plain = window_losses(self.logits, target, "genre", None)
+        torch.testing.assert_close(window_losses(self.logits, target, "genre", weights), plain * weights[[2, 0]])
+
+    def test_smoothed_tags_are_half_way_to_the_middle(self) -> None:
+        expected = window_losses(self.logits, torch.tensor([[0.9, 0.1, 0.1]]).expand(2, 3), "tags", None)
+        smoothed = window_losses(self.logits, torch.tensor([[1.0, 0.0, 0.0]]).expand(2, 3), "tags", None, 0.2)
+        torch.testing.assert_close(smoothed, expected)
+
+
+class TestClassWeights:
+    def test_genres_count_alike_and_one_on_average(self) -> None:
+        target = torch.eye(3)[[0, 0, 0, 0, 1, 2]]
+        weights = class_weights(target, "genre")
+        torch.testing.assert_close(weights, torch.tensor([0.5, 2.0, 2.0]))
+        assert (target * weights).sum() / len(target) == pytest.approx(1)
+
+    def test_tags_balance_positives_and_negatives(self) -> None:
+        target = torch.tensor([[1.0, 0.0], [0.0, NAN], [0.0, NAN], [0.0, 1.0]])
+        torch.testing.assert_close(class_weights(target, "tags"), torch.tensor([3.0, 1.0]))
+
+    def test_a_tag_nobody_has_counts_finitely(self) -> None:
+        assert class_weights(torch.zeros(1000, 1), "tags").tolist() == [100.0]
+
+
+def test_l2_is_of_each_groups_weights_alone() -> None:
+    backbone = _backbone()
+    options = small_options(l2={"cnn": 0.1, "dense": 2.0, "rnn": 5.0})
+    convolutions = [part.weight for part in backbone.modules() if isinstance(part, nn.Conv2d)]
+    assert isinstance(backbone.dense, nn.Linear)
+    expected = 0.1 * sum(weight.square().sum() for weight in convolutions) + 2 * backbone.dense.weight.square().sum()
+    penalty = l2_penalty(backbone, options)
+    assert penalty is not None
+    torch.testing.assert_close(penalty, torch.as_tensor(expected))
+    assert l2_penalty(backbone, small_options()) is None
+    freeze_parts(backbone, "cnn")
+    frozen = l2_penalty(backbone, options)
+    assert frozen is not None
+    torch.testing.assert_close(frozen, 2 * backbone.dense.weight.square().sum())
+
+
+def test_a_backbone_without_the_parts_cannot_be_frozen() -> None:
+    class Odd(Backbone):
+        name = "odd"
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.all = nn.Linear(1, 1)
+
+    assert freeze_parts(Odd(), "none") == []
+    with pytest.raises(BadRequestError, match="backbone odd has no part called cnn"):
+        freeze_parts(Odd(), "cnn")
+
+
+def test_optimisers_are_as_asked_for() -> None:
+    weights = [nn.Parameter(torch.zeros(1))]
+    sgd = make_optimiser(weights, small_options(optimiser="sgd", momentum=0.8)).defaults
+    assert (sgd["momentum"], sgd["nesterov"], sgd["weight_decay"]) == (0.8, True, 0)
+    assert not make_optimiser(weights, small_options(optimiser="sgd", momentum=0.0)).defaults["nesterov"]
+    assert make_optimiser(weights, small_options(optimiser="adam", weight_decay=0.1)).defaults["weight_decay"] == 0
+    assert make_optimiser(weights, small_options(optimiser="adamw", weight_decay=0.1)).defaults["weight_decay"] == 0.1
+
+
+def test_average_takes_weights_slowly_and_statistics_at_once() -> None:
+    one, other = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
+    with torch.no_grad():
+        other.weight.fill_(3.0)
+        assert isinstance(other.running_mean, Tensor) and isinstance(one.running_mean, Tensor)
+        other.running_mean.fill_(7.0)
+    average(one, other, 0.75)
+    assert one.weight.item() == pytest.approx(1.5) and one.running_mean.item() == 7.0
+
+
+def test_average_forgets_the_fresh_weights() -> None:
+    left = 1.0
+    for step in range(100):
+        left *= average_decay(step, 0.9999)
+    assert left < 1e-6
+    assert average_decay(10**6, 0.99) == 0.99
+    assert all(a < b for a, b in itertools.pairwise(average_decay(step, 0.99) for step in range(50)))
+
+
+def test_running_statistics_are_the_mean_of_the_first_steps() -> None:
+    norm = nn.Sequential(nn.BatchNorm1d(1))
+    random = torch.Generator().manual_seed(1)
+    batches = [-40 + 5 * torch.randn(16, 1, generator=random) for _ in range(6)]
+    for step, batch in enumerate(batches):
+        follow_fast(norm, step)
+        norm(batch)
+    running = norm[0].running_mean
+    assert isinstance(running, Tensor)
+    torch.testing.assert_close(running, torch.stack([batch.mean() for batch in batches]).mean()[None])
+    for step in (9, 10, 500):
+        follow_fast(norm, step)
+        assert norm[0].momentum == 0.1
