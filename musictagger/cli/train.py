@@ -55,7 +55,7 @@ class _Remembering(click.Command):
 @click.option("--head", type=click.Choice(HEADS), help="What decides on the embedding; default: dense, trained along.")
 @click.option("--teacher", multiple=True, metavar="NAME,...", help="Learn these models' scores too; repeatable.")
 @click.option("--set", "settings_", multiple=True, metavar="NAME=VALUE", help="Any training option; repeatable.")
-@click.option("--allow-leak", is_flag=True, default=None, help="Train although an artist is in two splits.")
+@click.option("--allow-leak", is_flag=True, default=None, help="Train although an artist or a sound is in two splits.")
 @click.option("--cache-dir", type=ExistingPath, metavar="FOLDER", help="Keep the mel spectrograms here.")
 @click.option("--device", metavar="NAME", help="auto (default), cpu, cuda, cuda:1 or mps.")
 @click.option("--workers", type=int, metavar="N", help="Processes that decode; default: by cores.")

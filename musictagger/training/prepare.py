@@ -13,7 +13,7 @@ import numpy as np
 
 from musictagger.audio.frontend import FrontEnd
 from musictagger.config import Settings
-from musictagger.errors import printable
+from musictagger.errors import BadRequestError, printable
 from musictagger.models.card import Category
 from musictagger.training.datasets import (
     SPLITS,
@@ -57,6 +57,8 @@ def decoders(settings: Settings) -> int:
 
 def check_dataset(dataset: Dataset, options: TrainOptions, progress: Progress) -> None:
     """Tell what was found; raise BadRequestError where nothing can be learnt from it, or an artist leaks."""
+    if options.metric == "accuracy" and (options.teachers or dataset.task == "tags"):
+        raise BadRequestError("metric accuracy is of tracks with one genre each; here they have tags: auc or loss")
     for line in describe(dataset):
         progress.say(line)
     require_usable(dataset, LEARNT_FROM, taught=bool(options.teachers))
@@ -201,6 +203,8 @@ def _distilled(
         categories=targets.categories,
         examples=examples,
         notes=(*dataset.notes, note),
+        # What no teacher gives a tag is decided too: it has none.
+        partial=False,
     )
     material = _material(dataset, cache, entries, targets.outputs, target, truths["valid"])
     return Prepared(student, dataclasses.replace(material, task="tags"), targets.categories, failures)

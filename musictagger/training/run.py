@@ -104,6 +104,8 @@ def _run(request: RunRequest, device: torch.device, processes: Processes, progre
     prepared = ready or prepare(dataset, origin.front_end, options, settings, request.cache_folder, Silent(), stop)
     assert prepared
     if options.head != "dense":
+        if not processes.first:
+            return _nothing(())
         model = _with_head(request, prepared, origin, device, progress)
         fitted = Fitted(0, None, False, [])
     else:
@@ -268,6 +270,9 @@ def _measured(
     settings, options = request.settings, request.options
     predictor = Predictor(load_model(weights, settings.plugin_folders), settings.device, settings.batch_size)
     judged = _heard(predictor, dataset, "valid", settings, progress, stop)
+    if judged.interrupted:
+        # Thresholds of the tracks heard so far would look like those of all.
+        return Outcome(weights, predictor.card, fitted.epochs, fitted.best_epoch, True, None)
     card = fit_card(predictor.card, judged, dataset, options, aggregator=settings.aggregate)
     card.save(weights.with_suffix(".json"))
     split: Split = "test" if dataset.split("test") else "valid"
