@@ -153,10 +153,12 @@ def test_a_backbone_without_the_parts_cannot_be_frozen() -> None:
 
         def __init__(self) -> None:
             super().__init__()
-            self.all = nn.Linear(1, 1)
+            self.rnn = nn.Linear(1, 1)
+            self.dense = nn.Linear(1, 1)
 
-    assert freeze_parts(Odd(), "none") == []
-    with pytest.raises(BadRequestError, match="backbone odd has no part called cnn"):
+    odd = Odd()
+    assert freeze_parts(odd, "none") == [] and freeze_parts(odd, "all") == [odd.rnn]
+    with pytest.raises(BadRequestError, match="backbone odd has no part that freeze cnn could keep"):
         freeze_parts(Odd(), "cnn")
 
 

@@ -69,11 +69,11 @@ def freeze_parts(backbone: Backbone, freeze: Freeze) -> list[nn.Module]:
     """
     if freeze == "none":
         return []
-    if "cnn" not in dict(backbone.named_children()):
-        raise BadRequestError(f"backbone {backbone.name} has no part called cnn, so freeze {freeze} cannot be done")
     frozen = [
         part for name, part in backbone.named_children() if name == "cnn" or (freeze == "all" and name != "dense")
     ]
+    if not frozen:
+        raise BadRequestError(f"backbone {backbone.name} has no part that freeze {freeze} could keep as it is")
     for part in frozen:
         part.requires_grad_(False)
     return frozen

@@ -1,0 +1,122 @@
+"""Augmentation: what it changes, by how much, and that what is drawn does not depend on who computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from training_material import small_options
+
+from musictagger.audio.frontend import FrontEnd
+from musictagger.audio.logmel import LogMel
+from musictagger.training.augment import change_level, louder, mask, mix, step_generator
+from musictagger.training.options import TrainOptions
+
+NAN = float("nan")
+RANDOM = torch.Generator().manual_seed(4)
+MEL = -40 + 10 * torch.randn(6, 8, 50, generator=RANDOM)
+DB = FrontEnd(n_mels=8)
+
+
+def _random() -> torch.Generator:
+    return step_generator(1, 2, 3)
+
+
+def test_steps_epochs_and_seeds_draw_differently() -> None:
+    draws = {
+        torch.rand(1, generator=step_generator(seed, epoch, step)).item()
+        for seed in range(4)
+        for epoch in range(4)
+        for step in range(4)
+    }
+    assert len(draws) == 64
+    assert torch.equal(torch.rand(3, generator=_random()), torch.rand(3, generator=_random()))
+
+
+@pytest.mark.parametrize(
+    "front_end",
+    [
+        FrontEnd(),
+        FrontEnd(mel_exponent=2),
+        FrontEnd(compression="log1p", gain=10_000.0, top_db=None),
+    ],
+    ids=["power", "squared", "log1p"],
+)
+def test_louder_is_what_a_louder_sound_gives(front_end: FrontEnd) -> None:
+    log_mel = LogMel(front_end)
+    wave = 0.1 * torch.randn(1, front_end.sample_rate_hz, generator=torch.Generator().manual_seed(0))
+    expected = log_mel.level(wave * 10 ** (6 / 20))
+    torch.testing.assert_close(louder(log_mel.level(wave), torch.tensor(6.0), front_end), expected, atol=2e-3, rtol=0)
+
+
+def test_gain_and_tilt_keep_to_their_bounds() -> None:
+    gained = change_level(MEL, DB, small_options(gain_db=6.0), _random(), 0, 6) - MEL
+    assert gained.abs().max() <= 6 and gained.std(dim=(1, 2)).max() < 1e-4
+    assert len({round(value, 3) for value in gained[:, 0, 0].tolist()}) == 6
+    tilted = change_level(MEL, DB, small_options(tilt_db=4.0), _random(), 0, 6) - MEL
+    between = (tilted[:, -1] - tilted[:, 0])[:, 0]
+    assert between.abs().max() <= 4 and between.abs().min() > 0
+    torch.testing.assert_close(tilted.mean(dim=1), torch.zeros(6, 50), atol=1e-4, rtol=0)
+
+
+def test_mixup_mixes_sound_and_target_in_the_same_shares() -> None:
+    target = torch.eye(6)
+    mel, mixed = mix(MEL, target, small_options(mixup=0.4), _random(), 0, 6)
+    share = mixed.diagonal()
+    assert (share >= 0.5).all() and (share < 1).any()
+    torch.testing.assert_close(mixed.sum(dim=1), torch.ones(6))
+    for row in range(6):
+        torch.testing.assert_close(mixed[row, row - 1], 1 - share[row])
+        torch.testing.assert_close(mel[row], share[row] * MEL[row] + (1 - share[row]) * MEL[row - 1])
+
+
+def test_mixup_takes_the_word_of_the_one_that_knows() -> None:
+    target = torch.tensor([[1.0, NAN, NAN], [NAN, 0.0, NAN]])
+    _, mixed = mix(MEL[:2], target, small_options(mixup=0.4), _random(), 0, 2)
+    assert mixed[:, :2].tolist() == [[1.0, 0.0], [1.0, 0.0]] and mixed[:, 2].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "axis", "most"),
+    [
+        (small_options(time_masks=1, time_mask_columns=7), 2, 7),
+        (small_options(band_masks=1, band_mask_bands=3), 1, 3),
+    ],
+    ids=["time", "bands"],
+)
+def test_masks_are_spans_of_the_mean_no_wider_than_asked_for(options: TrainOptions, axis: int, most: int) -> None:
+    widths = set()
+    for step in range(40):
+        masked = mask(MEL, options, step_generator(0, 0, step), 0, 6)
+        changed = masked != MEL
+        places = changed.all(dim=3 - axis)
+        assert torch.equal(places, changed.any(dim=3 - axis))
+        for row, line in enumerate(places):
+            where = line.nonzero().flatten().tolist()
+            assert where == list(range(where[0], where[0] + len(where))) if where else True
+            widths.add(len(where))
+            values = masked[row].movedim(axis - 1, 0)[line]
+            torch.testing.assert_close(values, MEL[row].mean().expand_as(values))
+    assert widths == set(range(most + 1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda mel, first: change_level(mel, DB, small_options(gain_db=3, tilt_db=3), _random(), first, 6),
+        lambda mel, first: mask(mel, small_options(time_masks=2, band_masks=2), _random(), first, 6),
+    ],
+    ids=["level", "mask"],
+)
+def test_halves_see_what_the_whole_sees(change: Callable[[Tensor, int], Tensor]) -> None:
+    halves = torch.cat([change(MEL[:3], 0), change(MEL[3:], 3)])
+    torch.testing.assert_close(halves, change(MEL, 0))
+
+
+def test_nothing_is_changed_unless_asked_for() -> None:
+    options, target = small_options(), torch.eye(6)
+    assert change_level(MEL, DB, options, _random(), 0, 6) is MEL
+    assert mix(MEL, target, options, _random(), 0, 6) == (MEL, target)
+    assert mask(MEL, options, _random(), 0, 6) is MEL

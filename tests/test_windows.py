@@ -1,0 +1,111 @@
+"""Windows of an epoch: every track equally often, read where the plan says, short tracks repeated."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training_material import FRONT_END
+
+from musictagger.training.windows import Reader, Track, ahead, frames_of, plan_epoch, steps_per_epoch, window
+
+COLUMNS = FRONT_END.columns
+MELS = {
+    name: (np.arange(columns * 12).reshape(columns, 12) % 1009).astype(np.float16)
+    for name, columns in (("long", 4 * COLUMNS), ("exact", COLUMNS), ("short", 9))
+}
+TRACKS = [Track(Path(name), name, len(mel)) for name, mel in MELS.items()]
+
+
+def _reader(heard: list[tuple[str, float, float]] | None = None, rank: int = 0, world: int = 1) -> Reader:
+    def target(track: Track, start_s: float, length_s: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        if heard is not None:
+            heard.append((track.digest, start_s, length_s))
+        return np.array([start_s], np.float32)
+
+    return Reader(TRACKS, MELS.__getitem__, FRONT_END, target, rank, world)
+
+
+@pytest.mark.parametrize(("windows", "batch", "steps"), [(100, 32, 3), (112, 32, 4), (5, 32, 1), (64, 32, 2)])
+def test_steps_are_whole_and_alike(windows: int, batch: int, steps: int) -> None:
+    assert steps_per_epoch(windows, batch) == steps
+    plan = plan_epoch(5, windows, batch, 0, 0)
+    parts = [plan.step(step) for step in range(steps)]
+    sizes = [part.stop - part.start for part in parts]
+    assert sum(sizes) == windows and max(sizes) - min(sizes) <= 1
+    assert [part.start for part in parts[1:]] == [part.stop for part in parts[:-1]]
+
+
+def test_every_track_is_heard_equally_often_in_an_order_of_each_epochs_own() -> None:
+    first, again, other = (plan_epoch(7, 21, 4, 3, epoch) for epoch in (0, 0, 1))
+    assert set(Counter(first.track.tolist()).values()) == {3}
+    assert first.track.tolist() == again.track.tolist() != other.track.tolist()
+    assert first.place.tolist() == again.place.tolist() != other.place.tolist()
+
+
+def test_window_lies_where_it_should() -> None:
+    np.testing.assert_array_equal(window(MELS["long"], 5, 20), MELS["long"][5:25].T.astype(np.float32))
+    np.testing.assert_array_equal(
+        window(MELS["short"], 0, 20), np.concatenate([MELS["short"]] * 3)[:20].T.astype(np.float32)
+    )
+
+
+def test_windows_reach_all_of_a_track_and_their_target_is_of_that_place() -> None:
+    heard: list[tuple[str, float, float]] = []
+    reader = _reader(heard)
+    column_s = FRONT_END.hop_samples / FRONT_END.sample_rate_hz
+    starts = set()
+    for epoch in range(60):
+        plan = plan_epoch(3, 30, 30, 0, epoch)
+        batch = reader.batch(plan, 0)
+        for row, track in enumerate(batch.tracks):
+            digest, start_s, length_s = heard.pop(0)
+            start = round(start_s / column_s)
+            assert digest == track.digest and length_s == FRONT_END.frame_s
+            np.testing.assert_array_equal(batch.mel[row].numpy(), window(MELS[digest], start, COLUMNS))
+            assert batch.target[row].item() == pytest.approx(start_s)
+            starts.add((digest, start))
+    assert {start for digest, start in starts if digest != "long"} == {0}
+    assert {start for digest, start in starts if digest == "long"} == set(range(3 * COLUMNS + 1))
+
+
+def test_processes_share_a_step() -> None:
+    plan = plan_epoch(3, 21, 7, 0, 0)
+    for step in range(plan.steps):
+        whole = _reader().batch(plan, step)
+        parts = [_reader(rank=rank, world=3).batch(plan, step) for rank in range(3)]
+        np.testing.assert_array_equal(whole.mel, np.concatenate([part.mel for part in parts]))
+        assert [part.first for part in parts] == [0, 2, 4] and {part.windows for part in parts} == {7}
+
+
+def test_an_epoch_goes_on_from_any_step() -> None:
+    plan = plan_epoch(3, 30, 6, 0, 0)
+    whole, rest = list(_reader().epoch(plan)), list(_reader().epoch(plan, 3))
+    assert len(whole) == 5
+    for one, other in zip(whole[3:], rest, strict=True):
+        np.testing.assert_array_equal(one.mel, other.mel)
+
+
+def test_frames_lie_side_by_side_and_evenly_where_only_some_are_taken() -> None:
+    hops = FRONT_END.frame_hops
+    found = dict(frames_of(TRACKS, MELS.__getitem__, FRONT_END, 100))
+    assert [len(found[number]) for number in range(3)] == [4, 1, 1]
+    for place, frame in enumerate(found[0]):
+        np.testing.assert_array_equal(frame, window(MELS["long"], place * hops, COLUMNS))
+    some = dict(frames_of(TRACKS, MELS.__getitem__, FRONT_END, 2))
+    for place, frame in zip((0, 3), some[0], strict=True):
+        np.testing.assert_array_equal(frame, window(MELS["long"], place * hops, COLUMNS))
+
+
+def test_what_reading_raises_is_raised_where_it_is_read() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise OSError("gone")
+
+    items = ahead(broken())
+    assert next(items) == 1
+    with pytest.raises(OSError, match="gone"):
+        next(items)
