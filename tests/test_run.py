@@ -99,6 +99,22 @@ def test_interrupted_run_goes_on_to_the_same_model(music: Path, cache: Path, tmp
     assert whole.weights.read_bytes() == again.weights.read_bytes()
 
 
+def test_thresholds_are_not_those_of_a_part_of_the_split(music: Path, cache: Path, tmp_path: Path) -> None:
+    class Stopping(Told):
+        stopped = False
+
+        def start(self, what: str, total: int, unit: str) -> None:
+            self.stopped = self.stopped or what == "valid split"
+
+    told = Stopping()
+    outcome = run_training(_request(music, cache, tmp_path, {"epochs": 1}), told, lambda: told.stopped)
+    assert outcome.interrupted and outcome.epochs == 1
+    card = Card.load(tmp_path / "mine.json")
+    assert not card.metrics and "thresholds" not in card.training and {tag.threshold for tag in card.tags} == {0.5}
+    again, _ = _run(_request(music, cache, tmp_path, {"epochs": 1}, resume=True))
+    assert again.card and again.card.metrics and "thresholds" in again.card.training
+
+
 def test_interrupted_before_anything_is_cached(music: Path, tmp_path: Path) -> None:
     outcome, _ = _run(_request(music, tmp_path / "cache", tmp_path / "out"), lambda: True)
     assert outcome.interrupted and outcome.weights is None
@@ -198,6 +214,9 @@ class TestTransfer:
         assert outcome.card and outcome.card.task == "tags"
         assert set(outcome.card.outputs) == set(BANDS_HZ)
         assert list(read_log(tmp_path / LOG))[-1]["auc"] is not None
+        # A track that the teachers gave nothing is one that has nothing, not one that nobody labelled.
+        tested = outcome.card.training["dataset"]["tracks"]["test"]
+        assert outcome.card.metrics["music/test"]["tracks"] == tested > len(BANDS_HZ)
 
 
 class TestBadData:
@@ -242,6 +261,19 @@ class TestBadData:
             _request(manifest, cache, tmp_path / "out", {"dataset": "manifest", "allow_leak": True, "epochs": 1})
         )
         assert outcome.weights and any(line.startswith("leak, allowed: the same sound") for line in lines)
+
+    def test_accuracy_of_tags_is_refused_before_anything_is_decoded(self, music: Path, tmp_path: Path) -> None:
+        rows = [
+            {"path": str(music / genre / f"{number}.wav"), "tags": [genre], "split": split}
+            for genre in BANDS_HZ
+            for number, split in enumerate(["train", "train", "valid", "test"])
+        ]
+        manifest = tmp_path / "tracks.jsonl"
+        manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        changes = {"dataset": "manifest", "dataset_options": {"task": "tags"}, "metric": "accuracy"}
+        with pytest.raises(BadRequestError, match="metric accuracy is of tracks with one genre each"):
+            _run(_request(manifest, tmp_path / "cache", tmp_path / "out", changes))
+        assert not (tmp_path / "cache").exists()
 
     def test_full_disk_names_the_folder(
         self, music: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
