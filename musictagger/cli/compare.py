@@ -79,16 +79,16 @@ def command(
 
 
 def _contenders(names: Sequence[str], settings: Settings, reporter: Any) -> list[Contender]:
-    from musictagger.models import catalogue
-    from musictagger.models.find import find_model
+    from musictagger.models.find import find_model, find_or_pull
     from musictagger.models.weights import load_model
     from musictagger.training.compare import Contender
 
     if len(names) < 2:
         raise BadRequestError("name at least two models; `musictagger evaluate` measures one")
     # All names first: a typing error in the last one should not cost the loading of the others.
-    places = [(name, find_model(name, settings.model_folders)) for name in names]
-    found = [place or catalogue.pull(name, settings.model_folders[0], say=reporter.say) for name, place in places]
+    for name in names:
+        find_model(name, settings.model_folders)
+    found = [find_or_pull(name, settings.model_folders, reporter.say) for name in names]
     return [Contender(load_model(weights, settings.plugin_folders), weights) for weights in found]
 
 

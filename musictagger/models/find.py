@@ -65,6 +65,20 @@ def find_model(name: str, folders: Sequence[Path]) -> Path | None:
     raise BadRequestError(f"there is no model {name!r}{hint} `musictagger models` lists all")
 
 
+def find_or_pull(
+    name: str,
+    folders: Sequence[Path],
+    say: catalogue.Say = lambda text: None,
+    progress: catalogue.Progress = lambda done, total: None,
+) -> Path:
+    """The weights file of a model given by name or by path; a published one that is not here yet is fetched.
+
+    Raises BadRequestError as `find_model` does, ModelError when it cannot be fetched.
+    """
+    found = find_model(name, folders)
+    return found or catalogue.pull(name, folders[0], say=say, progress=progress)
+
+
 def default_name() -> str:
     """The model used when none is named: the embedded one, else the published fallback."""
     embedded = find_models([])

@@ -24,7 +24,7 @@ from musictagger.config import Settings
 from musictagger.errors import BadRequestError, MusictaggerError, printable
 from musictagger.models import catalogue
 from musictagger.models.card import Card
-from musictagger.models.find import find_model
+from musictagger.models.find import find_or_pull
 from musictagger.models.inference import BATCH_FRAMES, Predictor, pick_device
 from musictagger.models.weights import Model, load_model
 from musictagger.pool import DEFAULT_TIMEOUT_S
@@ -103,9 +103,7 @@ def load_teachers(
     """
     teachers = []
     for name in dict.fromkeys(names):
-        weights = find_model(name, settings.model_folders)
-        if weights is None:
-            weights = catalogue.pull(name, settings.model_folders[0], say=say, progress=progress)
+        weights = find_or_pull(name, settings.model_folders, say, progress)
         teachers.append(make_teacher(load_model(weights, settings.plugin_folders)))
     return teachers
 
