@@ -340,6 +340,16 @@ def test_what_cannot_be_used_stops_nothing(cache: MelCache, pool: InlinePool, tm
     assert len(mel_files(cache)) == 1
 
 
+def test_samples_that_overflow_cost_one_file(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
+    loud = tmp_path / "loud.wav"
+    wave = np.random.default_rng(1).normal(0, 1e30, 36_000)
+    soundfile.write(loud, wave.astype(np.float32), 12_000, subtype="FLOAT")
+    (good,) = tones(tmp_path, 1)
+    filled = fill(cache, [loud, good])
+    assert list(filled.entries) == [good] and "absurdly large" in filled.failures[loud]
+    assert len(mel_files(cache)) == 1
+
+
 def test_a_decoder_that_breaks_halfway_leaves_no_trace(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
     """The second decoder begins again with index 0."""
     (path,) = tones(tmp_path, 1, seconds=5)

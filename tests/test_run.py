@@ -120,6 +120,29 @@ def test_interrupted_before_anything_is_cached(music: Path, tmp_path: Path) -> N
     assert outcome.interrupted and outcome.weights is None
 
 
+def test_a_finished_model_is_not_overwritten(music: Path, cache: Path, tmp_path: Path) -> None:
+    head = {"head": "logistic", "epochs": 1}
+    _run(_request(music, cache, tmp_path, head))
+    with pytest.raises(BadRequestError, match="holds a model 'mine' already"):
+        _run(_request(music, cache, tmp_path, head))
+    assert _run(_request(music, cache, tmp_path, head, resume=True))[0].weights
+    _, lines = _run(_request(music, cache, tmp_path / "dense", {"epochs": 1}, resume=True))
+    assert any(line.endswith("holds no checkpoint, so training begins at its start") for line in lines)
+    with pytest.raises(BadRequestError, match="holds a run of another kind"):
+        _run(_request(music, cache, tmp_path / "dense", head, resume=True))
+
+
+def test_genres_that_all_mean_the_same_are_no_task(cache: Path, tmp_path: Path) -> None:
+    music = write_genres(tmp_path / "music", 4)
+    for old, new in zip(BANDS_HZ, ("hiphop", "Hip-Hop", "hip hop"), strict=True):
+        (music / old).rename(music / new)
+    with pytest.raises(BadRequestError, match="all its tags mean 'Hip-Hop'"):
+        _run(_request(music, cache, tmp_path / "out"))
+    (music / "hiphop").rename(music / "Techno")
+    _, lines = _run(_request(music, cache, tmp_path / "out", {"epochs": 1}, dry_run=True))
+    assert "note: taken to mean the same: Hip-Hop, hip hop as Hip-Hop" in lines
+
+
 def test_a_folder_with_a_run_is_not_overwritten(music: Path, cache: Path, tmp_path: Path) -> None:
     _run(_request(music, cache, tmp_path, {"epochs": 1}))
     with pytest.raises(BadRequestError, match="holds a run already; go on with it by --resume"):
@@ -205,6 +228,13 @@ class TestTransfer:
         assert outcome.card and outcome.card.head and outcome.weights
         assert outcome.card.metrics["folders/test"]["accuracy"]["value"] >= 0.8
         assert load_model(outcome.weights).card.head == outcome.card.head
+
+    def test_a_head_on_fresh_weights_is_refused(self, music: Path, tmp_path: Path) -> None:
+        with pytest.raises(BadRequestError, match="backbone fcn has learnt nothing yet; name a model with --init"):
+            _run(_request(music, tmp_path / "cache", tmp_path / "out", {"head": "svm"}))
+        mfcc = {"backbone": "mfcc", "config": {"n_mels": 16, "n_mfcc": 8}, "head": "logistic"}
+        outcome, _ = _run(_request(music, tmp_path / "cache", tmp_path / "out", mfcc))
+        assert outcome.card and outcome.card.backbone == "mfcc" and outcome.card.head
 
     def test_distils_into_another_backbone_and_front_end(
         self, first: Path, music: Path, cache: Path, tmp_path: Path

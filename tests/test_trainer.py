@@ -154,6 +154,20 @@ class TestResume:
         with pytest.raises(BadRequestError, match="training tracks was 24, now 12"):
             _trainer(tmp_path, small_options(epochs=1), tracks=12).resume()
 
+    def test_other_tags_of_the_same_tracks_are_refused(self, tmp_path: Path) -> None:
+        _trainer(tmp_path, small_options(epochs=1)).fit()
+        others = [dataclasses.replace(track, tags=("low",)) for track in material(24).train]
+        with pytest.raises(BadRequestError, match="digest of all tracks and their tags"):
+            _trainer(tmp_path, small_options(epochs=1), train=others).resume()
+
+    @pytest.mark.parametrize("part", ["identity", "backbone", "optimiser", "state"])
+    def test_a_checkpoint_without_all_parts_says_so(self, tmp_path: Path, part: str) -> None:
+        _trainer(tmp_path, small_options(epochs=1)).fit()
+        state = torch.load(tmp_path / checkpoint.NAME, weights_only=True)
+        torch.save({name: value for name, value in state.items() if name != part}, tmp_path / checkpoint.NAME)
+        with pytest.raises(MusictaggerError, match="remove it and begin again"):
+            _trainer(tmp_path, small_options(epochs=1)).resume()
+
     def test_damaged_checkpoint_says_so(self, tmp_path: Path) -> None:
         trainer = _trainer(tmp_path, small_options(epochs=1))
         trainer.fit()

@@ -10,9 +10,8 @@ import torch
 from musictagger.audio.frontend import FrontEnd
 from musictagger.config import Settings
 from musictagger.errors import BadRequestError
-from musictagger.models import catalogue
 from musictagger.models.backbone import Backbone
-from musictagger.models.find import find_model
+from musictagger.models.find import find_or_pull
 from musictagger.models.registry import build
 from musictagger.models.weights import Model, load_model
 from musictagger.training.options import DEFAULT_BACKBONE, TrainOptions
@@ -36,10 +35,7 @@ def origin_of(options: TrainOptions, settings: Settings, progress: Progress) -> 
     """
     if not options.init:
         return Origin(options.backbone or DEFAULT_BACKBONE, dict(options.config), options.built_front_end)
-    weights = find_model(options.init, settings.model_folders)
-    if weights is None:
-        weights = catalogue.pull(options.init, settings.model_folders[0], say=progress.say)
-    model = load_model(weights, settings.plugin_folders)
+    model = load_model(find_or_pull(options.init, settings.model_folders, progress.say), settings.plugin_folders)
     card = model.card
     for what, asked, there in (
         ("backbone", options.backbone, card.backbone),
@@ -48,7 +44,7 @@ def origin_of(options: TrainOptions, settings: Settings, progress: Progress) -> 
     ):
         if asked and asked != there:
             raise BadRequestError(
-                f"model {card.name} has another {what} than asked for ({_short(there)}, not {_short(asked)}); "
+                f"model {card.name} has another {what} than asked for ({_differences(there, asked)}); "
                 f"leave it out: a model brings its own"
             )
     return Origin(card.backbone, dict(card.config), card.front_end, model)
@@ -67,6 +63,16 @@ def build_backbone(origin: Origin, outputs: tuple[str, ...], seed: int, settings
         kept = {name: tensor for name, tensor in learnt.items() if same or not name.startswith("dense")}
         backbone.load_state_dict({**backbone.state_dict(), **kept})
     return backbone.requires_grad_(True)
+
+
+def _differences(there: object, asked: object) -> str:
+    """What is there and not what is asked for; of several numbers those that differ."""
+    one, other = (value.to_json() if isinstance(value, FrontEnd) else value for value in (there, asked))
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return f"{_short(one)}, not {_short(other)}"
+    return ", ".join(
+        f"{name} {_short(one[name])}, not {_short(other[name])}" for name in one if one[name] != other[name]
+    )
 
 
 def _short(value: object) -> str:

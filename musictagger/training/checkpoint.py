@@ -51,20 +51,24 @@ def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
         raise BadRequestError(f"{path}: there is no checkpoint to resume; leave --resume out to begin") from None
     except Exception as error:
         # torch.load raises whatever the damaged part happens to raise.
-        raise MusictaggerError(
-            f"{path}: is no readable checkpoint ({type(error).__name__}); remove it and begin again"
-        ) from error
-    if not isinstance(state, dict) or state.get("schema") != SCHEMA:
+        raise unreadable(path, error) from error
+    if not isinstance(state, dict) or state.get("schema") != SCHEMA or not isinstance(state.get("identity"), dict):
         raise MusictaggerError(f"{path}: is no checkpoint of this version; remove it and begin again")
     _require_same(path, state["identity"], identity)
     return state
 
 
+def unreadable(path: Path, error: Exception) -> MusictaggerError:
+    """What to say of a file that holds something else, or a part only."""
+    return MusictaggerError(f"{path}: is no readable checkpoint ({type(error).__name__}); remove it and begin again")
+
+
 def _require_same(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for name in wanted:
-        if saved.get(name) != wanted[name]:
+    # What an older version did not ask for, its checkpoints do not know.
+    for name in [name for name in wanted if name in saved]:
+        if saved[name] != wanted[name]:
             raise BadRequestError(
-                f"{path}: is the checkpoint of another run: {name} was {_short(saved.get(name))}, "
+                f"{path}: is the checkpoint of another run: {name} was {_short(saved[name])}, "
                 f"now {_short(wanted[name])}; resume with the same options and data, or choose another --out"
             )
 

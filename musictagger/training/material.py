@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,3 +26,8 @@ class Material:
     target: Target
     valid_truth: Truth
     """bool [validation tracks, outputs]."""
+
+    def digest(self) -> str:
+        """Equal where sounds, tags, splits and their order are."""
+        tracks = [[[track.digest, *track.tags] for track in split] for split in (self.train, self.valid)]
+        return hashlib.sha256(json.dumps(tracks).encode()).hexdigest()[:16]

@@ -135,16 +135,21 @@ class _Track:
         self._logmel = logmel
         self._stream = LevelStream(logmel)
         self.writer = MelWriter(folder, logmel.front_end.n_mels)
+        self.finite = True
 
     def push(self, frame: Frame) -> None:
         if frame.index == 0:
             self._stream = LevelStream(self._logmel)
             self.writer.restart()
-        self.writer.append(self._stream.push(frame.wave))
+            self.finite = True
+        self._append(self._stream.push(frame.wave))
 
-    def finish(self, path: Path) -> int:
-        self.writer.append(self._stream.finish())
-        return self.writer.finish(path)
+    def end(self) -> None:
+        self._append(self._stream.finish())
+
+    def _append(self, mel: Mel) -> None:
+        self.finite = self.finite and bool(np.isfinite(mel).all())
+        self.writer.append(mel)
 
 
 class Filler:
@@ -232,10 +237,13 @@ class Filler:
         track = self._tracks.pop(path, None)
         columns, reason = 0, _no_music(decoded)
         if track is not None:
+            if not reason:
+                track.end()
+                reason = "" if track.finite else "its spectrum is no number; are its samples absurdly large?"
             if reason:
                 track.writer.discard()
             else:
-                columns = track.finish(self._path_of(digest))
+                columns = track.writer.finish(self._path_of(digest))
         for each in (path, *(copy.path for copy in self._copies.pop(digest))):
             self._done(each, digest, columns, reason)
 

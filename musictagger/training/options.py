@@ -118,6 +118,9 @@ class TrainOptions:
                 raise BadRequestError(f"{name} is {getattr(self, name)!r}; there are: {', '.join(choices)}")
         if unknown := set(self.l2) - set(GROUPS):
             raise BadRequestError(f"l2 names {', '.join(sorted(unknown))}; there are: {', '.join(GROUPS)}")
+        for group, factor in self.l2.items():
+            if isinstance(factor, (int, float)) and not 0 <= factor <= _LARGE:
+                raise BadRequestError(f"l2.{group} is {factor:g}; it must lie between 0 and {_LARGE:g}")
         if self.head != "dense" and self.teachers:
             raise BadRequestError(f"head {self.head} is fitted to labels, not to scores; leave --teacher out")
         if self.schedule == "onecycle" and self.warmup_epochs:
@@ -223,4 +226,4 @@ def _refuse(value: Any) -> Any:
 
 
 def _wanted(kinds: list[type]) -> str:
-    return " or ".join(kind.__name__ for kind in kinds)
+    return " or ".join("none" if kind is type(None) else kind.__name__ for kind in kinds)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec
@@ -86,7 +87,9 @@ def _figure(height_in: float, columns: int = 1, rows: int = 1, width_in: float =
 def svg_text(figure: Figure, title: str, prefix: str) -> str:
     """The figure as an <svg> element for a page: accessible under `title`, its ids begin with `prefix`."""
     stream = io.StringIO()
-    with mpl.rc_context({**mpl.rcParamsDefault, **_STYLE}):
+    with mpl.rc_context({**mpl.rcParamsDefault, **_STYLE}), warnings.catch_warnings():
+        # A tag may have signs that matplotlib's font lacks; it then draws a box, and says so at length.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :]

@@ -15,6 +15,7 @@ from musictagger.audio.frontend import FrontEnd
 from musictagger.config import Settings
 from musictagger.errors import BadRequestError, printable
 from musictagger.models.card import Category
+from musictagger.models.vocabulary import tags_for
 from musictagger.training.datasets import (
     SPLITS,
     Dataset,
@@ -62,7 +63,19 @@ def check_dataset(dataset: Dataset, options: TrainOptions, progress: Progress) -
     for line in describe(dataset):
         progress.say(line)
     require_usable(dataset, LEARNT_FROM, taught=bool(options.teachers))
+    if not options.teachers:
+        _tell_merged(dataset, progress)
     _tell_leaks(check_leaks(dataset, allow=options.allow_leak), progress)
+
+
+def _tell_merged(dataset: Dataset, progress: Progress) -> None:
+    """Words that mean the same are learnt apart and shown as one tag. Raises BadRequestError where all do."""
+    tags = tags_for(dataset.tags, 0.5)
+    for tag in tags:
+        if len(tag.outputs) > 1:
+            progress.say(f"note: taken to mean the same: {', '.join(tag.outputs)} as {tag.name}")
+    if len(tags) < 2:
+        raise BadRequestError(f"dataset {dataset.name}: all its tags mean {tags[0].name!r}; at least two are needed")
 
 
 def prepare(

@@ -132,8 +132,10 @@ def require_front_end(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         require_known("setting of the front end", name, list(hints))
         if not _fits(value, hints[name]):
-            wanted = str(getattr(hints[name], "__name__", hints[name])).replace("typing.", "")
-            raise BadRequestError(f"front_end.{name}: {value!r} is no {wanted}")
+            choices = [choice for choice in get_args(hints[name]) if isinstance(choice, str)]
+            kind = str(getattr(hints[name], "__name__", hints[name]))
+            wanted = f"none of {', '.join(choices)}" if choices else f"no {kind}"
+            raise BadRequestError(f"front_end.{name}: {value!r} is {wanted}")
 
 
 def _fits(value: Any, kind: Any) -> bool:

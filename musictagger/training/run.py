@@ -92,6 +92,7 @@ def _run(request: RunRequest, device: torch.device, processes: Processes, progre
     dataset = read_dataset(options.dataset, request.data, **options.dataset_options)
     check_dataset(dataset, options, progress)
     origin = origin_of(options, settings, progress)
+    _require_learnt(options, origin, settings)
     if request.dry_run:
         return _nothing(tuple(_plan_lines(request, dataset, origin)))
     _require_free(request)
@@ -121,12 +122,31 @@ def _nothing(lines: tuple[str, ...], *, interrupted: bool = False) -> Outcome:
     return Outcome(None, None, 0, None, interrupted, None, lines)
 
 
-def _require_free(request: RunRequest) -> None:
-    """A folder with a checkpoint is a run that somebody may want to go on with."""
-    there = request.out / checkpoint.NAME
-    if there.exists() and not request.resume:
+def _require_learnt(options: TrainOptions, origin: Origin, settings: Settings) -> None:
+    """A classifier on what fresh weights make of a sound looks like a model, and is none."""
+    if options.head == "dense" or origin.model is not None:
+        return
+    backbone = build_backbone(origin, ("-", "--"), options.seed, settings)
+    if any(not name.startswith("dense") for name, _ in backbone.named_parameters()):
         raise BadRequestError(
-            f"{printable(request.out)}: holds a run already; go on with it by --resume, or give another --out"
+            f"head {options.head} is fitted on what a model has learnt, and backbone {origin.backbone} has learnt "
+            "nothing yet; name a model with --init, or take --backbone mfcc"
+        )
+
+
+def _require_free(request: RunRequest) -> None:
+    """A folder with a checkpoint is a run that somebody may want to go on with, and a model one to keep."""
+    if (request.out / checkpoint.NAME).exists():
+        if request.options.head != "dense":
+            raise BadRequestError(f"{printable(request.out)}: holds a run of another kind; give another --out")
+        if not request.resume:
+            raise BadRequestError(
+                f"{printable(request.out)}: holds a run already; go on with it by --resume, or give another --out"
+            )
+    elif (request.out / f"{request.name}.safetensors").exists() and not request.resume:
+        raise BadRequestError(
+            f"{printable(request.out)}: holds a model {request.name!r} already; give another --name or --out, "
+            "or remove it"
         )
     try:
         request.out.mkdir(parents=True, exist_ok=True)
@@ -159,7 +179,9 @@ def _fitted(
     trainer = Trainer(
         backbone, prepared.material, request.options, request.out, device, progress, with_board or (lambda record: None)
     )
-    if request.resume and (request.out / checkpoint.NAME).exists():
+    if request.resume and not (request.out / checkpoint.NAME).exists():
+        progress.say(f"{printable(request.out)}: holds no checkpoint, so training begins at its start")
+    elif request.resume:
         trainer.resume()
         progress.say(f"going on after {trainer.state.epoch} epochs and {trainer.state.step} steps")
     return trainer.fit(stop)

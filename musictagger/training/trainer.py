@@ -129,11 +129,14 @@ class Trainer:
     def resume(self) -> None:
         """Go on where the checkpoint in the folder was made. Raises as load_checkpoint does."""
         saved = checkpoint.load_checkpoint(self._folder / checkpoint.NAME, self._identity())
-        self._backbone.load_state_dict(saved["backbone"])
-        if self._averaged is not None:
-            self._averaged.load_state_dict(saved["averaged"])
-        self._optimiser.load_state_dict(saved["optimiser"])
-        self.state = State(**saved["state"])
+        try:
+            self._backbone.load_state_dict(saved["backbone"])
+            if self._averaged is not None:
+                self._averaged.load_state_dict(saved["averaged"])
+            self._optimiser.load_state_dict(saved["optimiser"])
+            self.state = State(**saved["state"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise checkpoint.unreadable(self._folder / checkpoint.NAME, error) from error
 
     def _over(self) -> bool:
         state, patience = self.state, self._options.patience
@@ -266,6 +269,7 @@ class Trainer:
             "outputs": list(self._material.outputs),
             "training tracks": len(self._material.train),
             "first training track": self._material.train[0].digest,
+            "digest of all tracks and their tags": self._material.digest(),
             **{name: value for name, value in options.items() if name not in free},
         }
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from musictagger.errors import BadRequestError
+from musictagger.errors import BadRequestError, StoreError
 from musictagger.library.store import Store, TrackRow
 from musictagger.tagging.genretree import GenreTree, genre_key, load_tree
 from musictagger.training.datasets.base import Dataset, Example
@@ -85,8 +85,12 @@ def read(
 
 
 def _rows(location: str) -> list[TrackRow]:
-    with Store(location) as store:
-        return [row for rows in store.tracks(_NO_MODEL) for row in rows if row.failure is None]
+    try:
+        with Store(location) as store:
+            return [row for rows in store.tracks(_NO_MODEL) for row in rows if row.failure is None]
+    except StoreError as error:
+        # The other commands call it --db.
+        raise StoreError(str(error).replace("--db", "--data")) from error
 
 
 def _tracks(rows: Iterable[TrackRow], tree: GenreTree, *, first_only: bool) -> tuple[list[_Track], int, int]:

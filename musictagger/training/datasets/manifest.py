@@ -102,8 +102,12 @@ def _read_lines(path: Path) -> Iterator[_Line]:
 
 def _csv(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
     rows = read_rows(path, delimiter=delimiter)
-    _, header = next(rows, (0, []))
+    _, header = next(rows, (0, [""]))
+    if header == [""]:
+        raise BadRequestError(f"{printable(path)}: is empty")
     header = [name.strip() for name in header]
+    if len(header) == 1 and "\t" in header[0]:
+        raise BadRequestError(f"{printable(path)}: has tabs between its fields; give it a name in .tsv")
     for name in ("path", "tags"):
         column(path, header, name)
     for line, row in rows:

@@ -14,6 +14,9 @@ from musictagger.errors import BadRequestError, printable
 FIELD_BYTES = 1 << 24
 """The longest field of a table. FMA's biographies are longer than the 131,072 that Python stops at."""
 
+LONGEST_S = 1e7
+"""Of one track: more is a number in another unit, or a slip."""
+
 Row = tuple[int, list[str]]
 """The number of a row's last line, counted from 1, and its fields."""
 
@@ -108,7 +111,7 @@ def number(path: Path, line: int, text: str) -> float | None:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value < float("inf"):
+    if not 0 <= value <= LONGEST_S:
         bad_line(path, line, f"{text!r} is no length in seconds")
     return value
 
