@@ -108,5 +108,5 @@ def test_a_url_is_a_location(tmp_path: Path) -> None:
 
 
 def test_no_database(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="there is no database yet.*, or name one with --data"):
+    with pytest.raises(StoreError, match=r"there is no database yet.*, or name one with --data"):
         library.read(tmp_path / "none.db")
