@@ -34,6 +34,7 @@ SMALL: dict[str, Any] = {
     "lr": 1e-2,
     "precision": "float32",
 }
+MFCC: dict[str, Any] = {"backbone": "mfcc", "config": {"n_mels": 16, "n_mfcc": 8}}
 
 
 class Told(Silent):
@@ -121,7 +122,7 @@ def test_interrupted_before_anything_is_cached(music: Path, tmp_path: Path) -> N
 
 
 def test_a_finished_model_is_not_overwritten(music: Path, cache: Path, tmp_path: Path) -> None:
-    head = {"head": "logistic", "epochs": 1}
+    head = {**MFCC, "head": "logistic", "epochs": 1}
     _run(_request(music, cache, tmp_path, head))
     with pytest.raises(BadRequestError, match="holds a model 'mine' already"):
         _run(_request(music, cache, tmp_path, head))
@@ -232,8 +233,7 @@ class TestTransfer:
     def test_a_head_on_fresh_weights_is_refused(self, music: Path, tmp_path: Path) -> None:
         with pytest.raises(BadRequestError, match="backbone fcn has learnt nothing yet; name a model with --init"):
             _run(_request(music, tmp_path / "cache", tmp_path / "out", {"head": "svm"}))
-        mfcc = {"backbone": "mfcc", "config": {"n_mels": 16, "n_mfcc": 8}, "head": "logistic"}
-        outcome, _ = _run(_request(music, tmp_path / "cache", tmp_path / "out", mfcc))
+        outcome, _ = _run(_request(music, tmp_path / "cache", tmp_path / "out", {**MFCC, "head": "logistic"}))
         assert outcome.card and outcome.card.backbone == "mfcc" and outcome.card.head
 
     def test_distils_into_another_backbone_and_front_end(

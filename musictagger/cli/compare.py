@@ -56,6 +56,7 @@ def command(
                 device=settings.device,
                 batch_frames=settings.batch_size,
                 trim_edges_s=settings.trim_edges,
+                frames=settings.frames,
                 aggregator=settings.aggregate,
                 workers=settings.workers,
                 timeout_s=settings.decode_timeout,

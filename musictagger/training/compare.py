@@ -11,10 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from musictagger.audio.frames import FrameRule
 from musictagger.config import Settings, frame_rule
 from musictagger.errors import BadRequestError, MusictaggerError
-from musictagger.models.card import Card
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import Model
 from musictagger.pool import DEFAULT_TIMEOUT_S
@@ -60,6 +58,7 @@ def compare(
     device: str = "auto",
     batch_frames: int | None = None,
     trim_edges_s: float = 5.0,
+    frames: int | None = None,
     aggregator: Aggregator = "mean",
     workers: int | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
@@ -70,6 +69,8 @@ def compare(
     stop: Callable[[], bool] = lambda: False,
 ) -> Json:
     """Figures of at least two models on the tracks that all of them could score and the tags that all of them have.
+
+    `trim_edges_s` and `frames` slice tracks as the settings of these names do.
 
     A FIGURE is {"value": x, "low": x, "high": x} (95 % bootstrap interval over tracks), each null where undefined.
 
@@ -106,7 +107,7 @@ def compare(
     for predictor in predictors:
         if progress is not None:
             progress.start(predictor.card.name, len(paths), "tracks")
-        rule = _rule(predictor.card, trim_edges_s)
+        rule = frame_rule(predictor.card.front_end, Settings(trim_edges=trim_edges_s, frames=frames))
         judged.append(
             score_tracks(
                 predictor, paths, rule=rule, workers=workers, timeout_s=timeout_s, progress=progress, stop=stop
@@ -139,10 +140,6 @@ def compare(
             for one, each, difference, speed in zip(contenders, found, differences, speeds, strict=True)
         ],
     }
-
-
-def _rule(card: Card, trim_edges_s: float) -> FrameRule:
-    return frame_rule(card.front_end, Settings(trim_edges=trim_edges_s))
 
 
 def common_tags(
