@@ -3,7 +3,8 @@
     uv run python -m benchmarks.papers STYLEBANK OUT [--parts a,b,c,d] [--seeds 0,1,2] [--epochs N]
 
 STYLEBANK is a folder that benchmarks/stylebank.py made. Each run has a folder in OUT; one that is finished is not
-trained again, one that was interrupted is gone on with. OUT/results.md and OUT/results.json have the tables.
+trained again, one that was interrupted is gone on with. OUT/a.md to OUT/d.md have the tables, OUT/a.json to OUT/d.json
+all figures. Other --epochs need another OUT.
 
 a  CRNN-TF, CRNN and FCN from scratch (Wang et al. 2019, tables I and II)
 b  genre by frame and by song (Roy et al. 2020: 77.89 % and 82 %), from the runs of a
@@ -68,15 +69,16 @@ class Bench:
         """The test figures of a run of this name, made now unless they are there."""
         folder = self.out / name
         card = folder / f"{name}.json"
-        if not (card.exists() and Card.load(card).metrics):
-            self._train(name, folder, data, changes)
+        values = {**COMMON, "epochs": self.epochs, **changes}
+        if not (card.exists() and _is_finished(Card.load(card), values)):
+            self._train(name, folder, data, values)
         loaded = Card.load(card)
         (figures,) = loaded.metrics.values()
         records = list(read_log(folder / LOG)) if (folder / LOG).exists() else []
         return {**figures, "speed": _mean(records, "windows_per_s"), "loader_share": _mean(records, "loader_share")}
 
-    def _train(self, name: str, folder: Path, data: Path, changes: Mapping[str, Any]) -> None:
-        options = options_from({**COMMON, "epochs": self.epochs, **changes})
+    def _train(self, name: str, folder: Path, data: Path, values: Mapping[str, Any]) -> None:
+        options = options_from(values)
         command = " ".join(["python -m benchmarks.papers", *map(str, sys.argv[1:])])
         settings = load_settings({})
         request = RunRequest(
@@ -92,6 +94,12 @@ class Bench:
         print(f"== {name}", flush=True)
         with reporter(quiet=False) as progress:
             run_training(request, progress)
+
+
+def _is_finished(card: Card, values: Mapping[str, Any]) -> bool:
+    """Whether a model was measured, and is of a run with these options."""
+    options = card.training.get("options", {})
+    return bool(card.metrics) and all(options.get(name) == value for name, value in values.items())
 
 
 def main() -> None:
