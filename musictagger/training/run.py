@@ -322,7 +322,8 @@ def _measured(
             options=options.to_json(),
             command=request.command,
             mels=example_mels(card, evaluation),
-            facts=_facts(weights, judged, fitted.records),
+            facts=_facts(fitted.records),
+            weights=weights,
         )
     return Outcome(weights, card, fitted.epochs, fitted.best_epoch, False, report)
 
@@ -343,13 +344,10 @@ def _heard(
     )
 
 
-def _facts(weights: Path, judged: Judged, records: Sequence[Record]) -> dict[str, str]:
-    facts = {
-        "Size": f"{weights.stat().st_size / 1e6:.2f} MB",
-        "Speed of the last split": f"{judged.audio_s / max(judged.seconds, 1e-9):,.0f} x real time, decoding included",
-    }
-    if records:
-        speed = np.mean([record["windows_per_s"] for record in records])
-        share = np.mean([record["loader_share"] for record in records])
-        facts["Training"] = f"{speed:.1f} windows a second, {share:.1%} of the time waiting for data"
-    return facts
+def _facts(records: Sequence[Record]) -> dict[str, str]:
+    """How fast the training went, where there was any."""
+    if not records:
+        return {}
+    speed = np.mean([record["windows_per_s"] for record in records])
+    share = np.mean([record["loader_share"] for record in records])
+    return {"Training": f"{speed:.1f} windows a second, {share:.1%} of the time waiting for data"}
