@@ -147,6 +147,30 @@ def test_l2_is_of_each_groups_weights_alone() -> None:
     torch.testing.assert_close(frozen, 2 * backbone.dense.weight.square().sum())
 
 
+def _crnn_tf() -> Backbone:
+    backbone = build("crnn_tf", 3, {"n_mels": 12, "channels": [4], "pools": [[4, 8]], "units": 4, "dropout": 0.5})
+    assert isinstance(backbone, Backbone)
+    return backbone
+
+
+def test_l2_leaves_the_biases_of_grid_lstms_alone() -> None:
+    backbone = _crnn_tf()
+    before = l2_penalty(backbone, small_options(l2={"rnn": 1.0}))
+    with torch.no_grad():
+        biases = [weight for name, weight in backbone.rnn.named_parameters() if name.endswith("_bias")]  # type: ignore[union-attr]
+        for bias in biases:
+            bias += 3
+    assert len(biases) == 2
+    assert l2_penalty(backbone, small_options(l2={"rnn": 1.0})) == before
+
+
+def test_dropout_before_the_dense_layer_is_not_frozen() -> None:
+    backbone = _crnn_tf()
+    frozen = freeze_parts(backbone, "all")
+    assert frozen == [backbone.cnn, backbone.rnn]
+    assert {name.split(".")[0] for name, weight in backbone.named_parameters() if weight.requires_grad} == {"dense"}
+
+
 def test_a_backbone_without_the_parts_cannot_be_frozen() -> None:
     class Odd(Backbone):
         name = "odd"

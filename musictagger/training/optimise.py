@@ -64,13 +64,16 @@ def freeze_parts(backbone: Backbone, freeze: Freeze) -> list[nn.Module]:
     """Take the frozen parts out of training (Wang et al. 2019, V.G) and return them.
 
     "cnn": the convolutions keep what they learnt; "all": everything but the dense layer does. What is frozen must also
-    stay in evaluation mode, or its BatchNorm would go on following the new data. Raises BadRequestError for a backbone
+    stay in evaluation mode, or its BatchNorm would go on following the new data; dropout before the dense layer is that
+    layer's, and goes on. Raises BadRequestError for a backbone
     without these parts.
     """
     if freeze == "none":
         return []
     frozen = [
-        part for name, part in backbone.named_children() if name == "cnn" or (freeze == "all" and name != "dense")
+        part
+        for name, part in backbone.named_children()
+        if (name == "cnn" or (freeze == "all" and name != "dense")) and not isinstance(part, nn.Dropout)
     ]
     if not frozen:
         raise BadRequestError(f"backbone {backbone.name} has no part that freeze {freeze} could keep as it is")
@@ -94,7 +97,12 @@ def _weights(backbone: Backbone, group: str) -> Iterator[nn.Parameter]:
     assert group in GROUPS
     part = getattr(backbone, group, None)
     if part is not None:
-        yield from (weight for weight in part.parameters() if weight.dim() > 1 and weight.requires_grad)
+        # Biases of several cells side by side have more than one axis too.
+        yield from (
+            weight
+            for name, weight in part.named_parameters()
+            if weight.dim() > 1 and "bias" not in name.rpartition(".")[2] and weight.requires_grad
+        )
 
 
 def class_weights(target: Tensor, task: Task) -> Tensor:
