@@ -13,6 +13,8 @@ import pytest
 from musictagger.cli import cli
 from musictagger.config import Settings, load_settings
 from musictagger.library import query
+from musictagger.training.options import TrainOptions
+from musictagger.training.recipes import Recipe, option_lines
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -60,6 +62,15 @@ def test_every_setting_has_an_option() -> None:
     assert set(Settings.__dataclass_fields__) - options == {"data_dir", "genres_file"}
     assert "`data_dir`" in README and "`genres_file`" in README
     assert not re.search(r"@[A-Z]+@", README), "a figure is missing"
+
+
+@pytest.mark.parametrize("name", TrainOptions.__dataclass_fields__)
+def test_every_training_option_is_explained_and_listed(name: str) -> None:
+    rows = [
+        line for line in (ROOT / "docs" / "training.md").read_text(encoding="utf-8").splitlines() if line[:1] == "|"
+    ]
+    assert any(re.search(rf"`{name}`", row.split("|")[1]) for row in rows)
+    assert name in {option for option, _, _ in option_lines(Recipe("none", "No recipe"))}
 
 
 def test_the_readme_shows_a_configuration_that_loads(tmp_path: Path) -> None:

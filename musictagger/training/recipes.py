@@ -116,10 +116,10 @@ def _laid_over(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[
 
 
 def flattened(options: Mapping[str, Any]) -> dict[str, Any]:
-    """{"config": {"x": 1}} -> {"config.x": 1}, one level deep; the rest as it is."""
+    """{"config": {"x": 1}} -> {"config.x": 1}, one level deep; the rest as it is, and so what holds nothing yet."""
     flat: dict[str, Any] = {}
     for name, value in options.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             flat |= {f"{name}.{inner}": each for inner, each in value.items()}
         else:
             flat[name] = value
