@@ -162,6 +162,8 @@ def test_dry_run_says_what_it_would_take(music: Path, cache: Path, tmp_path: Pat
     assert outcome.weights is None and not (tmp_path / "out").exists()
     assert any("fcn: " in line and "weights" in line for line in outcome.lines)
     assert any("3 epochs, 3 steps each" in line for line in outcome.lines)
+    outcome, _ = _run(_request(music, cache, tmp_path / "out", {**MFCC, "head": "svm"}, dry_run=True))
+    assert "head svm on at most 8 frames of each of 21 tracks" in outcome.lines
 
 
 @pytest.fixture(scope="module")

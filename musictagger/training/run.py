@@ -164,10 +164,13 @@ def _plan_lines(request: RunRequest, dataset: Dataset, origin: Origin) -> list[s
     backbone = build_backbone(origin, dataset.tags or ("-", "--"), options.seed, request.settings)
     weights = sum(weight.numel() for weight in backbone.parameters())
     steps = steps_per_epoch(options.windows(len(train)), options.batch_size)
+    training = f"{options.epochs} epochs, {steps:,} steps each, {options.batch_size} windows a step"
+    if options.head != "dense":
+        training = f"head {options.head} on at most {HEAD_FRAMES} frames of each of {len(train):,} tracks"
     return [
         str(cache.estimate(paths, durations)),
         f"{origin.backbone}: {weights:,} weights",
-        f"{options.epochs} epochs, {steps:,} steps each, {options.batch_size} windows a step",
+        training,
         f"a window has {origin.front_end.frame_s:.2f} s: {origin.front_end.n_mels} x {origin.front_end.columns} values",
     ]
 
