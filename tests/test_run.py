@@ -232,6 +232,18 @@ class TestTransfer:
         assert outcome.card.metrics["folders/test"]["accuracy"]["value"] >= 0.8
         assert load_model(outcome.weights).card.head == outcome.card.head
 
+    def test_a_head_is_not_fitted_once_stopped(self, music: Path, cache: Path, tmp_path: Path) -> None:
+        class Stopping(Told):
+            stopped = False
+
+            def start(self, what: str, total: int, unit: str) -> None:
+                self.stopped = self.stopped or what == "embedding"
+
+        told = Stopping()
+        request = _request(music, cache, tmp_path, {**MFCC, "head": "svm"})
+        outcome = run_training(request, told, lambda: told.stopped)
+        assert outcome.interrupted and outcome.weights is None and not list(tmp_path.glob("mine*"))
+
     def test_a_head_on_fresh_weights_is_refused(self, music: Path, tmp_path: Path) -> None:
         with pytest.raises(BadRequestError, match="backbone fcn has learnt nothing yet; name a model with --init"):
             _run(_request(music, tmp_path / "cache", tmp_path / "out", {"head": "svm"}))

@@ -74,10 +74,12 @@ def embed_tracks(
     batch_frames: int | None = None,
     most: int = 1_000_000,
     advance: Callable[[int], None] = lambda done: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Embedded:
     """Embeddings of the frames of cached tracks: side by side as a scan slices them, a short track repeated.
 
     `most` frames of a track at most, evenly spaced. `advance` is told how many tracks are done. Edges are not trimmed.
+    Once `stop` says True, no batch is begun; what is there by then is returned.
     """
     device = torch.device(device)
     ready, log_mel = fuse(backbone).to(device), LogMel(front_end).to(device)
@@ -90,6 +92,8 @@ def embed_tracks(
             embeddings.append(ready(log_mel.frame(mel)).embedding.float().cpu())
         numbers += [number for number, _ in batch]
         advance(numbers[-1] + 1)
+        if stop():
+            break
     joined = torch.cat(embeddings).numpy() if embeddings else np.zeros((0, 0), np.float32)
     return Embedded(joined, np.asarray(numbers, np.intp))
 

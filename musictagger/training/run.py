@@ -96,18 +96,23 @@ def _run(request: RunRequest, device: torch.device, processes: Processes, progre
     if request.dry_run:
         return _nothing(tuple(_plan_lines(request, dataset, origin)))
     _require_free(request)
-    # The first process fills the caches; the others wait for it and then find them full.
+    # The first process fills the caches; the others wait for it, find them full, and stop when all do.
     ready = processes.first and prepare(
         dataset, origin.front_end, options, settings, request.cache_folder, progress, stop
     )
     if not processes.shared(bool(ready)):
         return _nothing((), interrupted=True)
-    prepared = ready or prepare(dataset, origin.front_end, options, settings, request.cache_folder, Silent(), stop)
+    prepared = ready or prepare(
+        dataset, origin.front_end, options, settings, request.cache_folder, Silent(), lambda: False
+    )
     assert prepared
     if options.head != "dense":
         if not processes.first:
             return _nothing(())
-        model = _with_head(request, prepared, origin, device, progress)
+        made = _with_head(request, prepared, origin, device, progress, stop)
+        if made is None:
+            return _nothing((), interrupted=True)
+        model = made
         fitted = Fitted(0, None, False, [])
     else:
         backbone = build_backbone(origin, prepared.material.outputs, options.seed, settings)
@@ -218,9 +223,12 @@ def _exported(request: RunRequest, prepared: Prepared, origin: Origin, fitted: F
 
 
 def _with_head(
-    request: RunRequest, prepared: Prepared, origin: Origin, device: torch.device, progress: Progress
-) -> Path:
-    """Fit a scikit-learn classifier on the frozen embedding (Roy et al. 2020; Wang et al. 2019, V.G)."""
+    request: RunRequest, prepared: Prepared, origin: Origin, device: torch.device, progress: Progress, stop: Stop
+) -> Path | None:
+    """Fit a scikit-learn classifier on the frozen embedding (Roy et al. 2020; Wang et al. 2019, V.G).
+
+    None when stopped before all tracks have one.
+    """
     material, options = prepared.material, request.options
     backbone = build_backbone(origin, material.outputs, options.seed, request.settings).eval()
     tracks = material.train
@@ -233,7 +241,10 @@ def _with_head(
         device=device,
         most=HEAD_FRAMES,
         advance=progress.advance,
+        stop=stop,
     )
+    if stop():
+        return None
     targets = np.stack([material.target(track, 0.0, math.inf) for track in tracks]) > 0.5
     by_path = {example.path: example for example in prepared.dataset.examples}
     groups = np.asarray(groups_of([by_path[track.path] for track in tracks]))
