@@ -591,3 +591,18 @@ def test_waves_end_when_told(pool: InlinePool, tmp_path: Path) -> None:
     assert len(got) == 2
     assert list(stream_waves([], 12_000, workers=1)) == []
     assert fill(MelCache(tmp_path / "none", FRONT_END), [], progress=Silent()) == Filled({}, {}, False)
+
+
+def test_digests_need_no_mel_and_are_found_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / f"{number}.wav" for number in range(3)]
+    write_tone(paths[0], 3.0)
+    write_tone(paths[1], 4.0)
+    shutil.copy(paths[0], paths[2])
+    cache = MelCache(tmp_path / "cache", FRONT_END)
+    pool = InlinePool()
+    monkeypatch.setattr(melfill, "WorkerPool", pool)
+    found = cache.digests([*paths, tmp_path / "gone.wav"], workers=2, progress=Silent())
+    assert set(found) == set(paths) and found[paths[0]] == found[paths[2]] != found[paths[1]]
+    assert {type(job) for job in pool.jobs} == {Inspect} and not list((tmp_path / "cache").rglob("*.npy"))
+    pool.jobs.clear()
+    assert cache.digests(paths, workers=2, progress=Silent()) == found and not pool.jobs

@@ -157,7 +157,10 @@ def _ended(wanted: Wanted, part: Path, reason: object) -> str:
 
 
 def _into(file: IO[bytes], source: WebFile, progress: Progress) -> None:
-    """Append what is missing of `source`; all of it where the server knows no ranges. Never more than its size."""
+    """Append what is missing of `source`; all of it where the server knows no ranges.
+
+    Of a longer file no more is taken than shows that it is longer.
+    """
     have = file.tell()
     if have >= source.size_bytes:
         return

@@ -139,6 +139,7 @@ class MelCache:
         paths: Sequence[Path],
         *,
         workers: int,
+        progress: Progress,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         stop: Callable[[], bool] = lambda: False,
     ) -> dict[Path, str]:
@@ -152,9 +153,12 @@ class MelCache:
         unknown = [file.path for file in files if file.path not in digests]
         if not unknown:
             return digests
+        progress.start("looking for copies", len(unknown), "tracks")
         with disk_errors(self.folder), contextlib.closing(index):
-            for answer in inspected(unknown, workers=workers, timeout_s=timeout_s, stop=stop):
+            answers = inspected(unknown, workers=workers, timeout_s=timeout_s, stop=stop)
+            for done, answer in enumerate(answers, 1):
                 digests[answer.path] = answer.digest
+                progress.advance(done)
                 index.record(FoundFile(answer.path, answer.size, answer.mtime_ns), answer.digest)
         return digests
 

@@ -132,6 +132,7 @@ def prepare(
     digests = cache.digests(
         [example.path for example in dataset.examples],
         workers=decoders(settings),
+        progress=progress,
         timeout_s=settings.decode_timeout,
         stop=stop,
     )
