@@ -133,6 +133,12 @@ def test_a_finished_model_is_not_overwritten(music: Path, cache: Path, tmp_path:
         _run(_request(music, cache, tmp_path / "dense", head, resume=True))
 
 
+def test_one_training_at_a_time_writes_into_a_folder(music: Path, cache: Path, tmp_path: Path) -> None:
+    with checkpoint.alone(tmp_path), pytest.raises(BadRequestError, match="another training is writing here"):
+        _run(_request(music, cache, tmp_path, {"epochs": 1}))
+    assert _run(_request(music, cache, tmp_path, {"epochs": 1}))[0].weights
+
+
 def test_genres_that_all_mean_the_same_are_no_task(cache: Path, tmp_path: Path) -> None:
     music = write_genres(tmp_path / "music", 4)
     for old, new in zip(BANDS_HZ, ("hiphop", "Hip-Hop", "hip hop"), strict=True):

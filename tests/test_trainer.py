@@ -269,3 +269,33 @@ def test_two_processes_follow_the_curve_of_one(tmp_path: Path) -> None:
         curves.append([record["train_loss"] for record in read_log(folder / LOG)])
     assert len(curves[0]) == 3 and all(math.isfinite(loss) for loss in curves[0])
     np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
+
+
+_ONE_FAILS = """
+import sys
+import torch
+from musictagger.errors import MusictaggerError
+from musictagger.training.processes import Processes, joined
+try:
+    with joined(torch.device("cpu")) as device:
+        if Processes(device).first:
+            sys.exit(0)
+        Processes(device).shared(1)
+except MusictaggerError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo over a local port")
+def test_a_process_whose_others_are_gone_says_so(tmp_path: Path) -> None:
+    script = tmp_path / "one_fails.py"
+    script.write_text(_ONE_FAILS)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert "another process of this run has ended" in done.stdout

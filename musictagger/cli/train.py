@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,7 +92,11 @@ def command(context: click.Context, /, as_json: bool, quiet: bool, **flags: Any)
         reporter.close()
         if training_progress.first_process():
             _show(request, outcome, paper, arguments, as_json, quiet)
-    return EXIT_INTERRUPTED if outcome.interrupted else 0
+    code = EXIT_INTERRUPTED if outcome.interrupted else 0
+    if not training_progress.first_process() and "TORCHELASTIC_RUN_ID" in os.environ:
+        # torch sometimes aborts while an interpreter ends, and torchrun then stops the first process, which measures.
+        os._exit(code)
+    return code
 
 
 def _request(flags: dict[str, Any], command_line: str) -> tuple[RunRequest, Mapping[str, float]]:

@@ -4,16 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
-from musictagger.errors import BadRequestError, MusictaggerError
+from musictagger.errors import BadRequestError, MusictaggerError, printable
 
 SCHEMA = "musictagger.checkpoint/1"
 NAME = "checkpoint.pt"
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the right to train into `folder`; the system gives it back however the process ends.
+
+    Raises BadRequestError while another process has it, MusictaggerError where nothing can be written.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BadRequestError(
+            f"{printable(folder)}: another training is writing here; wait for it to end, or give this one its own --out"
+        ) from None
+    except OSError as error:
+        raise MusictaggerError(f"{printable(folder)}: cannot be written: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -21,7 +43,8 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
     Raises MusictaggerError when it cannot be written (a full disk); the checkpoint before it is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # One name, so that the next save takes away what a killed run left.
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
             torch.save({"schema": SCHEMA, **state}, file)

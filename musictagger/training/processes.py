@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from musictagger.errors import MusictaggerError
 from musictagger.models.backbone import Backbone
 
 
@@ -59,7 +60,10 @@ class Processes:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[torch.device]:
-    """Join the other processes if torchrun started this one; the device that this process is to use."""
+    """Join the other processes if torchrun started this one; the device that this process is to use.
+
+    Raises MusictaggerError where another process has gone.
+    """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield device
         return
@@ -68,5 +72,9 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     dist.init_process_group("nccl" if mine.type == "cuda" else "gloo")
     try:
         yield mine
+    except RuntimeError as error:
+        if "gloo" in str(error) or isinstance(error, dist.DistBackendError):
+            raise MusictaggerError("another process of this run has ended; what it said is why") from error
+        raise
     finally:
         dist.destroy_process_group()

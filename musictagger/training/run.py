@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from musictagger.training.heads import embed_tracks, fit_head, groups_of, pack
 from musictagger.training.judge import evaluate_judged, save_metrics
 from musictagger.training.melcache import MelCache
 from musictagger.training.options import TrainOptions
-from musictagger.training.prepare import Prepared, check_dataset, decoders, prepare
+from musictagger.training.prepare import Prepared, check_dataset, decoders, prepare, without
 from musictagger.training.processes import Processes, joined
 from musictagger.training.progress import Progress, Silent
 from musictagger.training.report import example_mels, write_report
@@ -96,14 +97,30 @@ def _run(request: RunRequest, device: torch.device, processes: Processes, progre
     if request.dry_run:
         return _nothing(tuple(_plan_lines(request, dataset, origin)))
     _require_free(request)
+    with checkpoint.alone(request.out) if processes.first else nullcontext():
+        return _trained(request, dataset, origin, device, processes, progress, stop)
+
+
+def _trained(
+    request: RunRequest,
+    dataset: Dataset,
+    origin: Origin,
+    device: torch.device,
+    processes: Processes,
+    progress: Progress,
+    stop: Stop,
+) -> Outcome:
+    options, settings = request.options, request.settings
     # The first process fills the caches; the others wait for it, find them full, and stop when all do.
     ready = processes.first and prepare(
         dataset, origin.front_end, options, settings, request.cache_folder, progress, stop
     )
-    if not processes.shared(bool(ready)):
+    failures = processes.shared(ready.failures if ready else None)
+    if failures is None:
         return _nothing((), interrupted=True)
+    rest = without(dataset, failures, Silent())
     prepared = ready or prepare(
-        dataset, origin.front_end, options, settings, request.cache_folder, Silent(), lambda: False
+        rest, origin.front_end, options, settings, request.cache_folder, Silent(), lambda: False
     )
     assert prepared
     if options.head != "dense":
