@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -90,57 +91,41 @@ def prepare(
     """Fill the caches for the training and validation tracks; None when stopped before they are full.
 
     Raises BadRequestError where what is left when the broken tracks have gone cannot be learnt from, or where a sound
-    stands in two splits.
+    stands in two splits; ModelError for a teacher that cannot be loaded.
     """
+    # Before an hour of decoding: a teacher that cannot be loaded.
+    teachers = load_teachers(options.teachers, settings, progress.say)
     cache = MelCache(cache_folder, front_end)
     # What teachers say of the test split is what the student is measured by.
-    splits = SPLITS if options.teachers else LEARNT_FROM
+    splits = SPLITS if teachers else LEARNT_FROM
     wanted = [example for example in dataset.examples if example.split in splits]
-    filled = cache.fill(
-        [example.path for example in wanted],
-        workers=decoders(settings),
-        timeout_s=settings.decode_timeout,
-        progress=progress,
-        stop=stop,
-        durations={example.path: example.duration_s for example in wanted if example.duration_s is not None},
-    )
+    how: dict[str, Any] = {
+        "workers": decoders(settings),
+        "timeout_s": settings.decode_timeout,
+        "progress": progress,
+        "stop": stop,
+    }
+    lengths = {example.path: example.duration_s for example in wanted if example.duration_s is not None}
+    filled = cache.fill([example.path for example in wanted], durations=lengths, **how)
     if filled.interrupted:
         return None
-    failures = dict(filled.failures)
-    if options.teachers:
-        names = load_teachers(options.teachers, settings, progress.say)
-        digests = {path: entry.digest for path, entry in filled.entries.items()}
-        taught = teach(
-            names,
-            digests,
-            cache_folder,
-            progress=progress,
-            device=settings.device,
-            workers=decoders(settings),
-            timeout_s=settings.decode_timeout,
-            stop=stop,
-        )
-        if taught.interrupted:
-            return None
-        failures |= taught.failures
+    digests = {path: entry.digest for path, entry in filled.entries.items()}
+    taught = teach(teachers, digests, cache_folder, device=settings.device, **how)
+    if taught.interrupted:
+        return None
+    failures = {**filled.failures, **taught.failures}
     whole = with_lengths(without(dataset, failures, progress), filled.entries)
-    if any(example.duration_s is None for example in wanted):
+    if len(lengths) < len(wanted):
         for line in split_lines(whole):
             progress.say(line)
-    require_usable(whole, LEARNT_FROM, taught=bool(options.teachers))
+    require_usable(whole, LEARNT_FROM, taught=bool(teachers))
     # The test split is heard only when all is over; a sound that it shares should not cost a whole training.
-    digests = cache.digests(
-        [example.path for example in dataset.examples],
-        workers=decoders(settings),
-        progress=progress,
-        timeout_s=settings.decode_timeout,
-        stop=stop,
-    )
+    digests = cache.digests([example.path for example in dataset.examples], **how)
     if stop():
         return None
     _tell_leaks(check_leaks(whole, digests, allow=options.allow_leak), progress)
-    if options.teachers:
-        return _distilled(whole, filled.entries, cache, Teachers(names, cache_folder), options, failures)
+    if teachers:
+        return _distilled(whole, filled.entries, cache, Teachers(teachers, cache_folder), options, failures)
     return _labelled(whole, filled.entries, cache, failures)
 
 
