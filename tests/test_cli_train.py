@@ -232,6 +232,8 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
         (["--init", "wang2019-crnn-tf"], "musictagger train --recipe wang2019-crnn-tf"),
         (["--name", "../x"], "--name '../x'"),
         (["--name", "x.safetensors"], "without folder and suffix"),
+        (["--name", "x" * 201], "at most 200 bytes and one line"),
+        (["--name", "x\ny"], "at most 200 bytes and one line"),
         (["--device", "abacus"], "there is no device 'abacus'"),
         (["--workers", "0"], "workers must be at least 1"),
         (["--threads", "0"], "0 is not in the range"),

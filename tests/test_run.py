@@ -19,6 +19,7 @@ from musictagger.models.card import Card
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import load_model
 from musictagger.training import checkpoint
+from musictagger.training.datasets import read_dataset
 from musictagger.training.options import options_from
 from musictagger.training.progress import Silent
 from musictagger.training.run import Outcome, RunRequest, run_training
@@ -137,6 +138,16 @@ def test_one_training_at_a_time_writes_into_a_folder(music: Path, cache: Path, t
     with checkpoint.alone(tmp_path), pytest.raises(BadRequestError, match="another training is writing here"):
         _run(_request(music, cache, tmp_path, {"epochs": 1}))
     assert _run(_request(music, cache, tmp_path, {"epochs": 1}))[0].weights
+
+
+def test_tracks_that_cannot_be_judged_are_told(cache: Path, tmp_path: Path) -> None:
+    music = write_genres(tmp_path / "music", 8)
+    request = _request(music, cache, tmp_path / "out", {"epochs": 1})
+    broken = read_dataset("folders", music).split("test")[0].path
+    broken.write_bytes(b"no music")
+    _, lines = _run(request)
+    said = [line for line in lines if "test split cannot be judged" in line]
+    assert len(said) == 1 and said[0].startswith("1 tracks of") and str(broken) in said[0]
 
 
 def test_genres_that_all_mean_the_same_are_no_task(cache: Path, tmp_path: Path) -> None:

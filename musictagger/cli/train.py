@@ -28,6 +28,9 @@ PARTS = ("none", "cnn", "all")
 HEADS = ("dense", "svm", "logistic", "knn")
 """As training.options has them, which takes too long to import for a help text."""
 
+LONGEST_NAME = 200
+"""File systems allow 255 bytes, some of which suffixes and temporary names take."""
+
 
 class _Remembering(click.Command):
     """Keeps what was typed, for the model's card and for going on after an interruption."""
@@ -188,6 +191,10 @@ def _place(flags: dict[str, Any], options: TrainOptions, recipe: Recipe | None, 
     name = flags["name"] or (out.name if out else usual)
     if not name or name.startswith(".") or "/" in name or "\\" in name or name.endswith(".safetensors"):
         raise BadRequestError(f"--name {name!r}: a model's name is that of its file, without folder and suffix")
+    if len(name.encode(errors="surrogateescape")) > LONGEST_NAME or not name.isprintable():
+        raise BadRequestError(
+            f"--name {name!r}: becomes the name of a file, so it has at most {LONGEST_NAME} bytes and one line"
+        )
     return out or settings.model_folders[0] / name, name
 
 

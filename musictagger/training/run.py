@@ -364,7 +364,7 @@ def _heard(
 ) -> Judged:
     paths = [example.path for example in dataset.split(split)]
     progress.start(f"{split} split", len(paths), "tracks")
-    return score_tracks(
+    judged = score_tracks(
         predictor,
         paths,
         rule=frame_rule(predictor.card.front_end, settings),
@@ -373,6 +373,11 @@ def _heard(
         progress=progress,
         stop=stop,
     )
+    if judged.failures:
+        path, reason = next(iter(judged.failures.items()))
+        first = f"the first is {printable(path)}: {printable(reason)}"
+        progress.say(f"{len(judged.failures):,} tracks of the {split} split cannot be judged; {first}")
+    return judged
 
 
 def _facts(records: Sequence[Record]) -> dict[str, str]:
