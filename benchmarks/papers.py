@@ -29,7 +29,6 @@ from musictagger.cli.training_progress import reporter
 from musictagger.config import load_settings
 from musictagger.models.card import Card
 from musictagger.models.registry import build
-from musictagger.training import checkpoint
 from musictagger.training.datasets.splitting import shuffled
 from musictagger.training.options import options_from
 from musictagger.training.run import RunRequest, run_training
@@ -88,7 +87,7 @@ class Bench:
             name=name,
             settings=settings,
             cache_folder=self.out / "mels",
-            resume=(folder / checkpoint.NAME).exists(),
+            resume=True,
             command=command,
         )
         print(f"== {name}", flush=True)
