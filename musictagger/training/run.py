@@ -27,6 +27,7 @@ from musictagger.training.fitting import fit_card
 from musictagger.training.heads import embed_tracks, fit_head, groups_of, pack
 from musictagger.training.judge import evaluate_judged, save_metrics
 from musictagger.training.melcache import MelCache
+from musictagger.training.memory import keep_freed_memory
 from musictagger.training.options import TrainOptions
 from musictagger.training.prepare import Prepared, check_dataset, decoders, prepare, without
 from musictagger.training.processes import Processes, joined
@@ -81,6 +82,7 @@ def run_training(request: RunRequest, progress: Progress, stop: Stop = lambda: F
     Raises BadRequestError for options and data that do not fit, MusictaggerError for what befalls the run; every epoch
     that was finished is then in the checkpoint.
     """
+    keep_freed_memory()
     if request.threads:
         torch.set_num_threads(request.threads)
     with joined(pick_device(request.settings.device)) as device:
