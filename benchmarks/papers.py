@@ -36,7 +36,7 @@ from musictagger.training.trainer import LOG, read_log
 
 COMMON: Mapping[str, Any] = {
     "dataset": "manifest",
-    "batch_size": 16,
+    "batch_size": 8,
     "windows_per_track": 1,
     "lr": 2e-3,
     "schedule": "onecycle",

@@ -179,7 +179,7 @@ def _tag_index(name: str, card: Card, category: str | None = None) -> int:
         if genre_key(spelling) in spellings:
             return spellings[genre_key(spelling)]
     close = difflib.get_close_matches(genre_key(name), spellings, n=1)
-    hint = f"; did you mean {card.tags[spellings[close[0]]].name!r}?" if close else ""
+    hint = f"; did you mean {card.tags[spellings[close[0]]].name!r}?" if close else ";"
     kind = category or "tag"
     raise BadRequestError(f"model {card.name} knows no {kind} {name!r}{hint} `musictagger tags` lists all")
 

@@ -41,6 +41,8 @@ def convert(file: Path, form: str, inside: str = "") -> Converted:
     Raises ModelError where the file is of another format, or holds another architecture.
     """
     read, model = FORMATS[form]
+    if file.is_dir():
+        raise ModelError(f"{printable(file)}: is a folder; name the file in it")
     try:
         tensors = read(file, inside)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:

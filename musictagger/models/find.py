@@ -61,7 +61,7 @@ def find_model(name: str, folders: Sequence[Path]) -> Path | None:
     if name in catalogue.names():
         return None
     close = difflib.get_close_matches(name, [*here, *catalogue.names()], n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = f"; did you mean {close[0]!r}?" if close else ";"
     raise BadRequestError(f"there is no model {name!r}{hint} `musictagger models` lists all")
 
 

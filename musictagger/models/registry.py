@@ -81,7 +81,10 @@ def build(name: str, n_tags: int, config: Mapping[str, object], folders: Sequenc
         with quiet_output():
             return backbones[name](n_tags, **config)  # type: ignore[call-arg]
     except TypeError as error:
-        raise ModelError(f"backbone {name} does not take this configuration: {error}") from error
+        takes = [each for each in inspect.signature(backbones[name]).parameters if each != "n_tags"]
+        strange = ", ".join(sorted(set(config) - set(takes)))
+        reason = f"{strange} is not among {', '.join(takes)}" if strange else str(error)
+        raise ModelError(f"backbone {name} does not take this configuration: {reason}") from error
     except ModelError:
         raise
     except (Exception, SystemExit) as error:
