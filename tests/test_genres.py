@@ -209,6 +209,7 @@ GENRES = sorted({TREE.canonical(name) for name, category in known_words().values
 SOME_CARDS = st.lists(
     st.tuples(st.sampled_from(GENRES), st.sampled_from([0.0, 0.3, 0.31, 0.9]), st.sampled_from([0.1, 0.3])),
     unique_by=lambda tag: tag[0],
+    min_size=1,
     max_size=25,
 )
 
