@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--parts", default="a,b,c,d")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=20)
     arguments = parser.parse_args()
     seeds = tuple(int(seed) for seed in arguments.seeds.split(","))
     bench = Bench(arguments.data.resolve(), arguments.out.resolve(), arguments.epochs, seeds)
