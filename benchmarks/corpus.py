@@ -40,7 +40,9 @@ def records(catalogue: Path, folder: Path) -> Iterator[dict[str, Any]]:
     """The music of one catalogue that is in its folder, as dataset `music` takes it."""
     for line in catalogue.read_text(encoding="utf-8").splitlines():
         entry: Mapping[str, Any] = json.loads(line)
-        path = folder / entry.get("package", "") / (entry.get("path") or entry["file"])
+        # `game.pk3!inner.ogg` is unpacked beside the archive.
+        inside = (entry.get("path") or entry["file"]).replace("!", ".unzipped/")
+        path = folder / entry.get("package", "") / inside
         seconds = float(entry.get("seconds") or 0.0)
         if not entry.get("music", True) or seconds < SHORTEST_S or not path.is_file():
             continue

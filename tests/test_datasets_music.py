@@ -101,12 +101,10 @@ class TestListing:
             touch(tmp_path / "corpus" / name)
         lines = [{"file": name, "artist": f"Artist {index // 3}"} for index, name in enumerate(names)]
         listing(tmp_path / "corpus" / "list.jsonl", *lines)
-        dataset = read_dataset("music", tmp_path, listing=Path("corpus/list.jsonl"))
+        dataset = read_dataset("music", tmp_path / "corpus" / "list.jsonl")
         splits = splits_of(dataset, tmp_path / "corpus")
         assert set(splits.values()) == {"train", "valid", "test"}
         assert all(len({splits[name] for name in names[start : start + 3]}) == 1 for start in range(0, 30, 3))
-        assert "the listing has 30 files, 30 of the 30 that are here" in dataset.notes
-        assert dataset == read_dataset("music", tmp_path, listing=str(tmp_path / "corpus" / "list.jsonl"))
 
     def test_album_and_genre_count_too(self, tmp_path: Path) -> None:
         names = [f"{index:03d}.ogg" for index in range(30)]
@@ -114,7 +112,7 @@ class TestListing:
             touch(tmp_path / name)
         lines = [{"path": name, "album": f"a{index // 3}", "genre": "Hip Hop"} for index, name in enumerate(names)]
         listing(tmp_path / "list.jsonl", *lines)
-        dataset = read_dataset("music", tmp_path, listing="list.jsonl", genres=True)
+        dataset = read_dataset("music", tmp_path / "list.jsonl", genres=True)
         assert dataset.tags == ("Hip-Hop",)
         splits = splits_of(dataset, tmp_path)
         assert all(len({splits[name] for name in names[start : start + 3]}) == 1 for start in range(0, 30, 3))
@@ -126,11 +124,23 @@ class TestListing:
         touch(tmp_path / "a.ogg")
         write(tmp_path / "list.jsonl", f'{{"file": "a.ogg"}}\n{text}\n')
         with pytest.raises(BadRequestError, match=reason):
-            read_dataset("music", tmp_path, listing="list.jsonl")
+            read_dataset("music", tmp_path / "list.jsonl")
 
-    def test_a_missing_one_is_told(self, tmp_path: Path) -> None:
-        with pytest.raises(BadRequestError, match=r"nowhere\.jsonl: cannot be read"):
-            read_dataset("music", tmp_path, listing="nowhere.jsonl")
+    def test_only_what_is_listed_counts_and_what_is_gone_is_told(self, tmp_path: Path) -> None:
+        lines = []
+        for index in range(12):
+            touch(tmp_path / "far" / f"{index}.ogg")
+            lines.append({"file": str(tmp_path / "far" / f"{index}.ogg"), "artist": f"Artist {index}"})
+        touch(tmp_path / "lists" / "unlisted.ogg")
+        listing(tmp_path / "lists" / "list.jsonl", *lines, {"file": "gone.ogg"})
+        dataset = read_dataset("music", tmp_path / "lists" / "list.jsonl")
+        assert len(dataset.examples) == 12 and dataset.missing == (tmp_path / "lists" / "gone.ogg",)
+
+    def test_a_listing_of_nothing_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(BadRequestError, match="an empty listing"):
+            read_dataset("music", listing(tmp_path / "empty.jsonl"))
+        with pytest.raises(BadRequestError, match="none of the 1 files"):
+            read_dataset("music", listing(tmp_path / "list.jsonl", {"file": "gone.ogg"}))
 
 
 class TestGenres:

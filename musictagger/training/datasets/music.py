@@ -1,6 +1,7 @@
 """Any music under a folder, with or without labels: what a student hears while its teachers say what they hear.
 
-MUSIC/any/depth/track.ogg    optionally a listing: {"file": "a.ogg", "artist": "...", "album": "...", "genre": "..."}
+MUSIC/any/depth/track.ogg
+or LISTING.jsonl             {"file": "a.ogg", "artist": "...", "album": "...", "genre": "..."} and nothing else
 """
 
 from __future__ import annotations
@@ -47,7 +48,6 @@ def read(
     genres: bool = False,
     min_tracks_per_genre: int = 10,
     depth: int = 0,
-    listing: Path | None = None,
     valid: float = 0.15,
     test: float = 0.15,
     seed: int = 0,
@@ -57,17 +57,18 @@ def read(
 
     The split is drawn by `seed`, and neither an artist nor a package stands in two splits: a package is the folder
     that a file lies in or, with `depth`, the folder so many levels below `folder`. Files without an artist count as by
-    their package. `listing` (inside `folder` if relative) is a file of JSON lines that says artist, album and genre of
-    files better than their tags and folders do. Genres are named as in dataset library; those with fewer than
-    `min_tracks_per_genre` tracks, or in fewer groups than splits, are left out.
+    their package. Instead of a folder this may be a listing, a file of JSON lines: then its files are the dataset, and
+    what it says of their artist, album and genre outweighs their tags and folders. Genres are named as in dataset
+    library; those with fewer than `min_tracks_per_genre` tracks, or in fewer groups than splits, are left out.
     Raises BadRequestError for a folder without music, with too little to be split, or a listing that is none.
     """
     shares = fractions(valid, test)
-    root = absolute(folder)
+    given = absolute(folder)
+    root = given.parent if given.is_file() else given
     if depth < 0:
         raise BadRequestError(f"option depth of dataset {NAME} is {depth}; it counts folders, 0 being a file's own")
-    listed = _read_listing(root / listing.expanduser()) if listing is not None else {}
-    paths, missing = _find(root)
+    listed = _read_listing(given) if given.is_file() else {}
+    paths, missing = _present(given, listed) if listed else _find(given)
     tree = load_tree(genres_file) if genres else None
     tracks = [_track(path, root, depth, listed.get(path), tree) for path in paths]
     groups = _groups(tracks)
@@ -82,10 +83,18 @@ def read(
         tags=tags,
         examples=tuple(Example(track.path, track.genres, splits[track.key], track.artist) for track in tracks),
         missing=missing,
-        notes=(_how(groups, splits, valid, test, seed), *_labels(tracks, genres, left_out), *_unlisted(listed, paths)),
+        notes=(_how(groups, splits, valid, test, seed), *_labels(tracks, genres, left_out)),
         categories=dict.fromkeys(tags, "genre"),
         partial=True,
     )
+
+
+def _present(listing: Path, listed: Mapping[Path, object]) -> tuple[list[Path], tuple[Path, ...]]:
+    """The files of a listing in sorted order; those that are not there, or empty."""
+    here = sorted(path for path in listed if present(path))
+    if not here:
+        raise BadRequestError(f"{printable(listing)}: none of the {len(listed):,} files that it names is there")
+    return here, tuple(sorted(set(listed) - set(here)))
 
 
 def _find(root: Path) -> tuple[list[Path], tuple[Path, ...]]:
@@ -104,7 +113,7 @@ def _find(root: Path) -> tuple[list[Path], tuple[Path, ...]]:
 
 
 def _track(path: Path, root: Path, depth: int, line: Mapping[str, str] | None, tree: GenreTree | None) -> _Track:
-    inside = path.relative_to(root)
+    inside = path.relative_to(root) if path.is_relative_to(root) else path
     folders = inside.parts[:-1]
     package = "/".join(folders[:depth] if depth else folders) or None
     tags = _tags(path)
@@ -153,6 +162,8 @@ def _read_listing(path: Path) -> dict[Path, Mapping[str, str]]:
             bad_line(path, number, 'names no "file"')
         words = {key: values[key].strip() for key in ("artist", "album", "genre") if isinstance(values.get(key), str)}
         listed[absolute(path.parent / name)] = words
+    if not listed:
+        raise BadRequestError(f"{printable(path)}: an empty listing")
     return listed
 
 
@@ -224,9 +235,3 @@ def _labels(tracks: Sequence[_Track], genres: bool, left_out: int) -> Iterator[s
         yield f"{labelled:,} of {len(tracks):,} tracks carry a genre that is used; the others are unlabelled"
     if left_out:
         yield f"{left_out:,} genre{'s' if left_out > 1 else ''} with too few tracks or groups left out"
-
-
-def _unlisted(listed: Mapping[Path, object], paths: Sequence[Path]) -> Iterator[str]:
-    if listed:
-        here = sum(path in listed for path in paths)
-        yield f"the listing has {len(listed):,} files, {here:,} of the {len(paths):,} that are here"
