@@ -11,7 +11,7 @@ from training_material import small_options
 
 from musictagger.audio.frontend import FrontEnd
 from musictagger.audio.logmel import LogMel
-from musictagger.training.augment import change_level, louder, mask, mix, step_generator
+from musictagger.training.augment import bend, change_level, louder, lower_bands, mask, mix, step_generator
 from musictagger.training.options import TrainOptions
 
 NAN = float("nan")
@@ -120,3 +120,39 @@ def test_nothing_is_changed_unless_asked_for() -> None:
     assert change_level(MEL, DB, options, _random(), 0, 6) is MEL
     assert mix(MEL, target, options, _random(), 0, 6) == (MEL, target)
     assert mask(MEL, options, _random(), 0, 6) is MEL
+
+
+def _tone(hz: float, front_end: FrontEnd) -> Tensor:
+    """Level of a second of a steady tone, float32 [1, n_mels, columns]."""
+    seconds = torch.arange(front_end.sample_rate_hz) / front_end.sample_rate_hz
+    return LogMel(front_end).level(0.3 * torch.sin(2 * torch.pi * hz * seconds)[None])
+
+
+@pytest.mark.parametrize("hz", [700.0, 2000.0])
+@pytest.mark.parametrize("factor", [0.8, 1.25])
+def test_a_higher_sound_lies_where_it_would(hz: float, factor: float) -> None:
+    front_end = FrontEnd()
+    places = lower_bands(front_end, torch.tensor([factor]))[0]
+    loudest_then = _tone(hz, front_end)[0].mean(dim=1).argmax()
+    loudest_now = _tone(hz * factor, front_end)[0].mean(dim=1).argmax()
+    assert abs(places[loudest_now] - loudest_then) < 1
+
+
+def test_bending_reads_between_columns_and_bands() -> None:
+    ramp = torch.arange(40.0).expand(6, 8, 40)
+    bent = bend(ramp, DB, small_options(stretch=0.2), _random(), 0, 6)
+    steps = bent[:, 0, 1:20] - bent[:, 0, :19]
+    torch.testing.assert_close(steps, steps[:, :1].expand_as(steps), atol=1e-4, rtol=0)
+    speeds = steps[:, 0]
+    assert (speeds >= 0.8).all() and (speeds <= 1.2).all() and speeds.std() > 0.05
+    level = torch.full((6, 8, 40), -30.0)
+    both = small_options(stretch=0.2, pitch_semitones=3)
+    torch.testing.assert_close(bend(level, DB, both, _random(), 0, 6), level)
+    assert bend(MEL, DB, small_options(), _random(), 0, 6) is MEL
+
+
+def test_bending_of_a_half_is_the_half_of_bending() -> None:
+    options = small_options(stretch=0.1, pitch_semitones=2)
+    whole = bend(MEL, DB, options, _random(), 0, 6)
+    torch.testing.assert_close(bend(MEL[3:], DB, options, _random(), 3, 6), whole[3:])
+    assert not torch.equal(whole, MEL)

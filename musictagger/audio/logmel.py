@@ -63,16 +63,20 @@ def mel_filters(front_end: FrontEnd) -> Tensor:
 
     Not torchaudio's, which are computed in float32: beside a pure tone a band then was off by up to 0.005 dB.
     """
-    f_max_hz = front_end.f_max_hz or front_end.sample_rate_hz / 2
-    ends = torch.tensor([front_end.f_min_hz, f_max_hz], dtype=torch.float64)
-    to_mel, to_hz = _SCALES[front_end.mel_scale]
-    low, high = to_mel(ends).tolist()
-    edges_hz = to_hz(torch.linspace(low, high, front_end.n_mels + 2, dtype=torch.float64))[:, None]
+    edges_hz = band_edges_hz(front_end)[:, None]
     left, middle, right = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
     bins_hz = torch.linspace(0, front_end.sample_rate_hz / 2, front_end.n_fft // 2 + 1, dtype=torch.float64)
     rising, falling = (bins_hz - left) / (middle - left), (right - bins_hz) / (right - middle)
     triangles = torch.minimum(rising, falling).clamp(min=0)
     return triangles * 2 / (right - left) if front_end.mel_norm == "slaney" else triangles
+
+
+def band_edges_hz(front_end: FrontEnd) -> Tensor:
+    """Where the triangles begin, peak and end: float64 [n_mels + 2]; band i peaks at number i + 1."""
+    f_max_hz = front_end.f_max_hz or front_end.sample_rate_hz / 2
+    to_mel, to_hz = _SCALES[front_end.mel_scale]
+    low, high = to_mel(torch.tensor([front_end.f_min_hz, f_max_hz], dtype=torch.float64)).tolist()
+    return to_hz(torch.linspace(low, high, front_end.n_mels + 2, dtype=torch.float64))
 
 
 # Slaney's scale (Auditory Toolbox): 3 mel per 200 Hz up to 1 kHz, from there 27 mel for a factor of 6.4.

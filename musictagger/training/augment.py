@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from musictagger.audio.frontend import FrontEnd
+from musictagger.audio.logmel import band_edges_hz
 from musictagger.training.options import TrainOptions
 
 
@@ -37,6 +38,44 @@ def change_level(
     tilt = _uniform(windows, random)[rows] * options.tilt_db
     change = gain[:, None] + tilt[:, None] * torch.linspace(-0.5, 0.5, mel.shape[1])
     return louder(mel, change[:, :, None].to(mel.device), front_end)
+
+
+def bend(
+    mel: Tensor, front_end: FrontEnd, options: TrainOptions, random: torch.Generator, first: int, windows: int
+) -> Tensor:
+    """Tempo and pitch, each by itself: columns and bands are read between where they were, [batch, n_mels, columns].
+
+    A faster window begins again where it ends. What lay above the highest band is not there: its level goes on.
+    """
+    rows = slice(first, first + len(mel))
+    if options.stretch:
+        speed = 1 + _uniform(windows, random)[rows] * options.stretch
+        mel = _read_at(mel, torch.arange(mel.shape[2]) * speed[:, None] % mel.shape[2])
+    if options.pitch_semitones:
+        factor = 2 ** (_uniform(windows, random)[rows] * options.pitch_semitones / 12)
+        mel = _read_at(mel.transpose(1, 2), lower_bands(front_end, factor)).transpose(1, 2)
+    return mel
+
+
+def lower_bands(front_end: FrontEnd, factor: Tensor) -> Tensor:
+    """The band that had what each band has once a sound is `factor` [windows] times as high: float32 [windows, n_mels]."""
+    centres_hz = band_edges_hz(front_end)[1:-1]
+    wanted_hz = (centres_hz / factor[:, None]).clamp(centres_hz[0], centres_hz[-1])
+    above = torch.searchsorted(centres_hz, wanted_hz.contiguous()).clamp(1, len(centres_hz) - 1)
+    below_hz, above_hz = centres_hz[above - 1], centres_hz[above]
+    return (above - 1 + (wanted_hz - below_hz) / (above_hz - below_hz)).float()
+
+
+def _read_at(values: Tensor, places: Tensor) -> Tensor:
+    """`values` [batch, rows, n] between its entries, at `places` [batch, m] from 0 to n: [batch, rows, m]."""
+    low = places.floor().long()
+    part = (places - low).to(values.device)[:, None]
+    ends = values.shape[2]
+    shape = (len(values), values.shape[1], places.shape[1])
+    lower, upper = (
+        values.gather(2, (index % ends).to(values.device)[:, None].expand(shape)) for index in (low, low + 1)
+    )
+    return lower + (upper - lower) * part
 
 
 def louder(mel: Tensor, change_db: Tensor, front_end: FrontEnd) -> Tensor:

@@ -84,6 +84,10 @@ class TrainOptions:
     """Windows get louder or quieter by up to so much."""
     tilt_db: float = 0.0
     """Windows get brighter or darker by up to so much between the lowest and the highest mel band."""
+    stretch: float = 0.0
+    """Windows get faster or slower by up to this share."""
+    pitch_semitones: float = 0.0
+    """Windows get higher or lower by up to so much."""
     mixup: float = 0.0
     """Alpha of the beta distribution that mixes two windows and their targets; 0 for none."""
     time_masks: int = 0
@@ -159,6 +163,8 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "seed": (0, 2**31),
     "gain_db": (0, 60),
     "tilt_db": (0, 60),
+    "stretch": (0, 0.5),
+    "pitch_semitones": (0, 12),
     "mixup": (0, 100),
     "time_masks": (0, 100),
     "time_mask_columns": (1, _LARGE),

@@ -204,9 +204,10 @@ class Trainer:
         options = self._options
         random = augment.step_generator(options.seed, self.state.epoch, self.state.step)
         mel, target = batch.mel.to(self._device), batch.target.to(self._device)
-        mel = augment.change_level(mel, self._material.front_end, options, random, batch.first, batch.windows)
-        mel, target = augment.mix(self._log_mel.frame(mel), target, options, random, batch.first, batch.windows)
-        return augment.mask(mel, options, random, batch.first, batch.windows), target
+        front_end, place = self._material.front_end, (random, batch.first, batch.windows)
+        mel = augment.change_level(augment.bend(mel, front_end, options, *place), front_end, options, *place)
+        mel, target = augment.mix(self._log_mel.frame(mel), target, options, *place)
+        return augment.mask(mel, options, *place), target
 
     def _judge_epoch(self) -> None:
         """Validate, tell, log, and keep the weights if they are the best so far."""
