@@ -58,7 +58,7 @@ def bend(
 
 
 def lower_bands(front_end: FrontEnd, factor: Tensor) -> Tensor:
-    """The band that had what each band has once a sound is `factor` [windows] times as high: float32 [windows, n_mels]."""
+    """Which band had what each has once a sound is `factor` [windows] times as high: float32 [windows, n_mels]."""
     centres_hz = band_edges_hz(front_end)[1:-1]
     wanted_hz = (centres_hz / factor[:, None]).clamp(centres_hz[0], centres_hz[-1])
     above = torch.searchsorted(centres_hz, wanted_hz.contiguous()).clamp(1, len(centres_hz) - 1)
