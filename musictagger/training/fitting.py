@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from musictagger.models.card import Card
+from musictagger.records import Floats
 from musictagger.tagging.aggregate import Aggregator
 from musictagger.tagging.calibration import Calibration, calibrated
 from musictagger.training.datasets.base import Dataset
 from musictagger.training.labelled import ScoredTracks, examples_of, scored_tracks
 from musictagger.training.matching import match_tags
 from musictagger.training.options import TrainOptions
-from musictagger.training.scoring import Floats, Judged
+from musictagger.training.scoring import Judged
 from musictagger.training.thresholds import Thresholds, fit_calibration, fit_thresholds
 
 MIN_POSITIVES = 3

@@ -15,9 +15,9 @@ from sklearn.svm import SVC, LinearSVC
 
 from musictagger.models.card import Task
 from musictagger.models.heads import Head, KernelHead, LinearHead, NeighbourHead, rbf
+from musictagger.records import Floats
+from musictagger.training.checks import Truth
 
-Floats = npt.NDArray[np.float32]
-Truth = npt.NDArray[np.bool_]
 Params = Mapping[str, float]
 
 

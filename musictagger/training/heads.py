@@ -24,9 +24,11 @@ from musictagger.models.card import Task
 from musictagger.models.fuse import fuse
 from musictagger.models.heads import PREFIX, Head
 from musictagger.models.inference import BATCH_FRAMES
+from musictagger.records import Floats
+from musictagger.training.checks import Truth
 from musictagger.training.datasets.base import Example
 from musictagger.training.datasets.splitting import Item
-from musictagger.training.headfits import FITS, Floats, HeadFit, Truth, platt
+from musictagger.training.headfits import FITS, HeadFit, platt
 from musictagger.training.windows import ReadMel, Track, frames_of
 
 FittedKind = Literal["svm", "linear_svm", "logistic", "knn"]

@@ -20,6 +20,7 @@ from musictagger.models.card import Card, Task
 from musictagger.models.inference import Predictor
 from musictagger.paths import bundled_folder
 from musictagger.pool import DEFAULT_TIMEOUT_S
+from musictagger.records import Floats
 from musictagger.tagging.aggregate import Aggregator
 from musictagger.tagging.genres import GenreChoice, chooser
 from musictagger.tagging.genres import thresholds as card_thresholds
@@ -29,7 +30,7 @@ from musictagger.training.labelled import Part, ScoredTracks, examples_of, score
 from musictagger.training.matching import Matching, match_tags
 from musictagger.training.progress import Progress
 from musictagger.training.report_data import RECALL_AT, Json, genre_figures, tag_figures
-from musictagger.training.scoring import Floats, Judged, score_tracks
+from musictagger.training.scoring import Judged, score_tracks
 
 __all__ = [
     "Evaluation",

@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from musictagger.models.card import Card
+from musictagger.records import Floats
 from musictagger.tagging.aggregate import Aggregator, aggregate_tracks, merge_outputs
 from musictagger.tagging.calibration import calibrated
 from musictagger.training.datasets.base import Dataset, Example, Split
 from musictagger.training.matching import Matching, truth_of
-from musictagger.training.scoring import Floats, Judged
+from musictagger.training.scoring import Judged
 
 Part = Split | Literal["all"]
 """The split that is looked at, or all of the dataset."""

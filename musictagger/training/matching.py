@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from musictagger.errors import BadRequestError
 from musictagger.models.card import Card
 from musictagger.models.vocabulary import meaning
-from musictagger.training.datasets.base import Dataset, Example
+from musictagger.training.datasets.base import Dataset, Example, some
 
 _SHOWN = 8
 
@@ -32,11 +32,11 @@ class Matching:
             f"{', '.join(words)} as {name}" for name, words in self.tags.items() if _spelling_differs(name, words)
         ]
         if renamed:
-            lines.append(f"taken to mean the same: {_some(renamed)}")
+            lines.append(f"taken to mean the same: {some(renamed, _SHOWN)}")
         if self.only_dataset:
-            lines.append(f"not known to the model, so not measured: {_some(self.only_dataset)}")
+            lines.append(f"not known to the model, so not measured: {some(self.only_dataset, _SHOWN)}")
         if self.only_model:
-            lines.append(f"not in the dataset, so not measured: {_some(self.only_model)}")
+            lines.append(f"not in the dataset, so not measured: {some(self.only_model, _SHOWN)}")
         return lines
 
 
@@ -69,7 +69,7 @@ def _require_enough(matching: Matching, card: Card, dataset: Dataset) -> None:
     common = f"only {next(iter(matching.tags))!r}" if matching.tags else "no tag"
     raise BadRequestError(
         f"model {card.name} and dataset {dataset.name} have {common} in common: the model knows "
-        f"{_some(tag.name for tag in card.tags)}; the dataset has {_some(dataset.tags)}"
+        f"{some((tag.name for tag in card.tags), _SHOWN)}; the dataset has {some(dataset.tags, _SHOWN)}"
     )
 
 
@@ -94,9 +94,3 @@ def _key(word: str) -> str:
 def _folded(word: str) -> str:
     folded = word.casefold()
     return "".join(c for c in folded if c.isalnum()) or folded
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    rest = len(listed) - _SHOWN
-    return ", ".join(listed[:_SHOWN]) + (f" and {rest:,} more" if rest > 0 else "")

@@ -23,10 +23,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from musictagger.training.checks import Floats, Truth
 from musictagger.training.metrics import tied_ranges
 
-Floats = npt.NDArray[np.float64]
-Truth = npt.NDArray[np.bool_]
 P = ParamSpec("P")
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY = (

@@ -17,6 +17,7 @@ from musictagger.config import Settings
 from musictagger.errors import BadRequestError, printable
 from musictagger.models.card import Category
 from musictagger.models.vocabulary import tags_for
+from musictagger.records import Floats
 from musictagger.training.datasets import (
     SPLITS,
     Dataset,
@@ -32,7 +33,7 @@ from musictagger.training.melcache import Cached, MelCache
 from musictagger.training.options import TrainOptions
 from musictagger.training.progress import Progress
 from musictagger.training.teachers import DistilledTargets, Teachers, load_teachers, teach
-from musictagger.training.windows import Floats, Target, Track
+from musictagger.training.windows import Target, Track
 
 _SHOWN = 5
 """Broken files that are named; the rest are counted."""

@@ -29,7 +29,7 @@ from musictagger.training.judge import evaluate_judged, save_metrics
 from musictagger.training.melcache import MelCache
 from musictagger.training.memory import keep_freed_memory
 from musictagger.training.options import TrainOptions
-from musictagger.training.prepare import Prepared, check_dataset, decoders, prepare, without
+from musictagger.training.prepare import Prepared, check_dataset, prepare, without
 from musictagger.training.processes import Processes, joined
 from musictagger.training.progress import Progress, Silent
 from musictagger.training.report import example_mels, write_report
@@ -332,7 +332,6 @@ def _measured(
     card.save(weights.with_suffix(".json"))
     split: Split = "test" if dataset.split("test") else "valid"
     if split == "test":
-        predictor.card = card
         judged = _heard(predictor, dataset, "test", settings, progress, stop)
     if judged.interrupted:
         return Outcome(weights, card, fitted.epochs, fitted.best_epoch, True, None)
@@ -370,7 +369,7 @@ def _heard(
         predictor,
         paths,
         rule=frame_rule(predictor.card.front_end, settings),
-        workers=min(decoders(settings), 4),
+        workers=settings.workers,
         timeout_s=settings.decode_timeout,
         progress=progress,
         stop=stop,

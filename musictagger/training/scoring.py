@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from musictagger.analyse import Analyser, Job
 from musictagger.audio.frames import FrameRule, Status
@@ -16,11 +15,9 @@ from musictagger.audio.walk import FoundFile
 from musictagger.config import Settings, frame_rule
 from musictagger.models.inference import Predictor
 from musictagger.pool import DEFAULT_TIMEOUT_S, WorkerPool
-from musictagger.records import Analysed, Broken, Known
+from musictagger.records import Analysed, Broken, Floats, Known
 from musictagger.scan import worker_count
 from musictagger.training.progress import Progress, Silent
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)

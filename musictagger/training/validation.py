@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from musictagger.audio.logmel import LogMel
 from musictagger.models.card import Task
+from musictagger.records import Floats
 from musictagger.training.material import Material
 from musictagger.training.metrics import auc_roc, predict_genres
 from musictagger.training.optimise import window_losses
 from musictagger.training.options import Metric
 from musictagger.training.progress import Progress
-from musictagger.training.windows import Floats, frames_of
+from musictagger.training.windows import frames_of
 
 MOST_FRAMES = 8
 """At most so many frames of a track, evenly spaced: the figure is there to pick an epoch, not to be published."""

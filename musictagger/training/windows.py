@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from musictagger.audio.frontend import FrontEnd
+from musictagger.records import Floats
 
 T = TypeVar("T")
-Floats = npt.NDArray[np.float32]
 ReadMel = Callable[[str], npt.NDArray[np.float16]]
 """Digest -> cached mel of the whole track, float16 [columns, n_mels]."""
 

@@ -80,7 +80,7 @@ def require_usable(dataset: Dataset, splits: Sequence[Split] = SPLITS, *, taught
         lacking = [tag for tag in dataset.tags if not counts[name][tag]]
         if lacking and not taught:
             raise BadRequestError(
-                f"dataset {dataset.name}: no track of the {name} split has {_some(lacking)}; add tracks of these "
+                f"dataset {dataset.name}: no track of the {name} split has {some(lacking)}; add tracks of these "
                 "(by other artists), take these tags out, or split differently"
             )
 
@@ -91,13 +91,13 @@ def _require_sound(dataset: Dataset) -> None:
         raise BadRequestError(f"dataset {dataset.name}: no track was found{_gone(dataset.missing)}")
     twice = [path for path, count in Counter(example.path for example in dataset.examples).items() if count > 1]
     if twice:
-        raise BadRequestError(f"dataset {dataset.name}: named more than once: {_some(map(printable, twice))}")
+        raise BadRequestError(f"dataset {dataset.name}: named more than once: {some(map(printable, twice))}")
     known = frozenset(dataset.tags)
     for example in dataset.examples:
         if not known.issuperset(example.tags) or (dataset.task == "genre" and len(example.tags) != 1):
             raise BadRequestError(
                 f"dataset {dataset.name}: {printable(example.path)} has the tags {list(example.tags)}; "
-                f"expected {'exactly one' if dataset.task == 'genre' else 'some'} of {_some(dataset.tags)}"
+                f"expected {'exactly one' if dataset.task == 'genre' else 'some'} of {some(dataset.tags)}"
             )
 
 
@@ -154,10 +154,10 @@ def check_leaks(dataset: Dataset, digests: Mapping[Path, str] | None = None, *, 
     """
     found = []
     if artists := shared_artists(dataset.examples):
-        found.append(f"{_counted(len(artists), 'artist')} in more than one split: {_some(artists)}")
+        found.append(f"{_counted(len(artists), 'artist')} in more than one split: {some(artists)}")
     if pairs := shared_audio(digests or {}, dataset.examples):
         named = (f"{printable(one)} = {printable(other)}" for one, other in pairs)
-        found.append(f"the same sound in two splits, {_counted(len(pairs), 'pair')}: {_some(named)}")
+        found.append(f"the same sound in two splits, {_counted(len(pairs), 'pair')}: {some(named)}")
     if found and not allow:
         raise BadRequestError(
             f"dataset {dataset.name}: {'; '.join(found)}. Figures from such a split are too good; "
@@ -214,14 +214,15 @@ def _hours(examples: Sequence[Example]) -> str:
 def _gone(missing: Sequence[Path]) -> str:
     if not missing:
         return ""
-    return f"; {_counted(len(missing), 'file')} that it names are missing or empty: {_some(map(printable, missing))}"
+    return f"; {_counted(len(missing), 'file')} that it names are missing or empty: {some(map(printable, missing))}"
 
 
 def _counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str], most: int = _SHOWN) -> str:
+    """The first `most` of the names; the rest are counted."""
     listed = list(names)
-    rest = len(listed) - _SHOWN
-    return ", ".join(listed[:_SHOWN]) + (f" and {rest:,} more" if rest > 0 else "")
+    rest = len(listed) - most
+    return ", ".join(listed[:most]) + (f" and {rest:,} more" if rest > 0 else "")
