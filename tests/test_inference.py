@@ -67,6 +67,14 @@ def test_scores_equal_those_of_the_plain_module(
     np.testing.assert_allclose(prediction.embedding, embedding, atol=1e-4, rtol=1e-4)
 
 
+def test_bfloat16_changes_scores_a_little(tmp_path: Path) -> None:
+    trained = model(tmp_path, TINY, "crnn", front_end=FrontEnd(frame_hops=400))
+    frames = waves(5, trained.card.front_end)
+    exact, rounded = (Predictor(trained, "cpu", bfloat16=choice)(frames).scores for choice in (False, True))
+    assert rounded.dtype == np.float32
+    assert 0 < np.abs(exact - rounded).max() < 0.02
+
+
 def test_genres_of_one_frame_share_one_whole(tmp_path: Path) -> None:
     trained = model(tmp_path, task="genre")
     scores = Predictor(trained, "cpu")(waves(3, trained.card.front_end)).scores

@@ -21,7 +21,7 @@ from musictagger.audio.frontend import FrontEnd
 from musictagger.config import Settings
 from musictagger.errors import BadRequestError, MusictaggerError
 from musictagger.models.card import Card, Tag
-from musictagger.models.inference import Predictor
+from musictagger.models.inference import Predictor, has_bfloat16
 from musictagger.models.registry import build
 from musictagger.models.vocabulary import tags_for
 from musictagger.models.weights import Model, load_model
@@ -155,7 +155,7 @@ class TestHearing:
     ) -> None:
         for teacher in both:
             front_end = teacher.card.front_end
-            predict = Predictor(teacher.model, "cpu")
+            predict = Predictor(teacher.model, "cpu", bfloat16=has_bfloat16(torch.device("cpu")))
             for path, digest in music.items():
                 rows = read_rows(teacher.folder(cache), digest, len(teacher.card.outputs))
                 assert rows is not None
@@ -167,7 +167,7 @@ class TestHearing:
                 waves = [fill_frame(wave[start : start + window], window) for start in starts]
                 np.testing.assert_allclose(rows["start_s"] * front_end.sample_rate_hz, starts, atol=0.1)
                 assert rows["end_s"][-1] * front_end.sample_rate_hz == pytest.approx(len(wave), abs=0.1)
-                np.testing.assert_allclose(rows["scores"], predict(waves).scores, atol=6e-4)
+                np.testing.assert_allclose(rows["scores"], predict(waves).scores, atol=2e-3)
 
     def test_what_is_there_is_not_heard_again(
         self, both: list[Teacher], music: dict[Path, str], cache: Path, monkeypatch: pytest.MonkeyPatch

@@ -39,9 +39,15 @@ class Prediction:
 class Predictor:
     """A model on a device. Call it with any number of frames; it batches them and survives a full memory."""
 
-    def __init__(self, model: Model, device: str = "auto", batch_frames: int | None = None) -> None:
-        """Raises BadRequestError when the device is not there, ModelError when the backbone does not stand it."""
+    def __init__(
+        self, model: Model, device: str = "auto", batch_frames: int | None = None, *, bfloat16: bool = False
+    ) -> None:
+        """`bfloat16` computes the backbone in it: faster where the device has it, scores change by up to 0.01.
+
+        Raises BadRequestError when the device is not there, ModelError when the backbone does not stand it.
+        """
         self.device = pick_device(device)
+        self._bfloat16 = bfloat16
         self.batch_frames = batch_frames or BATCH_FRAMES.get(self.device.type, 8)
         self.card = model.card
         self._frame_samples = model.card.front_end.frame_samples
@@ -76,13 +82,14 @@ class Predictor:
     def _predict(self, waves: Sequence[Wave]) -> tuple[Tensor, Tensor]:
         batch = torch.from_numpy(np.stack(waves)).to(self.device)
         output = self._forward(self._log_mel(batch))
-        activated = output.logits.sigmoid() if self.card.task == "tags" else output.logits.softmax(dim=-1)
-        return activated.float().cpu(), output.embedding.float().cpu()
+        logits = output.logits.float()
+        activated = logits.sigmoid() if self.card.task == "tags" else logits.softmax(dim=-1)
+        return activated.cpu(), output.embedding.float().cpu()
 
     def _forward(self, mel: Tensor) -> Output:
         """The backbone is somebody else's code: what goes wrong there is said to have gone wrong there."""
         try:
-            with quiet_output():
+            with quiet_output(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
                 output: Output = self._backbone(mel)
             _require_shapes(output, len(mel), len(self.card.outputs))
         except (Exception, SystemExit) as error:
@@ -141,6 +148,14 @@ def pick_device(name: str) -> torch.device:
         usable = ", ".join(kind for kind, count in there.items() if count)
         raise BadRequestError(f"there is no device {name!r} on this machine (there is: {usable}); use --device auto")
     return torch.device(name)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16, so that computing in it is faster."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _stacked(parts: list[Tensor], width: int) -> Floats:

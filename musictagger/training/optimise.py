@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from musictagger.errors import BadRequestError
 from musictagger.models.backbone import Backbone
 from musictagger.models.card import Task
+from musictagger.models.inference import has_bfloat16
 from musictagger.training.options import GROUPS, Freeze, TrainOptions
 
 ONECYCLE_RISE = 0.3
@@ -141,12 +142,7 @@ def window_losses(
 
 def computes_in_bfloat16(device: torch.device, precision: str) -> bool:
     """Whether to compute in bfloat16: as told, or, for "auto", where the device has instructions for it."""
-    if precision != "auto":
-        return precision == "bfloat16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return has_bfloat16(device) if precision == "auto" else precision == "bfloat16"
 
 
 def average_decay(step: int, decay: float) -> float:
