@@ -20,6 +20,7 @@ from musictagger.training.optimise import (
     follow_fast,
     freeze_parts,
     l2_penalty,
+    levels_of,
     lr_at,
     make_optimiser,
     window_losses,
@@ -114,6 +115,44 @@ class TestLosses:
         expected = window_losses(self.logits, torch.tensor([[0.9, 0.1, 0.1]]).expand(2, 3), "tags", None)
         smoothed = window_losses(self.logits, torch.tensor([[1.0, 0.0, 0.0]]).expand(2, 3), "tags", None, 0.2)
         torch.testing.assert_close(smoothed, expected)
+
+
+class TestLevels:
+    soft = torch.tensor([[0.9, 0.01, NAN], [0.5, 0.001, NAN], [0.1, 0.0001, NAN], [NAN, 0.002, NAN]])
+
+    def test_are_those_of_what_is_known(self) -> None:
+        levels = levels_of(self.soft)
+        known = self.soft[:3, 0].logit()
+        torch.testing.assert_close(levels.mean[0], known.mean())
+        torch.testing.assert_close(levels.deviation[0], known.std(unbiased=False))
+        assert levels.mean[2] == 0 and levels.deviation[2] == 1
+
+    def test_a_tag_that_never_changes_is_not_blown_up(self) -> None:
+        assert levels_of(torch.full((5, 1), 0.3)).deviation.tolist() == [0.25]
+
+    def test_balanced_is_zero_at_the_highest_tenth(self) -> None:
+        logits = torch.randn(20_000, 1) * 3 - 5
+        balanced = levels_of(logits.sigmoid()).balanced(logits)
+        assert (balanced > 0).float().mean() == pytest.approx(0.1, abs=0.01)
+
+    def test_a_rare_tag_moves_the_loss_as_much_as_a_common_one(self) -> None:
+        target = (torch.randn(1000, 1) + torch.tensor([0.0, -7.0])).sigmoid()
+        levels = levels_of(target)
+        gradients = {}
+        for name, given in (("plain", None), ("balanced", levels)):
+            logits = levels.mean.expand(1000, 2).clone().requires_grad_()
+            window_losses(logits, target, "tags", levels=given).sum().backward()  # type: ignore[no-untyped-call]
+            assert logits.grad is not None
+            common, rare = logits.grad.abs().mean(dim=0)
+            gradients[name] = float(rare / common)
+        assert gradients["plain"] < 0.05
+        assert gradients["balanced"] == pytest.approx(1, abs=0.15)
+
+    def test_what_nobody_knows_is_left_out(self) -> None:
+        logits = torch.ones(4, 3, requires_grad=True)
+        window_losses(logits, self.soft, "tags", levels=levels_of(self.soft)).sum().backward()  # type: ignore[no-untyped-call]
+        assert logits.grad is not None and logits.grad.isfinite().all()
+        assert (logits.grad != 0).sum(dim=0).tolist() == [3, 4, 0]
 
 
 class TestClassWeights:

@@ -71,6 +71,16 @@ class TestLearning:
         assert "accuracy" not in fitted.records[-1]
         assert max(record["auc"] for record in fitted.records) == 1.0
 
+    def test_learns_what_teachers_hardly_ever_say(self, tmp_path: Path) -> None:
+        faint = np.array([1e-3, 3e-3, 0.3], np.float32)
+        soft = material(24).target
+        options = small_options(epochs=20, balanced=True, teachers=("a",))
+        trainer = _trainer(tmp_path, options, task="tags", target=lambda *part: faint * (0.1 + soft(*part)))
+        before = trainer._backbone.get_parameter("dense.bias").sigmoid()
+        assert before[0] < before[1] < before[2]
+        fitted = trainer.fit()
+        assert max(record["auc"] for record in fitted.records) == 1.0
+
     def test_saves_the_weights_of_the_best_epoch(self, tmp_path: Path) -> None:
         trainer = _trainer(tmp_path, small_options(epochs=3, metric="loss"))
         fitted = trainer.fit()

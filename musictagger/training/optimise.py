@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,13 @@ from musictagger.training.options import GROUPS, Freeze, TrainOptions
 ONECYCLE_RISE = 0.3
 ONECYCLE_START, ONECYCLE_END = 1 / 25, 1e-4
 """Share of the steps that go up, and the first and last rate as parts of the highest (Smith & Topin 2018)."""
+
+
+HIGHEST_TENTH = 1.2816
+"""A normal distribution's 90th percentile in deviations: a teacher's decision begins there."""
+LEAST_DEVIATION = 0.25
+SOFTEST = 2.0**-24
+"""Scores are float16: none but 0 and 1 is nearer to them."""
 
 
 def make_optimiser(parameters: Iterable[nn.Parameter], options: TrainOptions) -> torch.optim.Optimizer:
@@ -120,15 +128,46 @@ def class_weights(target: Tensor, task: Task) -> Tensor:
     return (negatives / positives.clamp(min=1.0)).clamp(1e-2, 100.0)
 
 
+@dataclass(frozen=True)
+class Levels:
+    """Where each output's soft targets lie, as logits, float32 [outputs] each."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def balanced(self, logits: Tensor) -> Tensor:
+        """0 where a track enters the output's highest tenth (were they normally distributed), 1 half a deviation up.
+
+        Half, so that a track in the middle of all is a clear no (0.07) and one as far above the tenth a clear yes.
+        """
+        return 2 * ((logits - self.mean) / self.deviation - HIGHEST_TENTH)
+
+
+def levels_of(target: Tensor) -> Levels:
+    """The levels of the training tracks' soft targets, float [tracks, outputs] with NaN for unknown."""
+    logits = target.logit(SOFTEST)
+    mean = logits.nanmean(dim=0).nan_to_num(0.0)
+    deviation = (logits - mean).square().nanmean(dim=0).sqrt().nan_to_num(1.0)
+    return Levels(mean, deviation.clamp(min=LEAST_DEVIATION))
+
+
 def window_losses(
-    logits: Tensor, target: Tensor, task: Task, weights: Tensor | None, label_smoothing: float = 0.0
+    logits: Tensor,
+    target: Tensor,
+    task: Task,
+    weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    levels: Levels | None = None,
 ) -> Tensor:
     """Loss of each window, float32 [windows]: mean binary cross-entropy over the tags, or cross-entropy of the genre.
 
     `target` [windows, outputs] may be soft. An output whose target is NaN has no part in a tag loss; in a genre target
-    NaN counts as zero.
+    NaN counts as zero. With `levels`, logits and targets of tags are compared as `Levels.balanced`: else a tag that
+    teachers never give more than 0.02 hardly counts beside one that they often give 0.5.
     """
     logits = logits.float()
+    if levels is not None:
+        logits, target = levels.balanced(logits), levels.balanced(target.logit(SOFTEST)).sigmoid()
     if task == "genre":
         wanted = target.nan_to_num(0.0)
         wanted = wanted * (1 - label_smoothing) + label_smoothing / target.shape[1]

@@ -106,6 +106,8 @@ class TrainOptions:
     """Models whose scores are learnt."""
     hard_weight: float = 0.5
     """Where a track has tags of its own, their share in its target beside the teachers' scores."""
+    balanced: bool = False
+    """Learn each tag's scores as distances from what makes its highest tenth, so that all tags count alike."""
 
     min_precision: float = 0.0
     """Thresholds with less precision on the validation split are not taken where another has more."""
@@ -127,6 +129,8 @@ class TrainOptions:
                 raise BadRequestError(f"l2.{group} is {factor:g}; it must lie between 0 and {_LARGE:g}")
         if self.head != "dense" and self.teachers:
             raise BadRequestError(f"head {self.head} is fitted to labels, not to scores; leave --teacher out")
+        if self.balanced and not self.teachers:
+            raise BadRequestError("balanced is for teachers' scores; name some with --teacher, or use class_weights")
         if self.schedule == "onecycle" and self.warmup_epochs:
             raise BadRequestError("schedule onecycle rises by itself; leave warmup_epochs out, or take another one")
         if self.freeze != "none" and not self.init:

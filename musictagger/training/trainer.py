@@ -26,6 +26,7 @@ from musictagger.models.weights import save_weights
 from musictagger.training import augment, checkpoint
 from musictagger.training.material import Material
 from musictagger.training.optimise import (
+    Levels,
     average,
     average_decay,
     class_weights,
@@ -33,6 +34,7 @@ from musictagger.training.optimise import (
     follow_fast,
     freeze_parts,
     l2_penalty,
+    levels_of,
     lr_at,
     make_optimiser,
     window_losses,
@@ -100,7 +102,8 @@ class Trainer:
         self._averaged = copy.deepcopy(self._backbone).requires_grad_(False) if options.ema else None
         self._log_mel = LogMel(material.front_end).to(device)
         self._bfloat16 = computes_in_bfloat16(device, options.precision)
-        self._weights = self._class_weights() if options.class_weights else None
+        self._weights = class_weights(self._targets(), material.task).to(device) if options.class_weights else None
+        self._levels = self._begin_at_levels() if options.balanced else None
         rank, world = self._processes.rank, self._processes.world
         self._reader = Reader(material.train, material.read_mel, material.front_end, material.target, rank, world)
         self._windows = options.windows(len(material.train))
@@ -178,7 +181,9 @@ class Trainer:
         mel, target = self._augmented(batch)
         with self._autocast():
             logits = self._network(mel).logits
-        losses = window_losses(logits, target, self._material.task, self._weights, options.label_smoothing)
+        losses = window_losses(
+            logits, target, self._material.task, self._weights, options.label_smoothing, self._levels
+        )
         # Processes average their gradients: a share of the sum over the whole step, times their number, gives its mean.
         loss = losses.sum() / batch.windows * self._processes.world
         total = self._processes.sum(losses.detach().sum()) / batch.windows
@@ -218,7 +223,7 @@ class Trainer:
             record |= {
                 "lr": lr_at((state.epoch + 1) * self.steps - 1, self.steps, options),
                 "train_loss": state.loss_sum / self.steps,
-                **validate(self._judged, self._material, self._log_mel, self._device, self._autocast(), self._progress),
+                **self._validate(),
                 "seconds": round(state.seconds, 3),
                 "windows_per_s": round(self._windows / max(state.seconds, 1e-9), 2),
                 "loader_share": round(loader_share, 4),
@@ -236,6 +241,17 @@ class Trainer:
         self._progress.epoch(record)
         if self._processes.first:
             self._on_record(record)
+
+    def _validate(self) -> Record:
+        return validate(
+            self._judged,
+            self._material,
+            self._log_mel,
+            self._device,
+            self._autocast(),
+            self._progress,
+            self._levels,
+        )
 
     @property
     def _judged(self) -> nn.Module:
@@ -279,10 +295,21 @@ class Trainer:
         for part in self._frozen:
             part.eval()
 
-    def _class_weights(self) -> Tensor:
+    def _targets(self) -> Tensor:
+        """Those of the training tracks as wholes, float32 [tracks, outputs]."""
         material = self._material
-        targets = np.stack([material.target(track, 0.0, math.inf) for track in material.train])
-        return class_weights(torch.from_numpy(targets), material.task).to(self._device)
+        return torch.from_numpy(np.stack([material.target(track, 0.0, math.inf) for track in material.train]))
+
+    def _begin_at_levels(self) -> Levels:
+        """The targets' levels; a fresh dense layer says the usual of each tag instead of 0.5."""
+        levels = levels_of(self._targets().to(self._device))
+        dense = getattr(self._backbone, "dense", None)
+        if not self._options.init and isinstance(dense, nn.Linear):
+            with torch.no_grad():
+                dense.bias.copy_(levels.mean)
+                if self._averaged is not None:
+                    self._averaged.load_state_dict(self._backbone.state_dict())
+        return levels
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16)
