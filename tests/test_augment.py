@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from training_material import small_options
 
 from musictagger.audio.frontend import FrontEnd
-from musictagger.audio.logmel import LogMel
-from musictagger.training.augment import bend, change_level, louder, lower_bands, mask, mix, step_generator
+from musictagger.audio.logmel import LogMel, band_edges_hz
+from musictagger.training import augment
+from musictagger.training.augment import (
+    add_noise,
+    bend,
+    change_level,
+    louder,
+    lower_bands,
+    mask,
+    mix,
+    step_generator,
+)
 from musictagger.training.options import TrainOptions
 
 NAN = float("nan")
@@ -61,6 +72,46 @@ def test_gain_and_tilt_keep_to_their_bounds() -> None:
     torch.testing.assert_close(tilted.mean(dim=1), torch.zeros(6, 50), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "front_end",
+    [FrontEnd(), FrontEnd(mel_scale="htk", mel_norm=None), FrontEnd(compression="log1p", mel_norm=None, top_db=None)],
+    ids=["slaney", "htk", "log1p"],
+)
+def test_noise_is_as_loud_as_said_and_fluctuates_as_noise_does(
+    front_end: FrontEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(augment, "NOISE_BELOW_DB", (10.0, 10.0))
+    # All of equal power, whatever its colour: one tone is the music, and noise is what lies elsewhere.
+    music = _tone(3000.0, front_end).repeat(6, 1, 20)
+    noisy = add_noise(music, front_end, small_options(noise=1.0), _random(), 0, 6)
+    wave = torch.randn(1, 20 * front_end.sample_rate_hz, generator=torch.Generator().manual_seed(0))
+    white = _powers(LogMel(front_end).level(wave * 0.3 / 2**0.5 / 10**0.5), front_end)[0]
+    quiet = slice(2, 60)
+    added = (_powers(noisy, front_end) - _powers(music, front_end))[:, quiet]
+    slopes = []
+    for row in added:
+        ratio = row.mean(dim=1) / white.mean(dim=1)[quiet]
+        octaves = (band_edges_hz(front_end)[1:-1][quiet] / 3000).log2()
+        slopes.append(float(np.polyfit(octaves, 10 * ratio.log10(), 1)[0]))
+        torch.testing.assert_close(
+            row.std(dim=1) / row.mean(dim=1), (white.std(dim=1) / white.mean(dim=1))[quiet], atol=0.35, rtol=0
+        )
+        # A pink one, turned by 3 dB an octave about some 1.5 kHz, is there as loud as the white one.
+        assert abs(np.polyval(np.polyfit(octaves, 10 * ratio.log10(), 1), -1.2)) < 2.5
+    assert all(-3.6 < slope < 0.6 for slope in slopes)
+    assert max(slopes) - min(slopes) > 0.5
+
+
+def test_noise_is_under_the_share_asked_for() -> None:
+    noisy = add_noise(MEL.repeat(50, 1, 1), DB, small_options(noise=0.3), _random(), 0, 300)
+    changed = (noisy - MEL.repeat(50, 1, 1)).abs().amax(dim=(1, 2)) > 1e-3
+    assert changed.float().mean() == pytest.approx(0.3, abs=0.08)
+
+
+def _powers(level: Tensor, front_end: FrontEnd) -> Tensor:
+    return 10 ** (level / 10) if front_end.compression == "db" else (10**level - 1) / front_end.gain
+
+
 def test_mixup_mixes_sound_and_target_in_the_same_shares() -> None:
     target = torch.eye(6)
     mel, mixed = mix(MEL, target, small_options(mixup=0.4), _random(), 0, 6)
@@ -106,9 +157,10 @@ def test_masks_are_spans_of_the_mean_no_wider_than_asked_for(options: TrainOptio
     "change",
     [
         lambda mel, first: change_level(mel, DB, small_options(gain_db=3, tilt_db=3), _random(), first, 6),
+        lambda mel, first: add_noise(mel, DB, small_options(noise=0.5), _random(), first, 6),
         lambda mel, first: mask(mel, small_options(time_masks=2, band_masks=2), _random(), first, 6),
     ],
-    ids=["level", "mask"],
+    ids=["level", "noise", "mask"],
 )
 def test_halves_see_what_the_whole_sees(change: Callable[[Tensor, int], Tensor]) -> None:
     halves = torch.cat([change(MEL[:3], 0), change(MEL[3:], 3)])
@@ -120,6 +172,7 @@ def test_nothing_is_changed_unless_asked_for() -> None:
     assert change_level(MEL, DB, options, _random(), 0, 6) is MEL
     assert mix(MEL, target, options, _random(), 0, 6) == (MEL, target)
     assert mask(MEL, options, _random(), 0, 6) is MEL
+    assert add_noise(MEL, DB, options, _random(), 0, 6) is MEL
 
 
 def _tone(hz: float, front_end: FrontEnd) -> Tensor:

@@ -16,6 +16,9 @@ from musictagger.audio.frontend import FrontEnd
 from musictagger.audio.logmel import band_edges_hz
 from musictagger.training.options import TrainOptions
 
+NOISE_BELOW_DB = (5.0, 40.0)
+"""How far noise lies below the music: from as loud as on a worn cassette to hardly heard."""
+
 
 def step_generator(seed: int, epoch: int, step: int) -> torch.Generator:
     """The source of everything random in one step."""
@@ -82,8 +85,49 @@ def louder(mel: Tensor, change_db: Tensor, front_end: FrontEnd) -> Tensor:
     """Levels as if the sound had been louder by `change_db` (broadcast over `mel`)."""
     if front_end.compression == "db":
         return mel + change_db * front_end.mel_exponent
-    power = torch.expm1(mel * math.log(10.0)).clamp(min=0.0)
-    return torch.log10(1.0 + power * 10 ** (change_db / 10))
+    return _level(_power(mel, front_end) * 10 ** (change_db / 10), front_end)
+
+
+def add_noise(
+    mel: Tensor, front_end: FrontEnd, options: TrainOptions, random: torch.Generator, first: int, windows: int
+) -> Tensor:
+    """Steady noise, white to pink, under a share `options.noise` of the windows: hiss, rain, an old tape.
+
+    It fluctuates as a periodogram's bins do: their power is a gamma variable, here by the approximation of Wilson &
+    Hilferty 1931.
+    """
+    if not options.noise:
+        return mel
+    rows = slice(first, first + len(mel))
+    hit, below, colour = (torch.rand(windows, generator=random)[rows] for _ in range(3))
+    normal = torch.randn((windows, *mel.shape[1:]), generator=random)[rows]
+    edges_hz = band_edges_hz(front_end).float()
+    width_hz = (edges_hz[2:] - edges_hz[:-2]) / 2
+    height = 1 / width_hz if front_end.mel_norm == "slaney" else torch.ones_like(width_hz)
+    density = edges_hz[1:-1] ** -colour[:, None]
+    density /= (density * width_hz).sum(dim=1, keepdim=True)
+    bins = (width_hz * front_end.n_fft / front_end.sample_rate_hz).clamp(min=1.0)[:, None]
+    fluctuation = (1 - 1 / (9 * bins) + normal / (3 * bins.sqrt())).clamp(min=0.0) ** 3
+    below_db = NOISE_BELOW_DB[0] + below * (NOISE_BELOW_DB[1] - NOISE_BELOW_DB[0])
+    # Of a band of power p and triangles so high, p / height is the power around it.
+    music = (_power(mel, front_end).mean(dim=2) / height.to(mel.device)).sum(dim=1)
+    share = (10 ** (-below_db / 10) * (hit < options.noise)).to(mel.device) * music
+    noise = (density * width_hz * height)[:, :, None] * fluctuation
+    return _level(_power(mel, front_end) + share[:, None, None] * noise.to(mel.device), front_end)
+
+
+def _power(level: Tensor, front_end: FrontEnd) -> Tensor:
+    """The power in each mel band that has this level."""
+    if front_end.compression == "db":
+        return 10 ** (level / (10 * front_end.mel_exponent))
+    return torch.expm1(level * math.log(10.0)).clamp(min=0.0) / front_end.gain
+
+
+def _level(power: Tensor, front_end: FrontEnd) -> Tensor:
+    """The inverse of `_power`."""
+    if front_end.compression == "db":
+        return 10 * front_end.mel_exponent * torch.log10(power.clamp(min=1e-30))
+    return torch.log10(1.0 + front_end.gain * power)
 
 
 def mix(

@@ -88,6 +88,8 @@ class TrainOptions:
     """Windows get faster or slower by up to this share."""
     pitch_semitones: float = 0.0
     """Windows get higher or lower by up to so much."""
+    noise: float = 0.0
+    """The share of windows under which noise is laid, 5 to 40 dB below the music."""
     mixup: float = 0.0
     """Alpha of the beta distribution that mixes two windows and their targets; 0 for none."""
     time_masks: int = 0
@@ -169,6 +171,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "tilt_db": (0, 60),
     "stretch": (0, 0.5),
     "pitch_semitones": (0, 12),
+    "noise": (0, 1),
     "mixup": (0, 100),
     "time_masks": (0, 100),
     "time_mask_columns": (1, _LARGE),

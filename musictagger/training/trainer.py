@@ -210,7 +210,8 @@ class Trainer:
         random = augment.step_generator(options.seed, self.state.epoch, self.state.step)
         mel, target = batch.mel.to(self._device), batch.target.to(self._device)
         front_end, place = self._material.front_end, (random, batch.first, batch.windows)
-        mel = augment.change_level(augment.bend(mel, front_end, options, *place), front_end, options, *place)
+        for change in (augment.bend, augment.change_level, augment.add_noise):
+            mel = change(mel, front_end, options, *place)
         mel, target = augment.mix(self._log_mel.frame(mel), target, options, *place)
         return augment.mask(mel, options, *place), target
 
