@@ -136,6 +136,25 @@ class TestListing:
         dataset = read_dataset("music", tmp_path / "lists" / "list.jsonl")
         assert len(dataset.examples) == 12 and dataset.missing == (tmp_path / "lists" / "gone.ogg",)
 
+    def test_a_split_that_it_says_is_taken(self, tmp_path: Path) -> None:
+        said = {f"{index}.ogg": ("train", "valid", "test", "train")[index % 4] for index in range(8)}
+        for name in said:
+            touch(tmp_path / name)
+        lines = [{"file": name, "artist": said[name], "split": said[name]} for name in said]
+        dataset = read_dataset("music", listing(tmp_path / "list.jsonl", *lines))
+        assert splits_of(dataset, tmp_path) == said
+        assert "as the listing says" in dataset.notes[0]
+
+    @pytest.mark.parametrize(
+        ("line", "reason"), [({}, "some have none"), ({"split": "dev"}, "line 2: unknown split 'dev'; expected train")]
+    )
+    def test_half_a_split_is_refused(self, line: dict[str, str], reason: str, tmp_path: Path) -> None:
+        for name in ("a.ogg", "b.ogg"):
+            touch(tmp_path / name)
+        lines = [{"file": "a.ogg", "split": "train"}, {"file": "b.ogg", **line}]
+        with pytest.raises(BadRequestError, match=reason):
+            read_dataset("music", listing(tmp_path / "list.jsonl", *lines))
+
     def test_a_listing_of_nothing_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(BadRequestError, match="an empty listing"):
             read_dataset("music", listing(tmp_path / "empty.jsonl"))

@@ -1,7 +1,8 @@
 """Any music under a folder, with or without labels: what a student hears while its teachers say what they hear.
 
 MUSIC/any/depth/track.ogg
-or LISTING.jsonl             {"file": "a.ogg", "artist": "...", "album": "...", "genre": "..."} and nothing else
+or LISTING.jsonl             {"file": "a.ogg", "artist": "...", "album": "...", "genre": "...", "split": "train"} and
+                             nothing else; all lines have a split, or none
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from musictagger.audio.walk import FoundFile, LeftOver, absolute, walk
 from musictagger.errors import AudioError, BadRequestError, printable
 from musictagger.tagging.containers import FileTags, read_tags
 from musictagger.tagging.genretree import GenreTree, load_tree
-from musictagger.training.datasets.base import Dataset, Example, Split, artist_key
+from musictagger.training.datasets.base import SPLITS, Dataset, Example, Split, artist_key
 from musictagger.training.datasets.reading import bad_line, present, require_folder
 from musictagger.training.datasets.splitting import Item, fractions, groups_per_tag, stratified
 
@@ -27,6 +29,7 @@ LICENCE = "that of the music"
 
 _SEVERAL = re.compile(r"[;\0]")
 """ID3v2.3 has one value, in which programs put several genres behind a semicolon."""
+_WORDS = ("artist", "album", "genre", "split")
 _EVERY = ""
 """A tag that every track has while splits are drawn, so that each split gets a share of all; no genre is empty."""
 
@@ -58,7 +61,8 @@ def read(
     The split is drawn by `seed`, and neither an artist nor a package stands in two splits: a package is the folder
     that a file lies in or, with `depth`, the folder so many levels below `folder`. Files without an artist count as by
     their package. Instead of a folder this may be a listing, a file of JSON lines: then its files are the dataset, and
-    what it says of their artist, album and genre outweighs their tags and folders. Genres are named as in dataset
+    what it says of their artist, album and genre outweighs their tags and folders, and a split that it says is taken as
+    it is. Genres are named as in dataset
     library; those with fewer than `min_tracks_per_genre` tracks, or in fewer groups than splits, are left out.
     Raises BadRequestError for a folder without music, with too little to be split, or a listing that is none.
     """
@@ -72,10 +76,13 @@ def read(
     tree = load_tree(genres_file) if genres else None
     tracks = [_track(path, root, depth, listed.get(path), tree) for path in paths]
     groups = _groups(tracks)
-    splits_used = sum(share > 0 for share in shares.values())
-    _require_enough(root, groups, splits_used)
+    said = _said_splits(given, listed, tracks)
+    splits_used = len(set(said.values())) or sum(share > 0 for share in shares.values())
+    if not said:
+        _require_enough(root, groups, splits_used)
     tracks, left_out = _frequent(tracks, groups, min_tracks_per_genre, splits_used)
-    splits = stratified(_items(tracks, groups, every=True), shares, seed)
+    splits = said or stratified(_items(tracks, groups, every=True), shares, seed)
+    how = "split as the listing says" if said else _how(groups, splits, valid, test, seed)
     tags = tuple(sorted({genre for track in tracks for genre in track.genres}))
     return Dataset(
         name=NAME,
@@ -83,7 +90,7 @@ def read(
         tags=tags,
         examples=tuple(Example(track.path, track.genres, splits[track.key], track.artist) for track in tracks),
         missing=missing,
-        notes=(_how(groups, splits, valid, test, seed), *_labels(tracks, genres, left_out)),
+        notes=(how, *_labels(tracks, genres, left_out)),
         categories=dict.fromkeys(tags, "genre"),
         partial=True,
     )
@@ -160,11 +167,23 @@ def _read_listing(path: Path) -> dict[Path, Mapping[str, str]]:
         name = (values.get("file") or values.get("path")) if isinstance(values, dict) else None
         if not isinstance(name, str):
             bad_line(path, number, 'names no "file"')
-        words = {key: values[key].strip() for key in ("artist", "album", "genre") if isinstance(values.get(key), str)}
+        words = {key: values[key].strip() for key in _WORDS if isinstance(values.get(key), str)}
+        if words.get("split", SPLITS[0]) not in SPLITS:
+            bad_line(path, number, f"unknown split {words['split']!r}; expected {', '.join(SPLITS)}")
         listed[absolute(path.parent / name)] = words
     if not listed:
         raise BadRequestError(f"{printable(path)}: an empty listing")
     return listed
+
+
+def _said_splits(listing: Path, listed: Mapping[Path, Mapping[str, str]], tracks: Sequence[_Track]) -> dict[str, Split]:
+    """The split of each track's key where the listing says it; nothing where it says none."""
+    splits = {words.get("split") for words in listed.values()}
+    if splits <= {None}:
+        return {}
+    if None in splits:
+        raise BadRequestError(f'{printable(listing)}: some lines have a "split" and some have none; say it in all')
+    return {track.key: cast(Split, listed[track.path]["split"]) for track in tracks}
 
 
 def _groups(tracks: Sequence[_Track]) -> dict[str, str]:
