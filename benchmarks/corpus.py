@@ -3,7 +3,8 @@
     uv run python -m benchmarks.corpus OUT.jsonl CATALOGUE=FOLDER ...
 
 A catalogue is JSON lines with `path` or `file` (in FOLDER, or in FOLDER/`package`), and perhaps `artist`, `album`,
-`genre`, `seconds` and `music` (false for what is no music: voices, sounds of games). Only files that are there count.
+`genre`, `bucket` (a style), `seconds` and `music` (false for what is no music: voices, sounds of games). Only files
+that are there count.
 The project's own models are trained on such a listing (weights/README.md).
 """
 
@@ -54,6 +55,7 @@ def records(catalogue: Path, folder: Path) -> Iterator[dict[str, Any]]:
             "artist": artist,
             "album": album,
             "genre": entry.get("genre"),
+            "style": entry.get("bucket"),
             "seconds": seconds,
         }
 

@@ -116,7 +116,7 @@ def main() -> None:
     for part in arguments.parts.split(","):
         began_s = time.monotonic()
         title, table, figures = PARTS[part](bench)
-        text = f"## {title}\n\n{_markdown(table)}\n"
+        text = f"## {title}\n\n{markdown(table)}\n"
         (bench.out / f"{part}.md").write_text(text, encoding="utf-8")
         (bench.out / f"{part}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
         print(f"{text}\n{(time.monotonic() - began_s) / 60:.1f} min\n", flush=True)
@@ -252,7 +252,8 @@ def _mean_and_deviation(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.3f}{deviation}"
 
 
-def _markdown(table: Table) -> str:
+def markdown(table: Table) -> str:
+    """A table as Markdown; its first row is the heading."""
     return "\n".join(_lines(table))
 
 

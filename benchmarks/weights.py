@@ -1,0 +1,286 @@
+"""How good are the models that ship? Figures for weights/README.md.
+
+    uv run python -m benchmarks.weights OUT MODEL... --listing LISTING.jsonl --cache DIR [--parts heldout,labels,...]
+
+LISTING is what the models were trained on (benchmarks/corpus.py), DIR the --cache-dir of that training, in which the
+teachers' scores lie. Every model is asked by the way a scan asks it. OUT/PART.md has the table, OUT/PART.json all
+figures.
+
+heldout      tracks held out by artist and package: AUC of each tag against the teachers' decisions, rank correlation,
+             and how often the nearest by embedding is of the same album
+labels       words that people gave: genres in file tags, styles in a catalogue; nobody trained on them
+instruments  General MIDI instruments, each alone (fluidsynth and two soundfonts)
+robustness   the same music as MP3, Opus, resampled, louder, softer, with noise
+clips        the first words for the files in --clips
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.papers import Figures, Table, markdown
+from benchmarks.weights_sounds import INSTRUMENTS, VARIANTS, render_instruments, write_variants
+from musictagger.audio.frontend import FrontEnd
+from musictagger.config import load_settings
+from musictagger.models.card import Card
+from musictagger.models.find import find_or_pull
+from musictagger.models.inference import Predictor
+from musictagger.models.weights import load_model
+from musictagger.records import Floats
+from musictagger.tagging.aggregate import aggregate_tracks, merge_outputs
+from musictagger.tagging.genres import GenreChoice, chooser, ranked
+from musictagger.training.datasets import read_dataset
+from musictagger.training.melcache import MelCache
+from musictagger.training.metrics import auc_roc
+from musictagger.training.progress import Silent
+from musictagger.training.rank import rank_correlation, same_album_neighbours
+from musictagger.training.scoring import score_tracks
+from musictagger.training.teachers import Teachers, decisions, load_teachers
+
+WORST = 10
+ROBUST_TRACKS = 24
+WORDS: Mapping[str, tuple[str, ...]] = {
+    "Classical": ("classical", "orchestral"),
+    "Metal": ("metal",),
+    "Electronic": ("electronic", "house", "techno"),
+    "Ambient": ("ambient",),
+    "Jazz": ("jazz",),
+    "Folk": ("folk",),
+    "Hip-Hop": ("hip-hop",),
+    "Dance": ("dance",),
+    "Country": ("country",),
+    "Funk": ("funk",),
+    "Reggae": ("reggae",),
+    "Indian": ("indian",),
+    "Piano": ("piano",),
+}
+"""Tags, and the parts of people's words that mean them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """What a model says of tracks: scores float32 [tracks, tags] in the card's order, embeddings [tracks, dim]."""
+
+    paths: tuple[Path, ...]
+    scores: Floats
+    embeddings: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """One model."""
+
+    predictor: Predictor
+
+    @property
+    def card(self) -> Card:
+        """Its card."""
+        return self.predictor.card
+
+    @cached_property
+    def tags(self) -> tuple[str, ...]:
+        """Names of its tags."""
+        return tuple(tag.name for tag in self.card.tags)
+
+    def hear(self, paths: Sequence[Path]) -> Heard:
+        """Its word on tracks; those that cannot be heard are left out."""
+        judged = score_tracks(self.predictor, paths)
+        merged = [merge_outputs(frames, self.card) for frames in judged.frame_scores]
+        scores = aggregate_tracks(np.concatenate(merged), [len(frames) for frames in merged])
+        return Heard(judged.paths, scores, judged.embeddings)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all parts are given."""
+
+    out: Path
+    contenders: Sequence[Contender]
+    listing: Path
+    cache: Path
+    clips: Sequence[Path]
+
+    @cached_property
+    def lines(self) -> Mapping[Path, Mapping[str, Any]]:
+        """The listing by path."""
+        records = (json.loads(line) for line in self.listing.read_text(encoding="utf-8").splitlines())
+        return {Path(record["path"]): record for record in records}
+
+    @cached_property
+    def held_out(self) -> tuple[Path, ...]:
+        """The tracks of the test split."""
+        return tuple(example.path for example in read_dataset("music", self.listing).split("test"))
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--listing", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--clips", type=Path, nargs="*", default=[])
+    parser.add_argument("--parts", default=",".join(PARTS))
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    settings = load_settings({})
+    contenders = [
+        Contender(Predictor(load_model(find_or_pull(name, settings.model_folders), settings.plugin_folders)))
+        for name in arguments.models
+    ]
+    bench = Bench(arguments.out, contenders, arguments.listing.resolve(), arguments.cache, arguments.clips)
+    for part in arguments.parts.split(","):
+        table, figures = PARTS[part](bench)
+        text = markdown(table) + "\n"
+        (bench.out / f"{part}.md").write_text(text, encoding="utf-8")
+        (bench.out / f"{part}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        print(f"## {part}\n\n{text}", flush=True)
+
+
+def held_out(bench: Bench) -> tuple[Table, Figures]:
+    """Against the teachers' decisions. A model that lacks some of the words is compared on those it has."""
+    settings = load_settings({})
+    names = next(teachers for each in bench.contenders if (teachers := each.card.training["options"]["teachers"]))
+    teachers = Teachers(load_teachers(names, settings), bench.cache)
+    digests = MelCache(bench.cache, FrontEnd()).digests(bench.held_out, workers=1, progress=Silent())
+    truth_of = {path: teachers.track_labels(digest) for path, digest in digests.items()}
+    table = [["model", "words", "macro AUC", "rank correlation", "same album nearest (chance)", "worst ten"]]
+    found: Figures = {}
+    for each in bench.contenders:
+        heard = each.hear(list(truth_of))
+        taught = np.stack([truth_of[path] for path in heard.paths])
+        shared = [tag for tag in each.tags if tag in teachers.tags]
+        ours = heard.scores[:, [each.tags.index(tag) for tag in shared]]
+        theirs = taught[:, [teachers.tags.index(tag) for tag in shared]]
+        auc = auc_roc(decisions(theirs), ours, shared)
+        correlation = rank_correlation(ours, theirs)
+        albums = [str(bench.lines[path]["album"]) for path in heard.paths]
+        near = same_album_neighbours(heard.embeddings, albums)
+        by_tag = {tag: float(auc.per_tag[tag]) for tag in shared}
+        worst = sorted(by_tag, key=lambda tag: by_tag[tag])[:WORST]
+        table.append(
+            [
+                each.card.name,
+                str(len(shared)),
+                f"{auc.macro:.3f}",
+                f"{np.nanmean(correlation):.3f}",
+                f"{near.share:.2f} ({near.chance:.2f})",
+                ", ".join(f"{tag} {by_tag[tag]:.2f}" for tag in worst),
+            ]
+        )
+        found[each.card.name] = {
+            "tracks": len(heard.paths),
+            "macro_auc": auc.macro,
+            "auc": by_tag,
+            "rank_correlation": dict(zip(shared, correlation.tolist(), strict=True)),
+            "same_album": vars(near),
+        }
+    return table, found
+
+
+def labels(bench: Bench) -> tuple[Table, Figures]:
+    """AUC of a tag: tracks whose word means it, against tracks with other words of the same kind."""
+    table = [["tag", "kind", "tracks", *(each.card.name for each in bench.contenders)]]
+    found: Figures = {}
+    heard = {each.card.name: each.hear(list(bench.lines)) for each in bench.contenders}
+    for kind in ("genre", "style"):
+        for tag, parts in WORDS.items():
+            truth = {
+                path: any(part in words for part in parts)
+                for path, line in bench.lines.items()
+                if (words := str(line.get(kind) or "").lower())
+            }
+            if sum(truth.values()) < 3:
+                continue
+            cells = []
+            for each in bench.contenders:
+                model = heard[each.card.name]
+                rows = [row for row, path in enumerate(model.paths) if path in truth]
+                if tag not in each.tags:
+                    cells.append("")
+                    continue
+                scores = model.scores[rows][:, [each.tags.index(tag)]]
+                flags = np.array([[truth[model.paths[row]]] for row in rows])
+                auc = auc_roc(flags, scores, [tag]).macro
+                cells.append(f"{auc:.3f}")
+                found.setdefault(f"{tag}, {kind}", {})[each.card.name] = auc
+            table.append([tag, kind, f"{sum(truth.values())} of {len(truth)}", *cells])
+    return table, found
+
+
+def instruments(bench: Bench) -> tuple[Table, Figures]:
+    """AUC of an instrument's tag: its recordings against those of all others; and the mean score of both."""
+    recordings = render_instruments(bench.out / "instruments")
+    table = [["instrument", "recordings", *(each.card.name for each in bench.contenders)]]
+    heard = {each.card.name: each.hear(list(recordings)) for each in bench.contenders}
+    found: Figures = {}
+    for tag in INSTRUMENTS:
+        cells = []
+        for each in bench.contenders:
+            model = heard[each.card.name]
+            flags = np.array([recordings[path] == tag for path in model.paths])
+            if tag not in each.tags:
+                cells.append("")
+                continue
+            scores = model.scores[:, each.tags.index(tag)]
+            auc = auc_roc(flags[:, None], scores[:, None], [tag]).macro
+            cells.append(f"{auc:.3f} ({scores[flags].mean():.2f} / {scores[~flags].mean():.2f})")
+            found.setdefault(tag, {})[each.card.name] = auc
+        table.append([tag, str(sum(name == tag for name in recordings.values())), *cells])
+    return table, found
+
+
+def robustness(bench: Bench) -> tuple[Table, Figures]:
+    """How far scores move, and on how many tracks the first written genre is another one (or none)."""
+    step = max(1, len(bench.held_out) // ROBUST_TRACKS)
+    versions = write_variants(bench.held_out[::step][:ROBUST_TRACKS], bench.out / "variants")
+    heading = [f"{each.card.name}: {what}" for each in bench.contenders for what in ("mean change", "genre changes")]
+    table = [["variant", *heading]]
+    found: Figures = {}
+    rows: dict[str, list[str]] = {variant: [] for variant in VARIANTS}
+    for each in bench.contenders:
+        choose = chooser(each.card, GenreChoice())
+        heard = {variant: each.hear(paths) for variant, paths in versions.items()}
+        plain = heard["plain"]
+        for variant in VARIANTS:
+            change = float(np.abs(heard[variant].scores - plain.scores).mean())
+            first = [[choose(scores)[:1] for scores in model.scores] for model in (plain, heard[variant])]
+            changed = float(np.mean([one != other for one, other in zip(*first, strict=True)]))
+            rows[variant] += [f"{change:.4f}", f"{changed:.0%}"]
+            found.setdefault(variant, {})[each.card.name] = {"mean_change": change, "genre_changes": changed}
+    return [*table, *([variant, *cells] for variant, cells in rows.items())], found
+
+
+def clips(bench: Bench) -> tuple[Table, Figures]:
+    """The first words of each file."""
+    table = [["file", *(each.card.name for each in bench.contenders)]]
+    found: Figures = {}
+    heard = [(each, each.hear(bench.clips)) for each in bench.contenders]
+    for index, path in enumerate(bench.clips):
+        words = {
+            each.card.name: [(tag.name, score) for tag, score in ranked(model.scores[index], each.card.tags)[:4]]
+            for each, model in heard
+        }
+        found[path.name] = words
+        table.append([path.stem, *(", ".join(f"{tag} {score:.2f}" for tag, score in said) for said in words.values())])
+    return table, found
+
+
+PARTS: Mapping[str, Callable[[Bench], tuple[Table, Figures]]] = {
+    "heldout": held_out,
+    "labels": labels,
+    "instruments": instruments,
+    "robustness": robustness,
+    "clips": clips,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""Sounds whose content is known: instruments alone, and the same music in other files. For benchmarks/weights.py."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import av
+import mido
+import numpy as np
+import soundfile
+import soxr
+
+from benchmarks.stylebank_render import SOUNDFONTS, render, write
+from musictagger.audio.decode import decode_frames
+from musictagger.audio.frames import FrameRule, Wave
+
+INSTRUMENTS: Mapping[str, tuple[int, ...]] = {
+    "guitar": (24, 25, 26, 27),
+    "piano": (0, 1),
+    "violin": (40,),
+    "flute": (73, 74),
+    "harpsichord": (6,),
+    "choir": (52, 53),
+    "drums": (0,),
+    "strings": (48, 49),
+    "sitar": (104,),
+    "harp": (46,),
+    "cello": (42,),
+    "synth": (81, 90),
+}
+"""Tags, and General MIDI programs that sound so, counted from 0."""
+PIECES = 4
+"""Of each instrument in each soundfont."""
+PIECE_S = 40.0
+_FONTS = ("FluidR3", "TimGM6mb")
+_DRUMS = 9
+_MELODIC = {"violin": (55, 88), "flute": (60, 90), "cello": (36, 64), "sitar": (48, 72)}
+"""What plays one note at a time, and its compass."""
+
+RATE_HZ = 44_100
+EXCERPT_S = 60.0
+
+
+def render_instruments(folder: Path) -> dict[Path, str]:
+    """Recordings of each instrument, by path; made unless they are there. Needs fluidsynth and the soundfonts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found: dict[Path, str] = {}
+    for name, programs in INSTRUMENTS.items():
+        for font in _FONTS:
+            for number in range(PIECES):
+                path = folder / f"{name}-{font}-{number}.ogg"
+                if not path.exists():
+                    random = Random(f"{name} {font} {number}")
+                    midi = _piece(random, name, programs[number % len(programs)])
+                    with tempfile.TemporaryDirectory() as scratch:
+                        write(render(random, midi, font, PIECE_S, Path(scratch)), path)
+                found[path] = name
+    assert set(_FONTS) <= set(SOUNDFONTS)
+    return found
+
+
+def _piece(random: Random, name: str, program: int) -> bytes:
+    """A minute of broken chords, of a melody, or of a drummer, as a MIDI file."""
+    track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(random.randint(80, 132)))])
+    if name != "drums":
+        track.append(mido.Message("program_change", program=program, channel=0))
+    key = random.randrange(12)
+    play = _drummer if name == "drums" else _melody if name in _MELODIC else _chords
+    for _ in range(40):
+        for pitches, eighths in play(random, key, name):
+            _sound(track, pitches, eighths, random, _DRUMS if name == "drums" else 0)
+    file = mido.MidiFile(type=0, ticks_per_beat=480)
+    file.tracks.append(track)
+    written = BytesIO()
+    file.save(file=written)
+    return written.getvalue()
+
+
+Beat = tuple[tuple[int, ...], int]
+"""Pitches at once, and for how many eighths."""
+
+
+def _chords(random: Random, key: int, name: str) -> Iterator[Beat]:
+    root = 48 + (key + random.choice((0, 5, 7, 9))) % 12
+    third = random.choice((3, 4))
+    chord = (root, root + third, root + 7, root + 12)
+    if name in {"choir", "strings", "synth"} or random.random() < 0.3:
+        yield chord, 8
+    else:
+        yield from (((pitch,), 1) for pitch in (*chord, *reversed(chord)))
+
+
+def _melody(random: Random, key: int, name: str) -> Iterator[Beat]:
+    low, high = _MELODIC[name]
+    scale = [pitch for pitch in range(low, high) if (pitch - key) % 12 in {0, 2, 4, 5, 7, 9, 11}]
+    place = random.randrange(len(scale))
+    for _ in range(4):
+        place = min(max(place + random.randint(-3, 3), 0), len(scale) - 1)
+        yield (scale[place],), random.choice((1, 2, 3))
+
+
+def _drummer(random: Random, key: int, name: str) -> Iterator[Beat]:
+    for eighth in range(8):
+        hits = [42, *([36] if eighth % 4 == 0 or random.random() < 0.15 else []), *([38] if eighth % 4 == 2 else [])]
+        yield tuple(hits), 1
+
+
+def _sound(track: mido.MidiTrack, pitches: Sequence[int], eighths: int, random: Random, channel: int) -> None:
+    velocity = random.randint(64, 112)
+    for pitch in pitches:
+        track.append(mido.Message("note_on", note=pitch, velocity=velocity, channel=channel, time=0))
+    for index, pitch in enumerate(pitches):
+        time = 0 if index else eighths * 240
+        track.append(mido.Message("note_off", note=pitch, velocity=0, channel=channel, time=time))
+
+
+def write_variants(tracks: Sequence[Path], folder: Path) -> dict[str, list[Path]]:
+    """The middle minute of each track, as it is and in every variant; made unless it is there."""
+    written: dict[str, list[Path]] = {}
+    for number, track in enumerate(tracks):
+        wave: Wave | None = None
+        for variant, save in {"plain": _wav, **VARIANTS}.items():
+            path = folder / variant.replace(" ", "-").replace("/", "-") / f"{number:03d}{_SUFFIX.get(variant, '.wav')}"
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                wave = _middle(track) if wave is None else wave
+                save(path, wave)
+            written.setdefault(variant, []).append(path)
+    return written
+
+
+def _middle(track: Path) -> Wave:
+    rule = FrameRule(RATE_HZ, tail=True)
+    wave = np.concatenate([frame for _, frame in decode_frames(track, RATE_HZ, rule)])
+    samples = int(EXCERPT_S * RATE_HZ)
+    start = max(0, (len(wave) - samples) // 2)
+    return wave[start : start + samples]
+
+
+def _wav(path: Path, wave: Wave) -> None:
+    soundfile.write(path, wave, RATE_HZ, subtype="FLOAT")
+
+
+def _resampled(rate_hz: int) -> Callable[[Path, Wave], None]:
+    return lambda path, wave: soundfile.write(path, soxr.resample(wave, RATE_HZ, rate_hz), rate_hz, subtype="FLOAT")
+
+
+def _louder(change_db: float) -> Callable[[Path, Wave], None]:
+    return lambda path, wave: _wav(path, wave * np.float32(10 ** (change_db / 20)))
+
+
+def _noisy(below_db: float) -> Callable[[Path, Wave], None]:
+    def save(path: Path, wave: Wave) -> None:
+        noise = np.random.default_rng(int(path.stem)).standard_normal(len(wave)).astype(np.float32)
+        _wav(path, wave + noise * np.float32(np.sqrt(np.mean(wave**2)) * 10 ** (-below_db / 20)))
+
+    return save
+
+
+def _encoded(codec: str, rate_hz: int, bits: int) -> Callable[[Path, Wave], None]:
+    def save(path: Path, wave: Wave) -> None:
+        sound = np.clip(soxr.resample(wave, RATE_HZ, rate_hz), -1, 1)[None].astype(np.float32)
+        frame = av.AudioFrame.from_ndarray(sound, format="fltp", layout="mono")
+        frame.sample_rate = rate_hz
+        with av.open(str(path), "w") as file:
+            stream: Any = file.add_stream(codec, rate=rate_hz, layout="mono", bit_rate=bits)
+            coder = stream.codec_context
+            coder.open()
+            cut = av.AudioResampler(coder.format, "mono", rate_hz, coder.frame_size)
+            for part in (*cut.resample(frame), *cut.resample(None), None):
+                file.mux(stream.encode(part))
+
+    return save
+
+
+VARIANTS: Mapping[str, Callable[[Path, Wave], None]] = {
+    "MP3 64 kbit/s": _encoded("libmp3lame", 44_100, 64_000),
+    "Opus 32 kbit/s": _encoded("libopus", 48_000, 32_000),
+    "22.05 kHz": _resampled(22_050),
+    "8 kHz": _resampled(8_000),
+    "6 dB louder": _louder(6.0),
+    "6 dB softer": _louder(-6.0),
+    "noise 5 dB below": _noisy(5.0),
+    "noise 20 dB below": _noisy(20.0),
+}
+_SUFFIX = {"MP3 64 kbit/s": ".mp3", "Opus 32 kbit/s": ".opus"}
