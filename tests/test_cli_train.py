@@ -92,10 +92,23 @@ def test_the_end_says_figures_place_and_use(trained: Result, weights: Path) -> N
     assert weights.parent.joinpath("report.html").is_file()
 
 
+def test_the_list_of_models_says_how_good_and_how_fast(
+    weights: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(data))
+    monkeypatch.setenv("COLUMNS", "200")
+    listed = run("models").out
+    speed = Card.load(weights.with_suffix(".json")).training["speed"]["x_real_time"]
+    (line,) = [line for line in listed.splitlines() if line.startswith("mine")]
+    assert "% right" in line and f"{speed:,} x" in line
+    assert "where the model was trained" in listed
+
+
 def test_the_card_tells_the_run(weights: Path, music: Path) -> None:
     card = Card.load(weights.with_suffix(".json"))
     assert card.name == "mine" and card.task == "genre"
     assert card.training["command"].startswith(f"musictagger train --data {music} --backbone fcn --set 'config.")
+    assert card.training["speed"]["x_real_time"] > 1
     assert card.training["options"]["config"] == {"channels": [4, 8], "pools": [[8, 16], [12, 3]]}
     assert card.front_end.frame_hops == 60
     assert card.metrics
@@ -307,7 +320,7 @@ def test_recipes_are_listed_and_shown() -> None:
     document = run("recipes", "wang2019-crnn-tf", "--json").json
     assert document["schema"] == "musictagger.recipes/1"
     assert document["recipes"][0]["paper"]["auc"] == 0.9078
-    assert len(run("recipes", "--json").json["recipes"]) == 9
+    assert len(run("recipes", "--json").json["recipes"]) == 12
     unknown = run("recipes", "wang")
     assert unknown.code == EXIT_USAGE and "unknown recipe 'wang'" in unknown.err
 

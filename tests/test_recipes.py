@@ -15,7 +15,7 @@ from musictagger.training.options import DEFAULT_BACKBONE, TrainOptions
 from musictagger.training.recipes import Recipe, find_recipe, flattened, option_lines, options_of, recipes
 
 BUNDLED = {recipe.name: recipe for recipe in recipes()}
-PAPERS = [name for name in BUNDLED if name != "musictagger-default"]
+PAPERS = [name for name in BUNDLED if not name.startswith("musictagger-")]
 
 
 def recipe_file(folder: Path, text: str) -> str:
@@ -69,7 +69,7 @@ def test_backbone_and_front_end_fit_together(name: str) -> None:
 def test_dataset_is_read_and_its_leaks_are_allowed(name: str, tmp_path: Path) -> None:
     options = options_of(BUNDLED[name], {})
     dataset = read_dataset(options.dataset, TREES[options.dataset](tmp_path), **options.dataset_options)
-    assert dataset.task == ("tags" if options.dataset == "mtat" else "genre")
+    assert dataset.task == ("tags" if options.dataset in {"mtat", "music"} else "genre")
     assert all(dataset.split(split) for split in SPLITS)
     check_leaks(dataset, allow=options.allow_leak)
 

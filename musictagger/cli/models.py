@@ -44,21 +44,44 @@ def _print(models: list[Any], absent: list[Any], default: str) -> None:
 
     table = Table("Model", "Backbone", box=None, pad_edge=False, header_style="bold")
     table.add_column("Tags", justify="right")
+    table.add_column("Accuracy", justify="right")
+    table.add_column("Speed", justify="right")
     table.add_column("Size", justify="right")
     table.add_column("Licence", overflow="ellipsis", no_wrap=True)
     table.add_column("Where", overflow="fold")
     for model in models:
         name = f"{model.name} (default)" if model.name == default else model.name
         if model.card is None:
-            table.add_row(name, "broken", "", "", "", model.error, style="red")
+            table.add_row(name, "broken", "", "", "", "", "", model.error, style="red")
             continue
         size = f"{model.weights.stat().st_size / 1e6:.1f} MB"
         licence = model.card.licence.partition(",")[0]
         where = render.home_short(model.weights)
-        table.add_row(name, model.card.backbone, str(len(model.card.tags)), size, licence, where)
+        tags, backbone = str(len(model.card.tags)), model.card.backbone
+        table.add_row(name, backbone, tags, _accuracy(model.card), _speed(model.card), size, licence, where)
     for entry in absent:
         name = f"{entry.name} (default)" if entry.name == default else entry.name
         licence = entry.licence.partition(",")[0]
         hint = f"not here: musictagger weights pull {entry.name}"
-        table.add_row(name, entry.backbone, str(len(entry.tags)), "", licence, hint, style="dim")
+        table.add_row(name, entry.backbone, str(len(entry.tags)), "", "", "", licence, hint, style="dim")
     render.console().print(table)
+    if any(model.card is not None and _speed(model.card) for model in models):
+        click.echo(
+            "Accuracy: on tracks held out of training, as the card tells. Speed: times real time without decoding,\n"
+            "where the model was trained. `musictagger compare` measures both here."
+        )
+
+
+def _accuracy(card: Any) -> str:
+    """The first figure that the card has: how many genres are right, or the AUC over all tags."""
+    for figures in card.metrics.values():
+        for name, text in (("accuracy", "{:.0%} right"), ("auc", "AUC {:.3f}")):
+            value = figures.get(name, {}).get("value") if isinstance(figures, dict) else None
+            if value is not None:
+                return text.format(value)
+    return ""
+
+
+def _speed(card: Any) -> str:
+    speed = card.training.get("speed")
+    return f"{speed['x_real_time']:,.0f} x" if isinstance(speed, dict) and "x_real_time" in speed else ""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +35,7 @@ from musictagger.training.metrics import (
 from musictagger.training.progress import Progress
 from musictagger.training.report_data import RECALL_AT, Json
 from musictagger.training.scoring import Judged, score_tracks
+from musictagger.training.speed import measure_speed
 
 TAG_METRICS = ("auc", "average_precision", *(f"recall@{k}" for k in RECALL_AT), "jaccard")
 GENRE_METRICS = ("accuracy", "f1", "auc", "frame_accuracy")
@@ -252,50 +251,6 @@ def _named(found: Intervals, metrics: Sequence[str]) -> Json:
         name: {part: None if np.isnan(values[column]) else float(values[column]) for part, values in parts}
         for column, name in enumerate(metrics)
     }
-
-
-def measure_speed(predictors: Sequence[Predictor], rounds: int = 5) -> list[Json]:
-    """How fast each model is from waves to scores, the models taking turns so that a busy machine hurts all alike.
-
-    Every turn is the same length of noise: one batch of the model with the longest batch. See `compare` for the keys.
-    """
-    audio_s = max(one.batch_frames * one.card.front_end.frame_s for one in predictors)
-    random = np.random.default_rng(0)
-    waves = [_noise(random, one, audio_s) for one in predictors]
-    taken_s: list[list[float]] = [[] for _ in predictors]
-    # The first round is not counted: it compiles kernels and allocates.
-    for _ in range(rounds + 1):
-        for predictor, frames, times in zip(predictors, waves, taken_s, strict=True):
-            started_s = time.perf_counter()
-            predictor(frames)
-            times.append(time.perf_counter() - started_s)
-    realtime = [
-        [len(frames) * one.card.front_end.frame_s / seconds for seconds in times[1:]]
-        for one, frames, times in zip(predictors, waves, taken_s, strict=True)
-    ]
-    return [
-        _speed(of_one, realtime[0], one.card.front_end.frame_s)
-        for of_one, one in zip(realtime, predictors, strict=True)
-    ]
-
-
-def _speed(realtime: Sequence[float], first: Sequence[float], frame_s: float) -> Json:
-    ratios = [own / other for own, other in zip(realtime, first, strict=True)]
-    middle = statistics.median(realtime)
-    return {
-        "frames_per_s": middle / frame_s,
-        "realtime": middle,
-        "ratio": statistics.median(ratios),
-        "ratio_low": min(ratios),
-        "ratio_high": max(ratios),
-    }
-
-
-def _noise(random: np.random.Generator, predictor: Predictor, audio_s: float) -> list[Floats]:
-    front_end = predictor.card.front_end
-    frames = max(1, round(audio_s / front_end.frame_s))
-    noise = 0.1 * random.standard_normal((frames, front_end.frame_samples), np.float32)
-    return [*noise.astype(np.float32)]
 
 
 def _side_json(one: Contender, figures: Json, difference: Json | None, speed: Json | None) -> Json:
