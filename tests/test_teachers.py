@@ -5,7 +5,7 @@ import math
 import pickle
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from musictagger.models.registry import build
 from musictagger.models.vocabulary import tags_for
 from musictagger.models.weights import Model, load_model
 from musictagger.training import teacherscores
+from musictagger.training.melcache import stream_waves
 from musictagger.training.progress import Silent
 from musictagger.training.teachers import (
     DistilledTargets,
@@ -177,6 +178,24 @@ class TestHearing:
 
         monkeypatch.setattr(teacherscores, "stream_waves", refuse)
         assert hear(both, music, cache) == teacherscores.Taught({}, False)
+
+    def test_teachers_of_one_rate_share_the_decoding(
+        self, music: dict[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[Path] = []
+
+        def counted(paths: Sequence[Path], *rest: Any, **options: Any) -> Any:
+            asked.extend(paths)
+            return stream_waves(paths, *rest, **options)
+
+        monkeypatch.setattr(teacherscores, "stream_waves", counted)
+        model = small_musicnn()
+        pair = [make_teacher(model), make_teacher(model, window_s=3.84, hop_s=0.5)]
+        assert not hear(pair, music, tmp_path).failures
+        assert len(asked) == len(set(music.values()))
+        for teacher in pair:
+            outputs = len(teacher.card.outputs)
+            assert all(read_rows(teacher.folder(tmp_path), digest, outputs) is not None for digest in music.values())
 
     @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY nonsense", None])
     def test_damaged_scores_are_made_again(

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from musictagger.pool import DEFAULT_TIMEOUT_S
 from musictagger.records import Floats
 from musictagger.training.melcache import stream_waves
 from musictagger.training.progress import Progress
-from musictagger.worker import Failed, Frame
+from musictagger.worker import Failed, Finished, Frame
 
 HOPS_PER_WINDOW = 4
 """Windows of a whole frame overlap by three quarters, so that any part of a track is heard by several of them."""
@@ -133,13 +134,54 @@ def teach(
     them fails the others are tried. Raises MusictaggerError where the disk refuses.
     """
     failures: dict[Path, str] = {}
+    by_rate: dict[int, list[Teacher]] = {}
     for teacher in teachers:
-        done = _Lesson(teacher, teacher.folder(cache), device, progress).run(tracks, workers, timeout_s, stop)
-        for path, reason in done.failures.items():
-            failures.setdefault(path, f"teacher {teacher.card.name}: {reason}")
-        if done.interrupted:
+        by_rate.setdefault(teacher.card.front_end.sample_rate_hz, []).append(teacher)
+    for rate_hz, together in by_rate.items():
+        pupils = [_Lesson(teacher, cache, device, tracks) for teacher in together]
+        for lesson in pupils:
+            progress.say(lesson.standing())
+        lessons = [lesson for lesson in pupils if lesson.missing]
+        _hear(lessons, rate_hz, progress, workers, timeout_s, stop)
+        for lesson in lessons:
+            for path, reason in lesson.failures.items():
+                failures.setdefault(path, f"teacher {lesson.name}: {reason}")
+        if any(lesson.unfinished for lesson in lessons):
             return Taught(failures, True)
     return Taught(failures, False)
+
+
+def _hear(
+    lessons: Sequence[_Lesson],
+    rate_hz: int,
+    progress: Progress,
+    workers: int,
+    timeout_s: float,
+    stop: Callable[[], bool],
+) -> None:
+    """Decode what any of these teachers has not heard, once for all of them."""
+    total = max((len(lesson.missing) for lesson in lessons), default=0)
+    if not total:
+        return
+    progress.start("teachers " + ", ".join(lesson.name for lesson in lessons), total, "tracks")
+    begun_s = time.monotonic()
+
+    def advance() -> None:
+        heard_s = max(lesson.heard_s for lesson in lessons)
+        done = total - max(len(lesson.missing) for lesson in lessons)
+        progress.advance(done, x_real_time=heard_s / max(1e-3, time.monotonic() - begun_s))
+
+    while not stop() and any([lesson.begin() for lesson in lessons]):  # noqa: C419 - each of them begins
+        paths = list(dict.fromkeys(path for lesson in lessons for path in lesson.waiting))
+        for answer in stream_waves(paths, rate_hz, workers=workers, timeout_s=timeout_s, stop=stop):
+            path = answer.path
+            for lesson in lessons:
+                if path in lesson.waiting:
+                    lesson.take(answer)
+            advance()
+        for lesson in lessons:
+            lesson.end()
+        advance()
 
 
 def row_type(outputs: int) -> np.dtype[Any]:
@@ -233,66 +275,71 @@ class _Listener:
 
 
 class _Lesson:
-    """One teacher's pass over many tracks."""
+    """One teacher's pass over many tracks, whose sound is handed to it piece by piece (`take`)."""
 
-    def __init__(self, teacher: Teacher, folder: Path, device: str, progress: Progress) -> None:
-        self._teacher, self._folder, self._progress = teacher, folder, progress
-        self._device = device
+    def __init__(self, teacher: Teacher, cache: Path, device: str, tracks: Mapping[Path, str]) -> None:
+        self._teacher, self._folder, self._device = teacher, teacher.folder(cache), device
         self._outputs = len(teacher.card.outputs)
-        self._tracks: dict[Path, _Listener] = {}
-        self._batch: list[tuple[_Listener, int, Wave]] = []
-        self._waiting: dict[Path, str] = {}
-        self._failures: dict[Path, str] = {}
-        self._done = 0
-        self._heard_s = 0.0
-
-    def run(self, tracks: Mapping[Path, str], workers: int, timeout_s: float, stop: Callable[[], bool]) -> Taught:
-        self._all = tracks
+        self._digests = tracks
         files: dict[str, list[Path]] = {}
         for path, digest in tracks.items():
             files.setdefault(digest, []).append(path)
-        missing = {d: f for d, f in files.items() if read_rows(self._folder, d, self._outputs) is None}
-        name, total = self._teacher.card.name, len(missing)
-        self._progress.say(f"teacher {name}: has heard {len(files) - total:,} of {len(files):,} tracks")
-        if not missing:
-            return Taught({}, False)
-        self._progress.start(f"teacher {name}", total, "tracks")
-        self._predict = self._predictor()
-        while missing and not stop():
-            self._waiting = {paths.pop(0): digest for digest, paths in missing.items()}
-            self._hear(list(self._waiting), workers, timeout_s, stop)
-            if self._waiting:
-                return Taught(self._failures, True)
-            # Of what failed, a copy elsewhere may still be readable.
-            failed = {self._all[path] for path in self._failures}
-            missing = {digest: paths for digest, paths in missing.items() if digest in failed and paths}
-        return Taught(self._failures, bool(missing))
+        self.missing = {d: f for d, f in files.items() if read_rows(self._folder, d, self._outputs) is None}
+        """Files of each sound that is still to be heard, without those that were tried."""
+        self.waiting: dict[Path, str] = {}
+        """Files being heard, with the digests of their sounds."""
+        self.failures: dict[Path, str] = {}
+        self.heard_s = 0.0
+        self._sounds = len(files)
+        self._tracks: dict[Path, _Listener] = {}
+        self._batch: list[tuple[_Listener, int, Wave]] = []
 
-    def _predictor(self) -> Predictor:
+    @property
+    def name(self) -> str:
+        """The teacher's."""
+        return self._teacher.card.name
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there are sounds that could still be heard."""
+        return bool(self.waiting) or any(self.missing.values())
+
+    def standing(self) -> str:
+        """What was heard before, as a sentence."""
+        return f"teacher {self.name}: has heard {self._sounds - len(self.missing):,} of {self._sounds:,} tracks"
+
+    def begin(self) -> bool:
+        """Take up one file of each sound; of what failed, a copy elsewhere may still be readable. False for nothing."""
+        self.missing = {digest: paths for digest, paths in self.missing.items() if paths}
+        self.waiting = {paths.pop(0): digest for digest, paths in self.missing.items()}
+        return bool(self.waiting)
+
+    def take(self, answer: Frame | Finished | Failed) -> None:
+        """A piece of a track, its end, or why there is none."""
+        if isinstance(answer, Frame):
+            self._frame(answer)
+        elif isinstance(answer, Failed):
+            self._fail(answer.path, answer.reason)
+        elif answer.decoded.status != "ok":
+            self._fail(answer.path, answer.decoded.status)
+        else:
+            track = self._tracks[answer.path]
+            self._score_full(track, track.finish())
+            track.decoded = answer.decoded
+            if track.complete:
+                self._complete(track)
+
+    def end(self) -> None:
+        """Score what is left. Only a pass that was stopped leaves tracks unfinished."""
+        self._score()
+        self._tracks.clear()
+
+    @cached_property
+    def _predict(self) -> Predictor:
         device = pick_device(self._device)
         windows = round(BATCH_FRAMES.get(device.type, 8) * BATCH_S / self._teacher.card.front_end.frame_s)
         # Where it is the faster one: its rounding, 0.02 of a logit, is far below what teachers differ by.
         return Predictor(self._teacher.model, str(device), max(1, windows), bfloat16=has_bfloat16(device))
-
-    def _hear(self, paths: Sequence[Path], workers: int, timeout_s: float, stop: Callable[[], bool]) -> None:
-        self._begun_s = time.monotonic()
-        rate_hz = self._teacher.card.front_end.sample_rate_hz
-        for answer in stream_waves(paths, rate_hz, workers=workers, timeout_s=timeout_s, stop=stop):
-            if isinstance(answer, Frame):
-                self._frame(answer)
-            elif isinstance(answer, Failed):
-                self._fail(answer.path, answer.reason)
-            elif answer.decoded.status != "ok":
-                self._fail(answer.path, answer.decoded.status)
-            else:
-                track = self._tracks[answer.path]
-                self._score_full(track, track.finish())
-                track.decoded = answer.decoded
-                if track.complete:
-                    self._complete(track)
-        self._score()
-        # Only a pass that was stopped leaves tracks unfinished.
-        self._tracks.clear()
 
     def _frame(self, frame: Frame) -> None:
         if frame.index == 0:
@@ -325,17 +372,16 @@ class _Lesson:
             self._fail(track.path, "its scores for it are no numbers; are the file's samples absurdly large?")
             return
         del self._tracks[track.path]
-        digest = self._waiting.pop(track.path)
-        self._failures = {path: why for path, why in self._failures.items() if self._all[path] != digest}
+        digest = self.waiting.pop(track.path)
+        del self.missing[digest]
+        self.failures = {path: why for path, why in self.failures.items() if self._digests[path] != digest}
         _write_rows(self._folder, digest, rows)
-        self._done += 1
-        self._heard_s += track.decoded.duration_s
-        self._progress.advance(self._done, x_real_time=self._heard_s / max(1e-3, time.monotonic() - self._begun_s))
+        self.heard_s += track.decoded.duration_s
 
     def _fail(self, path: Path, reason: str) -> None:
         self._forget(path)
-        del self._waiting[path]
-        self._failures[path] = reason
+        del self.waiting[path]
+        self.failures[path] = reason
 
     def _forget(self, path: Path) -> None:
         track = self._tracks.pop(path, None)
