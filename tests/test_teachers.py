@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import pickle
@@ -423,6 +424,21 @@ class TestDistilledTargets:
         truth = targets.truth([(digest_of(str(index)), ("polka",) if index == 3 else ()) for index in range(20)])
         assert np.argwhere(truth).tolist() == [[3, 1], [18, 0], [18, 3], [19, 0], [19, 3]]
         assert targets.truth([]).shape == (0, 4)
+
+    def test_said_is_what_reaches_the_thresholds(self, targets: DistilledTargets) -> None:
+        # Each tag's threshold is 0.5 on the card.
+        assert targets.said(digest_of("5"), ()) == ("Rock",)
+        assert targets.said(digest_of("15"), ("polka",)) == ("Hip-Hop", "Polka", "Rock")
+
+    def test_thresholds_are_the_mean_in_logits(self, tmp_path: Path) -> None:
+        teachers = []
+        for name, threshold in (("a", 0.5), ("b", 0.1)):
+            teacher = made_up(name, {"Rock": "genre", name: "genre"})
+            tags = tuple(dataclasses.replace(tag, threshold=threshold) for tag in teacher.card.tags)
+            card = dataclasses.replace(teacher.card, tags=tags)
+            teachers.append(dataclasses.replace(teacher, model=dataclasses.replace(teacher.model, card=card)))
+        thresholds = Teachers(teachers, tmp_path).thresholds
+        assert thresholds == pytest.approx({"Rock": 0.25, "a": 0.5, "b": 0.1})
 
     def test_need_no_labels(self, both: list[Teacher], cache: Path) -> None:
         teachers = Teachers(both, cache)

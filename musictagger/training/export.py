@@ -32,10 +32,16 @@ def export_model(
     training: Mapping[str, Any],
     description: str,
     head: Mapping[str, Any] | None = None,
+    thresholds: Mapping[str, float] | None = None,
 ) -> Card:
-    """Write `tensors` and a card with first thresholds; return the card. Raises ModelError (disk full)."""
+    """Write `tensors` and a card with `thresholds` by tag, FIRST_THRESHOLD for the others; return the card.
+
+    Raises ModelError (disk full).
+    """
     digest = save_weights({name: halved(name, tensor) for name, tensor in tensors.items()}, weights)
-    tags = tags_for(outputs, FIRST_THRESHOLD, unknown="genre" if task == "genre" else "other")
+    tags = tags_for(
+        outputs, {**(thresholds or {}), "default": FIRST_THRESHOLD}, unknown="genre" if task == "genre" else "other"
+    )
     # What the data say of a word outweighs what the program thinks of it.
     known = [next((categories[word] for word in tag.outputs if word in categories), tag.category) for tag in tags]
     card = Card(

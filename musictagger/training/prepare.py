@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,13 @@ class Prepared:
     """What the trainer takes, and the dataset as it is after the broken tracks have gone."""
 
     dataset: Dataset
-    """With teachers, its tags are what the student is to say, and validation and test tracks have those that the
-    teachers decided for."""
+    """With teachers, its tags are what the student is to say; validation tracks have those that the teachers give them
+    by their own thresholds, test tracks those by which they are in the tag's highest tenth."""
     material: Material
     categories: Mapping[str, Category]
     failures: Mapping[Path, str]
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """The teachers', by tag: what a student's tag has that cannot be fitted."""
 
 
 def decoders(settings: Settings) -> int:
@@ -188,14 +190,18 @@ def _distilled(
     def target(track: Track, start_s: float, length_s: float) -> Floats:
         return targets.target(track.digest, track.tags, start_s, length_s)
 
-    truths, decided = {}, {}
-    for split in ("valid", "test"):
-        tracks = _tracks(dataset.split(split), entries)
-        truths[split] = targets.truth([(track.digest, track.tags) for track in tracks])
-        for track, row in zip(tracks, truths[split], strict=True):
-            decided[track.path] = tuple(tag for tag, is_one in zip(targets.outputs, row, strict=True) if is_one)
+    valid, test = (_tracks(dataset.split(split), entries) for split in ("valid", "test"))
+    truth_of_valid, truth_of_test = (
+        targets.truth([(track.digest, track.tags) for track in tracks]) for tracks in (valid, test)
+    )
+    decided = {track.path: targets.said(track.digest, track.tags) for track in valid}
+    for track, row in zip(test, truth_of_test, strict=True):
+        decided[track.path] = tuple(tag for tag, is_one in zip(targets.outputs, row, strict=True) if is_one)
     examples = tuple(dataclasses.replace(e, tags=decided.get(e.path, ())) for e in dataset.examples)
-    note = "validation and test tags are the teachers' decisions: scores in the tag's highest tenth of the split"
+    note = (
+        "measured (epochs' AUC, test figures) by the teachers' decisions: scores in the tag's highest tenth of the "
+        "split; thresholds fitted to where the teachers reach their own"
+    )
     student = dataclasses.replace(
         dataset,
         task="tags",
@@ -206,8 +212,9 @@ def _distilled(
         # What no teacher gives a tag is decided too: it has none.
         partial=False,
     )
-    material = _material(dataset, cache, entries, targets.outputs, target, truths["valid"])
-    return Prepared(student, dataclasses.replace(material, task="tags"), targets.categories, failures)
+    material = _material(dataset, cache, entries, targets.outputs, target, truth_of_valid)
+    material = dataclasses.replace(material, task="tags")
+    return Prepared(student, material, targets.categories, failures, targets.thresholds)
 
 
 def _material(

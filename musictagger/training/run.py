@@ -316,6 +316,7 @@ def _export(
         description=f"{origin.backbone}{with_head} trained on {counts['train']:,} tracks of {dataset.name}: "
         f"{len(prepared.material.outputs)} {kind}",
         head=head,
+        thresholds=prepared.thresholds,
     )
     return weights
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +68,8 @@ class _Heard:
 class Teachers:
     """Several teachers as one: the mean of their logits, over the tags that any of them knows.
 
-    `tags` are display names in the order of the categories, then of names; `categories` says each one's.
+    `tags` are display names in the order of the categories, then of names; `categories` says each one's, `thresholds`
+    from which score on they say that a track has it: the mean of their cards' in logits.
     """
 
     def __init__(self, teachers: Sequence[Teacher], cache: Path) -> None:
@@ -80,6 +82,10 @@ class Teachers:
             found.setdefault(tag.name, tag.category)
         self.tags = in_order(found)
         self.categories: Mapping[str, Category] = {tag: found[tag] for tag in self.tags}
+        logits: dict[str, list[float]] = {}
+        for tag in (tag for card in cards for tag in card.tags):
+            logits.setdefault(tag.name, []).append(float(_logit(np.array(tag.threshold, np.float64))))
+        self.thresholds: Mapping[str, float] = {tag: 1 / (1 + math.exp(-fmean(logits[tag]))) for tag in self.tags}
         place = {tag: index for index, tag in enumerate(self.tags)}
         self._sources = [
             _Source(card, teacher.folder(cache), np.array([place[tag.name] for tag in card.tags], np.intp))
@@ -206,6 +212,7 @@ class DistilledTargets:
 
     `outputs` are the teachers' tags and the dataset's, by display name, in the order of categories and names. A tag
     that no teacher knows has a target only on tracks with labels; elsewhere it is NaN, which the loss leaves out.
+    `thresholds` are the teachers'.
     """
 
     def __init__(
@@ -219,6 +226,7 @@ class DistilledTargets:
         self._teachers, self._hard_weight = teachers, hard_weight
         meanings = {tag: meaning(tag, unknown=(categories or {}).get(tag, "other")) for tag in own_tags}
         found = dict(teachers.categories)
+        self.thresholds: Mapping[str, float] = teachers.thresholds
         for name, category in meanings.values():
             found.setdefault(name, category)
         self.outputs = in_order(found)
@@ -250,6 +258,14 @@ class DistilledTargets:
         for row, (_, own_tags) in zip(decided, tracks, strict=True):
             row[untaught] = self._hard(own_tags)[untaught] == 1
         return decided
+
+    def said(self, digest: str, own_tags: Sequence[str]) -> tuple[str, ...]:
+        """The tags that teachers give a track by their own thresholds; of those that none knows, the track's own."""
+        scores = self._teachers.track_labels(digest)
+        limits = np.array([self.thresholds[tag] for tag in self._teachers.tags], np.float32)
+        hard = self._hard(own_tags) == 1
+        hard[self._taught] = np.nan_to_num(scores) >= limits
+        return tuple(tag for tag, is_one in zip(self.outputs, hard, strict=True) if is_one)
 
     def _hard(self, own_tags: Sequence[str]) -> Floats:
         """1 for a track's own tags, 0 for the others of the dataset, NaN for what it knows nothing of."""
