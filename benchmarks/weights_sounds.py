@@ -20,18 +20,18 @@ from musictagger.audio.decode import decode_frames
 from musictagger.audio.frames import FrameRule, Wave
 
 INSTRUMENTS: Mapping[str, tuple[int, ...]] = {
-    "guitar": (24, 25, 26, 27),
-    "piano": (0, 1),
-    "violin": (40,),
-    "flute": (73, 74),
-    "harpsichord": (6,),
-    "choir": (52, 53),
-    "drums": (0,),
-    "strings": (48, 49),
-    "sitar": (104,),
-    "harp": (46,),
-    "cello": (42,),
-    "synth": (81, 90),
+    "Guitar": (24, 25, 26, 27),
+    "Piano": (0, 1),
+    "Violin": (40,),
+    "Flute": (73, 74),
+    "Harpsichord": (6,),
+    "Choir": (52, 53),
+    "Drums": (0,),
+    "Strings": (48, 49),
+    "Sitar": (104,),
+    "Harp": (46,),
+    "Cello": (42,),
+    "Synthesizer": (81, 90),
 }
 """Tags, and General MIDI programs that sound so, counted from 0."""
 PIECES = 4
@@ -39,7 +39,7 @@ PIECES = 4
 PIECE_S = 40.0
 _FONTS = ("FluidR3", "TimGM6mb")
 _DRUMS = 9
-_MELODIC = {"violin": (55, 88), "flute": (60, 90), "cello": (36, 64), "sitar": (48, 72)}
+_MELODIC = {"Violin": (55, 88), "Flute": (60, 90), "Cello": (36, 64), "Sitar": (48, 72)}
 """What plays one note at a time, and its compass."""
 
 RATE_HZ = 44_100
@@ -53,9 +53,9 @@ def render_instruments(folder: Path) -> dict[Path, str]:
     for name, programs in INSTRUMENTS.items():
         for font in _FONTS:
             for number in range(PIECES):
-                path = folder / f"{name}-{font}-{number}.ogg"
+                path = folder / f"{name.lower()}-{font}-{number}.ogg"
                 if not path.exists():
-                    random = Random(f"{name} {font} {number}")
+                    random = Random(f"{name.lower()} {font} {number}")
                     midi = _piece(random, name, programs[number % len(programs)])
                     with tempfile.TemporaryDirectory() as scratch:
                         write(render(random, midi, font, PIECE_S, Path(scratch)), path)
@@ -67,13 +67,13 @@ def render_instruments(folder: Path) -> dict[Path, str]:
 def _piece(random: Random, name: str, program: int) -> bytes:
     """A minute of broken chords, of a melody, or of a drummer, as a MIDI file."""
     track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(random.randint(80, 132)))])
-    if name != "drums":
+    if name != "Drums":
         track.append(mido.Message("program_change", program=program, channel=0))
     key = random.randrange(12)
-    play = _drummer if name == "drums" else _melody if name in _MELODIC else _chords
+    play = _drummer if name == "Drums" else _melody if name in _MELODIC else _chords
     for _ in range(40):
         for pitches, eighths in play(random, key, name):
-            _sound(track, pitches, eighths, random, _DRUMS if name == "drums" else 0)
+            _sound(track, pitches, eighths, random, _DRUMS if name == "Drums" else 0)
     file = mido.MidiFile(type=0, ticks_per_beat=480)
     file.tracks.append(track)
     written = BytesIO()
@@ -89,7 +89,7 @@ def _chords(random: Random, key: int, name: str) -> Iterator[Beat]:
     root = 48 + (key + random.choice((0, 5, 7, 9))) % 12
     third = random.choice((3, 4))
     chord = (root, root + third, root + 7, root + 12)
-    if name in {"choir", "strings", "synth"} or random.random() < 0.3:
+    if name in {"Choir", "Strings", "Synthesizer"} or random.random() < 0.3:
         yield chord, 8
     else:
         yield from (((pitch,), 1) for pitch in (*chord, *reversed(chord)))

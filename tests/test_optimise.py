@@ -20,7 +20,7 @@ from musictagger.training.optimise import (
     follow_fast,
     freeze_parts,
     l2_penalty,
-    levels_of,
+    logit_scale,
     lr_at,
     make_optimiser,
     window_losses,
@@ -117,40 +117,45 @@ class TestLosses:
         torch.testing.assert_close(smoothed, expected)
 
 
-class TestLevels:
+class TestLogitScale:
     soft = torch.tensor([[0.9, 0.01, NAN], [0.5, 0.001, NAN], [0.1, 0.0001, NAN], [NAN, 0.002, NAN]])
 
     def test_are_those_of_what_is_known(self) -> None:
-        levels = levels_of(self.soft)
+        scale = logit_scale(self.soft)
         known = self.soft[:3, 0].logit()
-        torch.testing.assert_close(levels.mean[0], known.mean())
-        torch.testing.assert_close(levels.deviation[0], known.std(unbiased=False))
-        assert levels.mean[2] == 0 and levels.deviation[2] == 1
+        torch.testing.assert_close(scale.mean[0], known.mean())
+        torch.testing.assert_close(scale.deviation[0], known.std(unbiased=False))
+        torch.testing.assert_close(scale.standardised(torch.tensor([0.0, 0.0, 3.0]))[2], torch.tensor(3.0))
+
+    def test_labels_are_no_scores(self) -> None:
+        labels = torch.tensor([[1.0, 0.3], [0.0, 0.2], [0.0, NAN], [NAN, 0.1]])
+        standardised = logit_scale(labels).standardised(torch.tensor([[-2.0, 0.0]]))
+        torch.testing.assert_close(standardised[0, 0], torch.tensor(-2.0))
 
     def test_a_tag_that_never_changes_is_not_blown_up(self) -> None:
-        assert levels_of(torch.full((5, 1), 0.3)).deviation.tolist() == [0.25]
+        assert logit_scale(torch.full((5, 1), 0.3)).deviation.tolist() == [0.25]
 
-    def test_balanced_is_zero_at_the_highest_tenth(self) -> None:
+    def test_standardised_is_zero_at_the_highest_tenth(self) -> None:
         logits = torch.randn(20_000, 1) * 3 - 5
-        balanced = levels_of(logits.sigmoid()).balanced(logits)
-        assert (balanced > 0).float().mean() == pytest.approx(0.1, abs=0.01)
+        standardised = logit_scale(logits.sigmoid()).standardised(logits)
+        assert (standardised > 0).float().mean() == pytest.approx(0.1, abs=0.01)
 
     def test_a_rare_tag_moves_the_loss_as_much_as_a_common_one(self) -> None:
         target = (torch.randn(1000, 1) + torch.tensor([0.0, -7.0])).sigmoid()
-        levels = levels_of(target)
+        scale = logit_scale(target)
         gradients = {}
-        for name, given in (("plain", None), ("balanced", levels)):
-            logits = levels.mean.expand(1000, 2).clone().requires_grad_()
-            window_losses(logits, target, "tags", levels=given).sum().backward()  # type: ignore[no-untyped-call]
+        for name, given in (("plain", None), ("standardised", scale)):
+            logits = scale.mean.expand(1000, 2).clone().requires_grad_()
+            window_losses(logits, target, "tags", scale=given).sum().backward()  # type: ignore[no-untyped-call]
             assert logits.grad is not None
             common, rare = logits.grad.abs().mean(dim=0)
             gradients[name] = float(rare / common)
         assert gradients["plain"] < 0.05
-        assert gradients["balanced"] == pytest.approx(1, abs=0.15)
+        assert gradients["standardised"] == pytest.approx(1, abs=0.15)
 
     def test_what_nobody_knows_is_left_out(self) -> None:
         logits = torch.ones(4, 3, requires_grad=True)
-        window_losses(logits, self.soft, "tags", levels=levels_of(self.soft)).sum().backward()  # type: ignore[no-untyped-call]
+        window_losses(logits, self.soft, "tags", scale=logit_scale(self.soft)).sum().backward()  # type: ignore[no-untyped-call]
         assert logits.grad is not None and logits.grad.isfinite().all()
         assert (logits.grad != 0).sum(dim=0).tolist() == [3, 4, 0]
 

@@ -81,6 +81,20 @@ class TestLearning:
         fitted = trainer.fit()
         assert max(record["auc"] for record in fitted.records) == 1.0
 
+    @pytest.mark.parametrize("ema", [0.0, 0.9])
+    def test_only_a_fresh_dense_layer_begins_at_the_usual_scores(self, tmp_path: Path, ema: float) -> None:
+        options = small_options(balanced=True, teachers=("a",), ema=ema)
+        changes: dict[str, Any] = {"task": "tags", "target": lambda *part: np.array([0.01, 0.1, 0.5], np.float32)}
+        torch.manual_seed(0)
+        for fresh in (True, False):
+            backbone = build("fcn", 3, CONFIG, ())
+            assert isinstance(backbone, Backbone)
+            before = backbone.get_parameter("dense.bias").detach().clone()
+            whole = dataclasses.replace(material(24), **changes)
+            trainer = Trainer(backbone, whole, options, tmp_path, torch.device("cpu"), Silent(), fresh_dense=fresh)
+            usual = torch.tensor([0.01, 0.1, 0.5]).logit() if fresh else before
+            torch.testing.assert_close(trainer._judged.get_parameter("dense.bias"), usual)
+
     def test_saves_the_weights_of_the_best_epoch(self, tmp_path: Path) -> None:
         trainer = _trainer(tmp_path, small_options(epochs=3, metric="loss"))
         fitted = trainer.fit()
@@ -149,6 +163,29 @@ class TestResume:
         states = [torch.load(tmp_path / name / checkpoint.NAME, weights_only=True) for name in ("whole", "parts")]
         for key, weight in states[0]["backbone"].items():
             assert torch.equal(weight, states[1]["backbone"][key]), key
+
+    def test_balanced_and_noisy_run_too(self, tmp_path: Path) -> None:
+        options = small_options(balanced=True, teachers=("a",), noise=0.5, mixup=0.2, ema=0.9)
+        soft = material(24).target
+        changes: dict[str, Any] = {"task": "tags", "target": lambda *part: 0.1 + 0.5 * soft(*part)}
+        whole = _trainer(tmp_path / "whole", options, **changes)
+        whole.fit()
+        _trainer(tmp_path / "halves", options, **changes).fit(_after(4))
+        again = _trainer(tmp_path / "halves", options, **changes)
+        again.resume()
+        again.fit()
+        for name, weight in whole._backbone.state_dict().items():
+            assert torch.equal(weight, again._backbone.state_dict()[name]), name
+
+    def test_a_checkpoint_that_knows_less_had_the_default(self, tmp_path: Path) -> None:
+        trainer = _trainer(tmp_path, small_options())
+        trainer.fit(_after(1))
+        saved = torch.load(tmp_path / checkpoint.NAME, weights_only=True)
+        del saved["identity"]["noise"]
+        torch.save(saved, tmp_path / checkpoint.NAME)
+        _trainer(tmp_path, small_options()).resume()
+        with pytest.raises(BadRequestError, match="noise was 0"):
+            _trainer(tmp_path, small_options(noise=0.5)).resume()
 
     def test_nothing_to_resume(self, tmp_path: Path) -> None:
         with pytest.raises(BadRequestError, match="no checkpoint to resume"):

@@ -93,27 +93,40 @@ def add_noise(
 ) -> Tensor:
     """Steady noise, white to pink, under a share `options.noise` of the windows: hiss, rain, an old tape.
 
-    It fluctuates as a periodogram's bins do: their power is a gamma variable, here by the approximation of Wilson &
-    Hilferty 1931.
+    `mel` holds windows `first`.. of the step's `windows`, [batch, n_mels, columns], before anything frame-wide.
     """
     if not options.noise:
         return mel
     rows = slice(first, first + len(mel))
-    hit, below, colour = (torch.rand(windows, generator=random)[rows] for _ in range(3))
-    normal = torch.randn((windows, *mel.shape[1:]), generator=random)[rows]
+    hit, below, colour, seed = torch.rand((4, windows), generator=random, dtype=torch.float64)[:, rows]
+    chosen = torch.nonzero(hit < options.noise)[:, 0]
+    below_db = NOISE_BELOW_DB[0] + below[chosen] * (NOISE_BELOW_DB[1] - NOISE_BELOW_DB[0])
+    noisy = mel.clone()
+    for row, down_db, slope, number in zip(chosen.tolist(), below_db, colour[chosen], seed[chosen], strict=True):
+        own = torch.Generator().manual_seed(int(number * 2**53))
+        noise, height = _noise(front_end, mel.shape[2], slope, own)
+        power = _power(mel[row].cpu(), front_end)
+        # Of a band of power p and triangles so high, p / height is the power around it.
+        share = 10 ** (-down_db / 10) * (power.mean(dim=1) / height).sum()
+        noisy[row] = _level(power + share.float() * noise, front_end).to(mel.device)
+    return noisy
+
+
+def _noise(front_end: FrontEnd, columns: int, slope: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mel power of noise, float32 [n_mels, columns], and the heights of the bands' triangles, [n_mels].
+
+    Its density falls with frequency ** slope, and its power is 1 all told. A band's power over the columns is a gamma
+    variable, its shape the number of bins in the band (Wilson & Hilferty 1931); that columns overlap is left aside.
+    """
     edges_hz = band_edges_hz(front_end).float()
     width_hz = (edges_hz[2:] - edges_hz[:-2]) / 2
     height = 1 / width_hz if front_end.mel_norm == "slaney" else torch.ones_like(width_hz)
-    density = edges_hz[1:-1] ** -colour[:, None]
-    density /= (density * width_hz).sum(dim=1, keepdim=True)
+    density = edges_hz[1:-1] ** -slope.float()
+    density /= (density * width_hz).sum()
     bins = (width_hz * front_end.n_fft / front_end.sample_rate_hz).clamp(min=1.0)[:, None]
+    normal = torch.randn((front_end.n_mels, columns), generator=random)
     fluctuation = (1 - 1 / (9 * bins) + normal / (3 * bins.sqrt())).clamp(min=0.0) ** 3
-    below_db = NOISE_BELOW_DB[0] + below * (NOISE_BELOW_DB[1] - NOISE_BELOW_DB[0])
-    # Of a band of power p and triangles so high, p / height is the power around it.
-    music = (_power(mel, front_end).mean(dim=2) / height.to(mel.device)).sum(dim=1)
-    share = (10 ** (-below_db / 10) * (hit < options.noise)).to(mel.device) * music
-    noise = (density * width_hz * height)[:, :, None] * fluctuation
-    return _level(_power(mel, front_end) + share[:, None, None] * noise.to(mel.device), front_end)
+    return (density * width_hz * height)[:, None] * fluctuation, height
 
 
 def _power(level: Tensor, front_end: FrontEnd) -> Tensor:

@@ -27,6 +27,10 @@ class Origin:
     front_end: FrontEnd
     model: Model | None = None
 
+    def keeps_dense(self, outputs: tuple[str, ...]) -> bool:
+        """Whether the model's dense layer says these words; else it begins anew (Wang et al. 2019, V.G)."""
+        return self.model is not None and self.model.card.outputs == outputs and self.model.card.head is None
+
 
 def origin_of(options: TrainOptions, settings: Settings, progress: Progress) -> Origin:
     """What to begin with. A model in `options.init` brings its own backbone, configuration and front end.
@@ -51,16 +55,16 @@ def origin_of(options: TrainOptions, settings: Settings, progress: Progress) -> 
 
 
 def build_backbone(origin: Origin, outputs: tuple[str, ...], seed: int, settings: Settings) -> Backbone:
-    """The backbone with one output for each of `outputs`, its weights from `seed` or from the model.
-
-    Where the model says other words, the dense layer begins anew (Wang et al. 2019, V.G).
-    """
+    """The backbone with one output for each of `outputs`, its weights from `seed` or from the model."""
     torch.manual_seed(seed)
     backbone = build(origin.backbone, len(outputs), origin.config, settings.plugin_folders)
     if origin.model is not None:
         learnt = origin.model.bare.state_dict()
-        same = tuple(origin.model.card.outputs) == outputs and origin.model.card.head is None
-        kept = {name: tensor for name, tensor in learnt.items() if same or not name.startswith("dense")}
+        kept = {
+            name: tensor
+            for name, tensor in learnt.items()
+            if origin.keeps_dense(outputs) or not name.startswith("dense")
+        }
         backbone.load_state_dict({**backbone.state_dict(), **kept})
     return backbone.requires_grad_(True)
 

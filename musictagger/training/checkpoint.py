@@ -62,10 +62,11 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         raise MusictaggerError(f"{path}: the checkpoint cannot be written ({reason}); {kept}") from error
 
 
-def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+def load_checkpoint(path: Path, identity: Mapping[str, Any], older: Mapping[str, Any]) -> dict[str, Any]:
     """The state saved at `path`, on the CPU.
 
-    `identity` says what the run is about (backbone, options, outputs, tracks); it must be the checkpoint's own. Raises
+    `identity` says what the run is about (backbone, options, outputs, tracks); it must be the checkpoint's own, where
+    what a checkpoint of an older version does not know is as in `older`, or else not asked for. Raises
     BadRequestError where it is not, naming the first difference, and MusictaggerError for a file that is no checkpoint.
     """
     try:
@@ -77,7 +78,7 @@ def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
         raise unreadable(path, error) from error
     if not isinstance(state, dict) or state.get("schema") != SCHEMA or not isinstance(state.get("identity"), dict):
         raise MusictaggerError(f"{path}: is no checkpoint of this version; remove it and begin again")
-    _require_same(path, state["identity"], identity)
+    _require_same(path, {**older, **state["identity"]}, identity)
     return state
 
 
@@ -87,7 +88,6 @@ def unreadable(path: Path, error: Exception) -> MusictaggerError:
 
 
 def _require_same(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    # What an older version did not ask for, its checkpoints do not know.
     for name in [name for name in wanted if name in saved]:
         if saved[name] != wanted[name]:
             raise BadRequestError(

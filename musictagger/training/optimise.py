@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 import torch.nn.functional as F
@@ -15,17 +16,18 @@ from musictagger.models.backbone import Backbone
 from musictagger.models.card import Task
 from musictagger.models.inference import has_bfloat16
 from musictagger.training.options import GROUPS, Freeze, TrainOptions
+from musictagger.training.teachers import DECISION_QUANTILE, LOWEST
 
 ONECYCLE_RISE = 0.3
 ONECYCLE_START, ONECYCLE_END = 1 / 25, 1e-4
 """Share of the steps that go up, and the first and last rate as parts of the highest (Smith & Topin 2018)."""
 
 
-HIGHEST_TENTH = 1.2816
-"""A normal distribution's 90th percentile in deviations: a teacher's decision begins there."""
+_HIGHEST_TENTH = NormalDist().inv_cdf(DECISION_QUANTILE)
 LEAST_DEVIATION = 0.25
-SOFTEST = 2.0**-24
-"""Scores are float16: none but 0 and 1 is nearer to them."""
+"""Of a tag's logits: one that teachers say the same of everywhere is not to count for its rounding."""
+SHARPNESS = 2.0
+"""Standardised logits run from no to yes within one deviation of them, so that a usual track is a clear no (0.07)."""
 
 
 def make_optimiser(parameters: Iterable[nn.Parameter], options: TrainOptions) -> torch.optim.Optimizer:
@@ -129,26 +131,46 @@ def class_weights(target: Tensor, task: Task) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Levels:
+class LogitScale:
     """Where each output's soft targets lie, as logits, float32 [outputs] each."""
 
     mean: Tensor
     deviation: Tensor
 
-    def balanced(self, logits: Tensor) -> Tensor:
-        """0 where a track enters the output's highest tenth (were they normally distributed), 1 half a deviation up.
+    def standardised(self, logits: Tensor) -> Tensor:
+        """0 where a track enters the output's highest tenth (were they normally distributed), and its deviation 0.5."""
+        return SHARPNESS * ((logits - self.mean) / self.deviation - _HIGHEST_TENTH)
 
-        Half, so that a track in the middle of all is a clear no (0.07) and one as far above the tenth a clear yes.
-        """
-        return 2 * ((logits - self.mean) / self.deviation - HIGHEST_TENTH)
+    def to(self, device: torch.device) -> LogitScale:
+        """The same on a device."""
+        return LogitScale(self.mean.to(device), self.deviation.to(device))
 
 
-def levels_of(target: Tensor) -> Levels:
-    """The levels of the training tracks' soft targets, float [tracks, outputs] with NaN for unknown."""
-    logits = target.logit(SOFTEST)
-    mean = logits.nanmean(dim=0).nan_to_num(0.0)
-    deviation = (logits - mean).square().nanmean(dim=0).sqrt().nan_to_num(1.0)
-    return Levels(mean, deviation.clamp(min=LEAST_DEVIATION))
+def logit_scale(target: Tensor) -> LogitScale:
+    """The scale of the training tracks' targets, float [tracks, outputs] with NaN for unknown.
+
+    Of an output that is 0 or 1 throughout, or unknown, standardised logits are the logits themselves: labels are no
+    scores.
+    """
+    logits = target.logit(LOWEST)
+    mean = logits.nanmean(dim=0)
+    deviation = (logits - mean).square().nanmean(dim=0).sqrt().clamp(min=LEAST_DEVIATION)
+    labels = ((target == 0) | (target == 1) | target.isnan()).all(dim=0)
+    return LogitScale(torch.where(labels, -SHARPNESS * _HIGHEST_TENTH, mean), torch.where(labels, SHARPNESS, deviation))
+
+
+def begin_usual(backbone: Backbone, scale: LogitScale) -> bool:
+    """Let a fresh dense layer say the usual of each output instead of 0.5; False where there is no such layer."""
+    layers = [
+        layer
+        for layer in backbone.modules()
+        if isinstance(layer, nn.Linear) and layer.out_features == len(scale.mean) and layer.bias is not None
+    ]
+    if not layers:
+        return False
+    with torch.no_grad():
+        layers[-1].bias.copy_(scale.mean)
+    return True
 
 
 def window_losses(
@@ -157,22 +179,22 @@ def window_losses(
     task: Task,
     weights: Tensor | None = None,
     label_smoothing: float = 0.0,
-    levels: Levels | None = None,
+    scale: LogitScale | None = None,
 ) -> Tensor:
     """Loss of each window, float32 [windows]: mean binary cross-entropy over the tags, or cross-entropy of the genre.
 
     `target` [windows, outputs] may be soft. An output whose target is NaN has no part in a tag loss; in a genre target
-    NaN counts as zero. With `levels`, logits and targets of tags are compared as `Levels.balanced`: else a tag that
-    teachers never give more than 0.02 hardly counts beside one that they often give 0.5.
+    NaN counts as zero. With a `scale`, logits and targets of tags are standardised by it before they are compared: else
+    a tag that teachers never give more than 0.02 hardly counts beside one that they often give 0.5.
     """
     logits = logits.float()
-    if levels is not None:
-        logits, target = levels.balanced(logits), levels.balanced(target.logit(SOFTEST)).sigmoid()
+    if scale is not None:
+        logits, target = scale.standardised(logits), scale.standardised(target.logit(LOWEST)).sigmoid()
     if task == "genre":
         wanted = target.nan_to_num(0.0)
         wanted = wanted * (1 - label_smoothing) + label_smoothing / target.shape[1]
-        scale = 1.0 if weights is None else (wanted * weights).sum(dim=1)
-        return -(wanted * logits.log_softmax(dim=1)).sum(dim=1) * scale
+        weight = 1.0 if weights is None else (wanted * weights).sum(dim=1)
+        return -(wanted * logits.log_softmax(dim=1)).sum(dim=1) * weight
     known = ~target.isnan()
     wanted = torch.where(known, target, 0.0) * (1 - label_smoothing) + label_smoothing / 2
     each = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weights, reduction="none")

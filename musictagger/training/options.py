@@ -133,6 +133,8 @@ class TrainOptions:
             raise BadRequestError(f"head {self.head} is fitted to labels, not to scores; leave --teacher out")
         if self.balanced and not self.teachers:
             raise BadRequestError("balanced is for teachers' scores; name some with --teacher, or use class_weights")
+        if self.balanced and self.class_weights:
+            raise BadRequestError("balanced weighs all tags alike already; leave class_weights out")
         if self.schedule == "onecycle" and self.warmup_epochs:
             raise BadRequestError("schedule onecycle rises by itself; leave warmup_epochs out, or take another one")
         if self.freeze != "none" and not self.init:

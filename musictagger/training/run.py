@@ -16,7 +16,6 @@ from torch import Tensor
 
 from musictagger.config import Settings, frame_rule
 from musictagger.errors import BadRequestError, MusictaggerError, printable
-from musictagger.models.backbone import Backbone
 from musictagger.models.card import Card
 from musictagger.models.inference import Predictor, pick_device
 from musictagger.models.weights import load_model
@@ -136,8 +135,7 @@ def _trained(
         model = made
         fitted = Fitted(0, None, False, [])
     else:
-        backbone = build_backbone(origin, prepared.material.outputs, options.seed, settings)
-        fitted = _fitted(request, backbone, prepared, device, progress, stop)
+        fitted = _fitted(request, origin, prepared, device, progress, stop)
         if fitted.interrupted or not processes.first:
             return Outcome(None, None, fitted.epochs, fitted.best_epoch, fitted.interrupted, None)
         model = _exported(request, prepared, origin, fitted)
@@ -202,11 +200,20 @@ def _plan_lines(request: RunRequest, dataset: Dataset, origin: Origin) -> list[s
 
 
 def _fitted(
-    request: RunRequest, backbone: Backbone, prepared: Prepared, device: torch.device, progress: Progress, stop: Stop
+    request: RunRequest, origin: Origin, prepared: Prepared, device: torch.device, progress: Progress, stop: Stop
 ) -> Fitted:
+    outputs = prepared.material.outputs
+    backbone = build_backbone(origin, outputs, request.options.seed, request.settings)
     with_board = _board(request) if request.tensorboard else None
     trainer = Trainer(
-        backbone, prepared.material, request.options, request.out, device, progress, with_board or (lambda record: None)
+        backbone,
+        prepared.material,
+        request.options,
+        request.out,
+        device,
+        progress,
+        with_board or (lambda record: None),
+        fresh_dense=not origin.keeps_dense(outputs),
     )
     if request.resume and not (request.out / checkpoint.NAME).exists():
         progress.say(f"{printable(request.out)}: holds no checkpoint, so training begins at its start")

@@ -26,15 +26,16 @@ from musictagger.models.weights import save_weights
 from musictagger.training import augment, checkpoint
 from musictagger.training.material import Material
 from musictagger.training.optimise import (
-    Levels,
+    LogitScale,
     average,
     average_decay,
+    begin_usual,
     class_weights,
     computes_in_bfloat16,
     follow_fast,
     freeze_parts,
     l2_penalty,
-    levels_of,
+    logit_scale,
     lr_at,
     make_optimiser,
     window_losses,
@@ -90,12 +91,17 @@ class Trainer:
         device: torch.device,
         progress: Progress,
         on_record: Callable[[Record], None] = lambda record: None,
+        *,
+        fresh_dense: bool = True,
     ) -> None:
+        """`fresh_dense`: whether the dense layer has learnt nothing yet."""
         self._material, self._options, self._folder = material, options, folder
         self._device, self._progress, self._on_record = device, progress, on_record
         self._processes = Processes(device)
         self._backbone: Backbone = backbone.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._frozen = freeze_parts(self._backbone, options.freeze)
+        # Before the weights are copied: to the other processes, and as the average's first.
+        self._scale = self._scale_of_targets(fresh_dense=fresh_dense) if options.balanced else None
         self._network = self._processes.wrap(self._backbone)
         self._trained = [weight for weight in self._backbone.parameters() if weight.requires_grad]
         self._optimiser = make_optimiser(self._trained, options)
@@ -103,7 +109,6 @@ class Trainer:
         self._log_mel = LogMel(material.front_end).to(device)
         self._bfloat16 = computes_in_bfloat16(device, options.precision)
         self._weights = class_weights(self._targets(), material.task).to(device) if options.class_weights else None
-        self._levels = self._begin_at_levels() if options.balanced else None
         rank, world = self._processes.rank, self._processes.world
         self._reader = Reader(material.train, material.read_mel, material.front_end, material.target, rank, world)
         self._windows = options.windows(len(material.train))
@@ -131,7 +136,8 @@ class Trainer:
 
     def resume(self) -> None:
         """Go on where the checkpoint in the folder was made. Raises as load_checkpoint does."""
-        saved = checkpoint.load_checkpoint(self._folder / checkpoint.NAME, self._identity())
+        defaults = json.loads(json.dumps(TrainOptions().to_json()))
+        saved = checkpoint.load_checkpoint(self._folder / checkpoint.NAME, self._identity(), defaults)
         try:
             self._backbone.load_state_dict(saved["backbone"])
             if self._averaged is not None:
@@ -181,9 +187,7 @@ class Trainer:
         mel, target = self._augmented(batch)
         with self._autocast():
             logits = self._network(mel).logits
-        losses = window_losses(
-            logits, target, self._material.task, self._weights, options.label_smoothing, self._levels
-        )
+        losses = window_losses(logits, target, self._material.task, self._weights, options.label_smoothing, self._scale)
         # Processes average their gradients: a share of the sum over the whole step, times their number, gives its mean.
         loss = losses.sum() / batch.windows * self._processes.world
         total = self._processes.sum(losses.detach().sum()) / batch.windows
@@ -251,7 +255,7 @@ class Trainer:
             self._device,
             self._autocast(),
             self._progress,
-            self._levels,
+            self._scale,
         )
 
     @property
@@ -301,16 +305,13 @@ class Trainer:
         material = self._material
         return torch.from_numpy(np.stack([material.target(track, 0.0, math.inf) for track in material.train]))
 
-    def _begin_at_levels(self) -> Levels:
-        """The targets' levels; a fresh dense layer says the usual of each tag instead of 0.5."""
-        levels = levels_of(self._targets().to(self._device))
-        dense = getattr(self._backbone, "dense", None)
-        if not self._options.init and isinstance(dense, nn.Linear):
-            with torch.no_grad():
-                dense.bias.copy_(levels.mean)
-                if self._averaged is not None:
-                    self._averaged.load_state_dict(self._backbone.state_dict())
-        return levels
+    def _scale_of_targets(self, *, fresh_dense: bool) -> LogitScale:
+        scale = logit_scale(self._targets())
+        if fresh_dense and not begin_usual(self._backbone, scale):
+            self._progress.say(
+                f"note: backbone {self._backbone.name} has no dense layer that could begin at usual scores"
+            )
+        return scale.to(self._device)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16)

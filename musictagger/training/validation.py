@@ -15,7 +15,7 @@ from musictagger.models.card import Task
 from musictagger.records import Floats
 from musictagger.training.material import Material
 from musictagger.training.metrics import auc_roc, predict_genres
-from musictagger.training.optimise import Levels, window_losses
+from musictagger.training.optimise import LogitScale, window_losses
 from musictagger.training.options import Metric
 from musictagger.training.progress import Progress
 from musictagger.training.windows import frames_of
@@ -32,7 +32,7 @@ def validate(
     device: torch.device,
     precision: AbstractContextManager[object],
     progress: Progress,
-    levels: Levels | None = None,
+    scale: LogitScale | None = None,
 ) -> dict[str, float | None]:
     """Mean loss of the frames, AUC and, for genres, accuracy of the tracks (mean score over their frames)."""
     progress.start("validation", len(material.valid), "tracks")
@@ -45,7 +45,7 @@ def validate(
             logits: Tensor = network(mel).logits.float()
         target = torch.from_numpy(material.target(material.valid[number], 0.0, math.inf))
         target = target.to(device).expand(len(frames), -1)
-        losses += window_losses(logits, target, material.task, levels=levels).tolist()
+        losses += window_losses(logits, target, material.task, scale=scale).tolist()
         activated = logits.sigmoid() if material.task == "tags" else logits.softmax(dim=1)
         scores.append(activated.mean(dim=0).cpu().numpy())
         progress.advance(number + 1)
