@@ -4,7 +4,7 @@
 
 Draws the split of LISTING (benchmarks/corpus.py) as dataset `music` does and writes OUT/listing.jsonl: the same tracks
 with their split, and, for training only, one mix a training track and pass. In a mix, parts of two training tracks
-sound together, each faster or slower, brighter or darker; every fourth is of one track alone. A mix is a file like any
+sound together, each faster or slower, brighter or darker; a quarter are of one track alone. A mix is a file like any
 other, so the teachers say what it sounds like, not an average of what its parts do.
 """
 
@@ -50,15 +50,18 @@ def main() -> None:
     dataset = read_dataset("music", arguments.listing)
     folder = arguments.out / "audio"
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [
-        {"path": str(example.path), "artist": example.artist, "split": example.split} for example in dataset.examples
-    ]
+    records = (json.loads(line) for line in arguments.listing.read_text(encoding="utf-8").splitlines())
+    splits = {example.path: example.split for example in dataset.examples}
+    lines = [record | {"split": splits[path]} for record in records if (path := Path(record["path"])) in splits]
     for number in range(arguments.passes):
         made = mixes(dataset.split("train"), folder, arguments.seconds, (arguments.seed, number))
         lines += [{"path": str(path.resolve()), "album": "mixes", "split": "train"} for path in made]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     (arguments.out / "listing.jsonl").write_text(text, encoding="utf-8")
-    print(f"{len(dataset.examples):,} tracks and {len(lines) - len(dataset.examples):,} mixes")
+    wanted = arguments.passes * len(dataset.split("train"))
+    print(
+        f"{len(splits):,} tracks and {len(lines) - len(splits):,} mixes of {wanted:,}; the others could not be decoded"
+    )
 
 
 def mixes(tracks: Sequence[Example], folder: Path, seconds: float, seed: tuple[int, int]) -> Iterator[Path]:
@@ -87,7 +90,7 @@ def _decoded(track: Example) -> Wave | None:
 
 
 def excerpt(wave: Wave, seconds: float, random: np.random.Generator) -> Wave:
-    """A part of a track, or all of a short one; a little longer, as it may be played faster."""
+    """A part of a track that lasts at least `seconds` however fast it is played, or all of a short one."""
     wanted = int(seconds * (1 + SPEED) * RATE_HZ) + 1
     start = int(random.random() * max(0, len(wave) - wanted))
     return wave[start : start + wanted]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
@@ -15,7 +16,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from benchmarks.stylebank_render import SOUNDFONTS, render, write
+from benchmarks.stylebank_render import render, write
 from musictagger.audio.decode import decode_frames
 from musictagger.audio.frames import FrameRule, Wave
 
@@ -23,7 +24,7 @@ INSTRUMENTS: Mapping[str, tuple[int, ...]] = {
     "Guitar": (24, 25, 26, 27),
     "Piano": (0, 1),
     "Violin": (40,),
-    "Flute": (73, 74),
+    "Flute": (73,),
     "Harpsichord": (6,),
     "Choir": (52, 53),
     "Drums": (0,),
@@ -38,6 +39,7 @@ PIECES = 4
 """Of each instrument in each soundfont."""
 PIECE_S = 40.0
 _FONTS = ("FluidR3", "TimGM6mb")
+"""Two of SOUNDFONTS, made by different people."""
 _DRUMS = 9
 _MELODIC = {"Violin": (55, 88), "Flute": (60, 90), "Cello": (36, 64), "Sitar": (48, 72)}
 """What plays one note at a time, and its compass."""
@@ -60,12 +62,11 @@ def render_instruments(folder: Path) -> dict[Path, str]:
                     with tempfile.TemporaryDirectory() as scratch:
                         write(render(random, midi, font, PIECE_S, Path(scratch)), path)
                 found[path] = name
-    assert set(_FONTS) <= set(SOUNDFONTS)
     return found
 
 
 def _piece(random: Random, name: str, program: int) -> bytes:
-    """A minute of broken chords, of a melody, or of a drummer, as a MIDI file."""
+    """Broken chords, a melody or a drummer, as a MIDI file of more than PIECE_S."""
     track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(random.randint(80, 132)))])
     if name != "Drums":
         track.append(mido.Message("program_change", program=program, channel=0))
@@ -122,14 +123,17 @@ def _sound(track: mido.MidiTrack, pitches: Sequence[int], eighths: int, random: 
 def write_variants(tracks: Sequence[Path], folder: Path) -> dict[str, list[Path]]:
     """The middle minute of each track, as it is and in every variant; made unless it is there."""
     written: dict[str, list[Path]] = {}
-    for number, track in enumerate(tracks):
+    for track in tracks:
         wave: Wave | None = None
         for variant, save in {"plain": _wav, **VARIANTS}.items():
-            path = folder / variant.replace(" ", "-").replace("/", "-") / f"{number:03d}{_SUFFIX.get(variant, '.wav')}"
+            name = hashlib.sha256(str(track).encode()).hexdigest()[:12] + _SUFFIX.get(variant, ".wav")
+            path = folder / variant.replace(" ", "-").replace("/", "-") / name
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 wave = _middle(track) if wave is None else wave
-                save(path, wave)
+                unfinished = path.with_name(f"unfinished{path.suffix}")
+                save(unfinished, wave)
+                unfinished.replace(path)
             written.setdefault(variant, []).append(path)
     return written
 
@@ -156,7 +160,7 @@ def _louder(change_db: float) -> Callable[[Path, Wave], None]:
 
 def _noisy(below_db: float) -> Callable[[Path, Wave], None]:
     def save(path: Path, wave: Wave) -> None:
-        noise = np.random.default_rng(int(path.stem)).standard_normal(len(wave)).astype(np.float32)
+        noise = np.random.default_rng(len(wave)).standard_normal(len(wave)).astype(np.float32)
         _wav(path, wave + noise * np.float32(np.sqrt(np.mean(wave**2)) * 10 ** (-below_db / 20)))
 
     return save
