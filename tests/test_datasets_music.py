@@ -146,14 +146,30 @@ class TestListing:
         assert "as the listing says" in dataset.notes[0]
 
     @pytest.mark.parametrize(
-        ("line", "reason"), [({}, "some have none"), ({"split": "dev"}, "line 2: unknown split 'dev'; expected train")]
+        ("line", "reason"),
+        [
+            ({}, "some have none"),
+            ({"split": "dev"}, "line 2: unknown split 'dev'; expected train"),
+            ({"split": ["train"]}, "line 2: unknown split"),
+            ({"file": "a.ogg", "split": "test"}, "line 2: .*a.ogg is in another split"),
+        ],
     )
-    def test_half_a_split_is_refused(self, line: dict[str, str], reason: str, tmp_path: Path) -> None:
+    def test_half_a_split_is_refused(self, line: dict[str, Any], reason: str, tmp_path: Path) -> None:
         for name in ("a.ogg", "b.ogg"):
             touch(tmp_path / name)
         lines = [{"file": "a.ogg", "split": "train"}, {"file": "b.ogg", **line}]
         with pytest.raises(BadRequestError, match=reason):
             read_dataset("music", listing(tmp_path / "list.jsonl", *lines))
+
+    def test_a_genre_of_one_given_split_is_left_out(self, tmp_path: Path) -> None:
+        lines = []
+        for index in range(24):
+            touch(tmp_path / f"{index}.ogg")
+            split = ("train", "valid", "test")[index % 3]
+            genre = "Polka" if split == "train" and index > 11 else "Jazz"
+            lines.append({"file": f"{index}.ogg", "artist": f"{index}", "split": split, "genre": genre})
+        path = listing(tmp_path / "list.jsonl", *lines)
+        assert read_dataset("music", path, genres=True, min_tracks_per_genre=2).tags == ("Jazz",)
 
     def test_a_listing_of_nothing_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(BadRequestError, match="an empty listing"):

@@ -138,15 +138,15 @@ def teach(
     for teacher in teachers:
         by_rate.setdefault(teacher.card.front_end.sample_rate_hz, []).append(teacher)
     for rate_hz, together in by_rate.items():
-        pupils = [_Lesson(teacher, cache, device, tracks) for teacher in together]
-        for lesson in pupils:
+        all_lessons = [_Lesson(teacher, cache, device, tracks) for teacher in together]
+        for lesson in all_lessons:
             progress.say(lesson.standing())
-        lessons = [lesson for lesson in pupils if lesson.missing]
+        lessons = [lesson for lesson in all_lessons if lesson.missing]
         _hear(lessons, rate_hz, progress, workers, timeout_s, stop)
         for lesson in lessons:
             for path, reason in lesson.failures.items():
                 failures.setdefault(path, f"teacher {lesson.name}: {reason}")
-        if any(lesson.unfinished for lesson in lessons):
+        if any(lesson.unheard() for lesson in lessons):
             return Taught(failures, True)
     return Taught(failures, False)
 
@@ -160,25 +160,29 @@ def _hear(
     stop: Callable[[], bool],
 ) -> None:
     """Decode what any of these teachers has not heard, once for all of them."""
-    total = max((len(lesson.missing) for lesson in lessons), default=0)
-    if not total:
+    unheard = {digest for lesson in lessons for digest in lesson.missing}
+    if not unheard:
         return
-    progress.start("teachers " + ", ".join(lesson.name for lesson in lessons), total, "tracks")
+    progress.start("teachers " + ", ".join(lesson.name for lesson in lessons), len(unheard), "tracks")
     begun_s = time.monotonic()
 
     def advance() -> None:
+        """A sound is done when no teacher can hear it any more; the speed is that of the music, not of each teacher."""
+        still = {digest for lesson in lessons for digest in lesson.unheard()}
         heard_s = max(lesson.heard_s for lesson in lessons)
-        done = total - max(len(lesson.missing) for lesson in lessons)
-        progress.advance(done, x_real_time=heard_s / max(1e-3, time.monotonic() - begun_s))
+        progress.advance(len(unheard - still), x_real_time=heard_s / max(1e-3, time.monotonic() - begun_s))
 
-    while not stop() and any([lesson.begin() for lesson in lessons]):  # noqa: C419 - each of them begins
+    while not stop():
+        begun = [lesson.begin() for lesson in lessons]
+        if not any(begun):
+            break
         paths = list(dict.fromkeys(path for lesson in lessons for path in lesson.waiting))
         for answer in stream_waves(paths, rate_hz, workers=workers, timeout_s=timeout_s, stop=stop):
-            path = answer.path
             for lesson in lessons:
-                if path in lesson.waiting:
+                if answer.path in lesson.waiting:
                     lesson.take(answer)
-            advance()
+            if not isinstance(answer, Frame):
+                advance()
         for lesson in lessons:
             lesson.end()
         advance()
@@ -299,10 +303,9 @@ class _Lesson:
         """The teacher's."""
         return self._teacher.card.name
 
-    @property
-    def unfinished(self) -> bool:
-        """Whether there are sounds that could still be heard."""
-        return bool(self.waiting) or any(self.missing.values())
+    def unheard(self) -> set[str]:
+        """Sounds that are being heard, or that have a file which was not tried."""
+        return {*self.waiting.values(), *(digest for digest, paths in self.missing.items() if paths)}
 
     def standing(self) -> str:
         """What was heard before, as a sentence."""

@@ -1,8 +1,8 @@
 """Any music under a folder, with or without labels: what a student hears while its teachers say what they hear.
 
 MUSIC/any/depth/track.ogg
-or LISTING.jsonl             {"file": "a.ogg", "artist": "...", "album": "...", "genre": "...", "split": "train"} and
-                             nothing else; all lines have a split, or none
+or LISTING.jsonl             {"file": "a.ogg", "artist": "...", "album": "...", "genre": "...", "split": "train"},
+                             of which only the file must be there; all lines have a split, or none
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def read(
     that a file lies in or, with `depth`, the folder so many levels below `folder`. Files without an artist count as by
     their package. Instead of a folder this may be a listing, a file of JSON lines: then its files are the dataset, and
     what it says of their artist, album and genre outweighs their tags and folders, and a split that it says is taken as
-    it is. Genres are named as in dataset
+    it is (`valid`, `test` and `seed` then say nothing). Genres are named as in dataset
     library; those with fewer than `min_tracks_per_genre` tracks, or in fewer groups than splits, are left out.
     Raises BadRequestError for a folder without music, with too little to be split, or a listing that is none.
     """
@@ -76,13 +76,16 @@ def read(
     tree = load_tree(genres_file) if genres else None
     tracks = [_track(path, root, depth, listed.get(path), tree) for path in paths]
     groups = _groups(tracks)
-    said = _said_splits(given, listed, tracks)
-    splits_used = len(set(said.values())) or sum(share > 0 for share in shares.values())
-    if not said:
+    splits = _given_splits(given, listed, tracks)
+    how = "split as the listing says"
+    splits_used = len(set(splits.values())) or sum(share > 0 for share in shares.values())
+    if not splits:
         _require_enough(root, groups, splits_used)
-    tracks, left_out = _frequent(tracks, groups, min_tracks_per_genre, splits_used)
-    splits = said or stratified(_items(tracks, groups, every=True), shares, seed)
-    how = "split as the listing says" if said else _how(groups, splits, valid, test, seed)
+    # A genre must be able to stand in each split: in as many groups or, where those are given, in each of them.
+    tracks, left_out = _frequent(tracks, splits or groups, min_tracks_per_genre, splits_used)
+    if not splits:
+        splits = stratified(_items(tracks, groups, every=True), shares, seed)
+        how = _how(groups, splits, valid, test, seed)
     tags = tuple(sorted({genre for track in tracks for genre in track.genres}))
     return Dataset(
         name=NAME,
@@ -168,15 +171,20 @@ def _read_listing(path: Path) -> dict[Path, Mapping[str, str]]:
         if not isinstance(name, str):
             bad_line(path, number, 'names no "file"')
         words = {key: values[key].strip() for key in _WORDS if isinstance(values.get(key), str)}
-        if words.get("split", SPLITS[0]) not in SPLITS:
-            bad_line(path, number, f"unknown split {words['split']!r}; expected {', '.join(SPLITS)}")
-        listed[absolute(path.parent / name)] = words
+        if values.get("split") is not None and words.get("split") not in SPLITS:
+            bad_line(path, number, f"unknown split {values['split']!r}; expected {', '.join(SPLITS)}")
+        file = absolute(path.parent / name)
+        if words.get("split") != listed.get(file, words).get("split"):
+            bad_line(path, number, f"{printable(file)} is in another split than on a line before")
+        listed[file] = words
     if not listed:
         raise BadRequestError(f"{printable(path)}: an empty listing")
     return listed
 
 
-def _said_splits(listing: Path, listed: Mapping[Path, Mapping[str, str]], tracks: Sequence[_Track]) -> dict[str, Split]:
+def _given_splits(
+    listing: Path, listed: Mapping[Path, Mapping[str, str]], tracks: Sequence[_Track]
+) -> dict[str, Split]:
     """The split of each track's key where the listing says it; nothing where it says none."""
     splits = {words.get("split") for words in listed.values()}
     if splits <= {None}:
