@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import io
 import os
 import sqlite3
@@ -17,6 +18,7 @@ from helpers import TINY, make_model, run, write_tone
 
 from musictagger.config import load_settings
 from musictagger.errors import EXIT_USAGE
+from musictagger.models.card import Card
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +185,18 @@ def test_broken_plugin_and_broken_model_are_listed_and_stop_nothing(
     models = run("models")
     assert models.code == 0
     assert "broken" in models.out and TINY in models.out
+
+
+def test_a_card_with_odd_figures_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = make_model(tmp_path / "models")
+    card = Card.load(weights.with_suffix(".json"))
+    odd = {"a": 3, "b": {"auc": None}, "c": {"auc": {"value": None}}, "roc_auc": "high"}
+    dataclasses.replace(card, metrics=odd, training={"speed": "fast"}).save(weights.with_suffix(".json"))
+    monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    models = run("models")
+    assert models.code == 0 and TINY in models.out
+    assert "AUC 0.880 (by its authors)" in models.out
 
 
 def test_configuration_file_sets_defaults_and_flags_win(

@@ -100,8 +100,8 @@ def test_the_list_of_models_says_how_good_and_how_fast(
     listed = run("models").out
     speed = Card.load(weights.with_suffix(".json")).training["speed"]["x_real_time"]
     (line,) = [line for line in listed.splitlines() if line.startswith("mine")]
-    assert "% right" in line and f"{speed:,} x" in line
-    assert "where the model was trained" in listed
+    assert "% right (folders/test)" in line and f"{speed:,} x (cpu" in line
+    assert "`musictagger compare` measures both here" in listed
 
 
 def test_the_card_tells_the_run(weights: Path, music: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -44,8 +45,8 @@ def _print(models: list[Any], absent: list[Any], default: str) -> None:
 
     table = Table("Model", "Backbone", box=None, pad_edge=False, header_style="bold")
     table.add_column("Tags", justify="right")
-    table.add_column("Accuracy", justify="right")
-    table.add_column("Speed", justify="right")
+    table.add_column("Accuracy", no_wrap=True)
+    table.add_column("Speed", no_wrap=True)
     table.add_column("Size", justify="right")
     table.add_column("Licence", overflow="ellipsis", no_wrap=True)
     table.add_column("Where", overflow="fold")
@@ -58,30 +59,41 @@ def _print(models: list[Any], absent: list[Any], default: str) -> None:
         licence = model.card.licence.partition(",")[0]
         where = render.home_short(model.weights)
         tags, backbone = str(len(model.card.tags)), model.card.backbone
-        table.add_row(name, backbone, tags, _accuracy(model.card), _speed(model.card), size, licence, where)
+        table.add_row(
+            name, backbone, tags, _accuracy(model.card.metrics), _speed(model.card.training), size, licence, where
+        )
     for entry in absent:
         name = f"{entry.name} (default)" if entry.name == default else entry.name
         licence = entry.licence.partition(",")[0]
         hint = f"not here: musictagger weights pull {entry.name}"
-        table.add_row(name, entry.backbone, str(len(entry.tags)), "", "", "", licence, hint, style="dim")
+        table.add_row(
+            name, entry.backbone, str(len(entry.tags)), _accuracy(entry.metrics), "", "", licence, hint, style="dim"
+        )
     render.console().print(table)
-    if any(model.card is not None and _speed(model.card) for model in models):
+    if any(
+        model.card is not None and (_accuracy(model.card.metrics) or _speed(model.card.training)) for model in models
+    ):
         click.echo(
-            "Accuracy: on tracks held out of training, as the card tells. Speed: times real time without decoding,\n"
-            "where the model was trained. `musictagger compare` measures both here."
+            "Accuracy: as the card tells, on the data in brackets (of a model with teachers: how well it agrees with\n"
+            "them); figures on different data do not compare. Speed: times real time, without decoding, where it was\n"
+            "trained. `musictagger compare` measures both here."
         )
 
 
-def _accuracy(card: Any) -> str:
-    """The first figure that the card has: how many genres are right, or the AUC over all tags."""
-    for figures in card.metrics.values():
+def _accuracy(metrics: Mapping[str, Any]) -> str:
+    """The first figure of a card: the share of genres that are right, or the AUC over all tags."""
+    for data, figures in metrics.items():
         for name, text in (("accuracy", "{:.0%} right"), ("auc", "AUC {:.3f}")):
-            value = figures.get(name, {}).get("value") if isinstance(figures, dict) else None
-            if value is not None:
-                return text.format(value)
-    return ""
+            found = figures.get(name) if isinstance(figures, Mapping) else None
+            value = found.get("value") if isinstance(found, Mapping) else None
+            if isinstance(value, float):
+                return f"{text.format(value)} ({data})"
+    published = metrics.get("roc_auc")
+    return f"AUC {published:.3f} (by its authors)" if isinstance(published, float) else ""
 
 
-def _speed(card: Any) -> str:
-    speed = card.training.get("speed")
-    return f"{speed['x_real_time']:,.0f} x" if isinstance(speed, dict) and "x_real_time" in speed else ""
+def _speed(training: Mapping[str, Any]) -> str:
+    speed = training.get("speed")
+    if not isinstance(speed, Mapping) or not isinstance(speed.get("x_real_time"), int | float):
+        return ""
+    return f"{speed['x_real_time']:,.0f} x ({str(speed.get('device', '?')).partition(',')[0]})"

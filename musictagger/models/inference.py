@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +43,8 @@ class Predictor:
     def __init__(
         self, model: Model, device: str = "auto", batch_frames: int | None = None, *, bfloat16: bool = False
     ) -> None:
-        """`bfloat16` computes the backbone in it: faster where the device has it, scores change by up to 0.01.
+        """`bfloat16` computes the backbone in it: faster where the device has it. Scores of three published models
+        changed by at most 0.009 (CPU, one track).
 
         Raises BadRequestError when the device is not there, ModelError when the backbone does not stand it.
         """
@@ -89,7 +91,8 @@ class Predictor:
     def _forward(self, mel: Tensor) -> Output:
         """The backbone is somebody else's code: what goes wrong there is said to have gone wrong there."""
         try:
-            with quiet_output(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
+            rounded = torch.autocast(self.device.type, torch.bfloat16) if self._bfloat16 else nullcontext()
+            with quiet_output(), rounded:
                 output: Output = self._backbone(mel)
             _require_shapes(output, len(mel), len(self.card.outputs))
         except (Exception, SystemExit) as error:

@@ -341,7 +341,8 @@ class _Lesson:
     def _predict(self) -> Predictor:
         device = pick_device(self._device)
         windows = round(BATCH_FRAMES.get(device.type, 8) * BATCH_S / self._teacher.card.front_end.frame_s)
-        # Where it is the faster one: its rounding, 0.02 of a logit, is far below what teachers differ by.
+        # Where it is the faster one: its rounding, 0.02 of a logit on average, is far below what teachers differ by, so
+        # that the cache does not tell its scores from those of float32.
         return Predictor(self._teacher.model, str(device), max(1, windows), bfloat16=has_bfloat16(device))
 
     def _frame(self, frame: Frame) -> None:
