@@ -9,6 +9,7 @@ figures.
 heldout      tracks held out by artist and package: AUC of each tag against the teachers' decisions, rank correlation,
              and how often the nearest by embedding is of the same album
 labels       words that people gave: genres in file tags, styles in a catalogue; nobody trained on them
+genres       the first genre that a scan would write, and whether it fits what people said
 instruments  General MIDI instruments, each alone (fluidsynth and two soundfonts)
 robustness   the same music as MP3, Opus, resampled, louder, softer, with noise
 clips        the first words for the files in --clips
@@ -38,6 +39,7 @@ from musictagger.models.inference import Predictor
 from musictagger.models.weights import load_model
 from musictagger.records import Floats
 from musictagger.tagging.aggregate import aggregate_tracks, merge_outputs
+from musictagger.tagging.calibration import calibrated
 from musictagger.tagging.genres import GenreChoice, chooser, ranked
 from musictagger.training.datasets import read_dataset
 from musictagger.training.melcache import MelCache
@@ -66,9 +68,30 @@ WORDS: Mapping[str, frozenset[str]] = {
 """Tags, and those of people's words that mean them."""
 
 
+FITTING: Mapping[str, frozenset[str]] = {
+    style: frozenset(genres.split(", "))
+    for style, genres in {
+        "electronic/ambient/chill": "Electronic, Ambient, Electronica, New Age, Dance, House, Techno, Electro",
+        "classical/piano/strings": "Classical",
+        "folk/acoustic": "Folk, Country, Blues, Indie, Indie Pop",
+        "hip-hop/rap beats": "Hip-Hop, R&B, Funk, Soul",
+        "disco/dance/house/techno": "Dance, House, Techno, Electronic, Electro, Electronica, Funk",
+        "jazz/ragtime/lounge": "Jazz, Blues, Easy Listening, Soul",
+        "latin/world/indian/polka": "Indian, Folk, Country",
+        "R&B/funk/soul": "Funk, Soul, R&B, Blues, Jazz, Dance",
+        "country/bluegrass/blues": "Country, Blues, Folk",
+        "metal/rock/punk": "Metal, Heavy Metal, Hard Rock, Rock, Punk, Alternative, Classic Rock, Alternative Rock",
+        "Romantic Classical": "Classical",
+        "Death Metal": "Metal, Heavy Metal, Hard Rock, Rock",
+        "Female Fronted Metal": "Metal, Heavy Metal, Hard Rock, Rock",
+    }.items()
+}
+"""Genres that fit a style or a genre in the listing; all others do not."""
+
+
 @dataclass(frozen=True, eq=False)
 class Heard:
-    """What a model says of tracks: scores float32 [tracks, tags] in the card's order, embeddings [tracks, dim]."""
+    """What a model says of tracks: calibrated scores float32 [tracks, tags] in the card's order, embeddings."""
 
     paths: tuple[Path, ...]
     scores: Floats
@@ -103,7 +126,7 @@ class Contender:
         judged = score_tracks(self.predictor, paths)
         merged = [merge_outputs(frames, self.card) for frames in judged.frame_scores]
         scores = aggregate_tracks(np.concatenate(merged), [len(frames) for frames in merged])
-        return Heard(judged.paths, scores, judged.embeddings)
+        return Heard(judged.paths, calibrated(scores, self.card.curves, self.tags), judged.embeddings)
 
 
 @dataclass(frozen=True)
@@ -162,7 +185,7 @@ def held_out(bench: Bench) -> tuple[Table, Figures]:
         raise BadRequestError("none of the models was trained by teachers; name one that was")
     teachers = Teachers(load_teachers(names, settings), bench.cache)
     digests = MelCache(bench.cache, FrontEnd()).digests(bench.held_out, workers=1, progress=Silent())
-    truth_of = {path: teachers.track_labels(digest) for path, digest in digests.items()}
+    truth_of = {path: teachers.track_labels(digest) for path, digest in digests.items() if teachers.has(digest)}
     table = [["model", "words", "macro AUC", "rank correlation", "same album nearest (chance)", "worst ten"]]
     found: Figures = {}
     for each in bench.contenders:
@@ -225,6 +248,36 @@ def labels(bench: Bench) -> tuple[Table, Figures]:
                 cells.append(f"{auc:.3f}")
                 found.setdefault(f"{tag}, {kind}", {})[each.card.name] = auc
             table.append([tag, kind, f"{sum(truth.values())} of {len(truth)}", *cells])
+    return table, found
+
+
+def genres(bench: Bench) -> tuple[Table, Figures]:
+    """The first genre that a scan would write: on how many tracks there is one, and on how many of those it fits."""
+    kinds = {path: line.get("style") or line.get("genre") for path, line in bench.lines.items()}
+    asked = [path for path, kind in kinds.items() if kind in FITTING]
+    table = [
+        ["kind", "tracks", *(f"{each.card.name}: {what}" for each in bench.contenders for what in ("given", "fit"))]
+    ]
+    found: Figures = {}
+    for each in bench.contenders:
+        choose, heard = chooser(each.card, GenreChoice(max_genres=1)), each.hear(asked)
+        found[each.card.name] = {kind: {"tracks": 0, "given": 0, "fit": 0} for kind in FITTING}
+        for path, scores in zip(heard.paths, heard.scores, strict=True):
+            counts, said = found[each.card.name][str(kinds[path])], choose(scores)
+            counts["tracks"] += 1
+            counts["given"] += bool(said)
+            counts["fit"] += bool(said) and said[0] in FITTING[str(kinds[path])]
+        found[each.card.name]["all"] = {
+            what: sum(counts[what] for counts in found[each.card.name].values()) for what in ("tracks", "given", "fit")
+        }
+    for kind in (*FITTING, "all"):
+        cells = [str(max(one[kind]["tracks"] for one in found.values()))]
+        for counts in (one[kind] for one in found.values()):
+            cells += [
+                f"{counts['given'] / max(1, counts['tracks']):.0%}",
+                f"{counts['fit'] / max(1, counts['given']):.0%}",
+            ]
+        table.append([kind, *cells])
     return table, found
 
 
@@ -294,6 +347,7 @@ def clips(bench: Bench) -> tuple[Table, Figures]:
 PARTS: Mapping[str, Callable[[Bench], tuple[Table, Figures]]] = {
     "heldout": held_out,
     "labels": labels,
+    "genres": genres,
     "instruments": instruments,
     "robustness": robustness,
     "clips": clips,

@@ -19,6 +19,7 @@ from musictagger.errors import BadRequestError
 from musictagger.models.card import Card, Tag
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import load_model
+from musictagger.tagging.aggregate import merge_outputs
 from musictagger.tagging.genres import GenreChoice, choose_genres
 from musictagger.training import judge
 from musictagger.training.datasets.base import Dataset, Example, Split
@@ -286,6 +287,22 @@ def test_a_calibrated_card_is_calibrated_before_its_thresholds(method: str) -> N
     said = found.scores.argmax(axis=1) == found.truth.argmax(axis=1)
     assert found.figures["song"]["accuracy"]["value"] == pytest.approx(said.mean())
     assert found.figures["frame"] == raw.figures["frame"]
+
+
+def test_lift_makes_rare_and_common_tags_compare() -> None:
+    random = np.random.default_rng(3)
+    usual = np.linspace(-6, 1, 9)
+    scores = 1 / (1 + np.exp(-(usual + random.normal(0, 0.3, (40, 9)))))
+    odd = 1 / (1 + np.exp(-(usual[0] + 3)))
+    scores[7, 0] = odd
+    dataset = make_dataset([], [[]] * 40)
+    card = fit_card(make_card(), make_judged(scores), dataset, TrainOptions(calibration="lift"))
+    assert {tag.threshold for tag in card.tags} == {0.5}
+    assert card.curves is not None
+    lifted = card.curves.apply(merge_outputs(scores.astype(np.float32), card), [tag.name for tag in card.tags])
+    assert (lifted >= 0.5).sum() == 1 and lifted[7].argmax() == 0
+    # As it was, the least usual tag was never seen.
+    assert odd < 0.05 and not (scores[:, 0] >= 0.3).any()
 
 
 # Evaluation

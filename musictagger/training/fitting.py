@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,20 @@ import numpy.typing as npt
 from musictagger.models.card import Card
 from musictagger.records import Floats
 from musictagger.tagging.aggregate import Aggregator
-from musictagger.tagging.calibration import Calibration, calibrated
+from musictagger.tagging.calibration import METHODS, Calibration, calibrated
 from musictagger.training.datasets.base import Dataset
 from musictagger.training.labelled import ScoredTracks, examples_of, scored_tracks
 from musictagger.training.matching import match_tags
 from musictagger.training.options import TrainOptions
 from musictagger.training.scoring import Judged
-from musictagger.training.thresholds import Thresholds, fit_calibration, fit_thresholds
+from musictagger.training.thresholds import (
+    LIFT,
+    LIFT_THRESHOLD,
+    Thresholds,
+    fit_calibration,
+    fit_lift,
+    fit_thresholds,
+)
 
 MIN_POSITIVES = 3
 """A tag that fewer validation tracks have keeps its threshold: the best one for two tracks is those two tracks."""
@@ -34,6 +42,7 @@ def fit_card(
 
     A threshold is the one of the best F1 of its tag, with at least `options.min_precision`. That of a genre model's
     genre is at most what lets `GIVEN_SHARE` of the tracks have their first genre, unless a precision is asked for.
+    With calibration "lift" every tag's is LIFT_THRESHOLD of its lift instead.
     A tag that the data cannot fit keeps the threshold that the card has (a genre's never above its ceiling);
     `training["thresholds"]` of the card says which did, and what was fitted on what. So a card that has no tag in
     common with the dataset, or no track with a label, stays as it is but for that.
@@ -48,6 +57,8 @@ def fit_card(
         "min_precision": options.min_precision,
         "calibration": options.calibration,
     }
+    if options.calibration == "lift" and rows.paths:
+        return _lifted(card, rows, said)
     fit = bool(rows.paths and rows.names)
     calibration = _fit_curves(rows, options) if fit else None
     if calibration is not None:
@@ -69,8 +80,16 @@ def fit_card(
     )
 
 
+def _lifted(card: Card, rows: ScoredTracks, said: Mapping[str, Any]) -> Card:
+    """Every tag by its lift, from which thresholds follow; labels have no say."""
+    curves = fit_lift(_unit(rows.raw), [tag.name for tag in card.tags])
+    tags = tuple(dataclasses.replace(tag, threshold=LIFT_THRESHOLD) for tag in card.tags)
+    training = {**card.training, "thresholds": {**said, "lift": LIFT}}
+    return dataclasses.replace(card, tags=tags, calibration=curves.to_json(), training=training)
+
+
 def _fit_curves(rows: ScoredTracks, options: TrainOptions) -> Calibration | None:
-    if options.calibration == "none":
+    if options.calibration not in METHODS:
         return None
     return fit_calibration(rows.truth, _unit(rows.raw[:, rows.columns]), rows.names, options.calibration)
 

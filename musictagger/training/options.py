@@ -17,7 +17,7 @@ Schedule = Literal["constant", "exponential", "inverse", "cosine", "onecycle"]
 Freeze = Literal["none", "cnn", "all"]
 HeadKind = Literal["dense", "svm", "logistic", "knn"]
 Precision = Literal["auto", "float32", "bfloat16"]
-CalibrationKind = Literal["none", "platt", "isotonic"]
+CalibrationKind = Literal["none", "platt", "isotonic", "lift"]
 Metric = Literal["auto", "auc", "accuracy", "loss"]
 
 DEFAULT_BACKBONE = "crnn_tf"
@@ -114,6 +114,7 @@ class TrainOptions:
     min_precision: float = 0.0
     """Thresholds with less precision on the validation split are not taken where another has more."""
     calibration: CalibrationKind = "none"
+    """What track scores become: what they are worth against labels, or by how much more than usual a tag is heard."""
 
     def __post_init__(self) -> None:
         """Raises BadRequestError for a value out of range."""

@@ -64,6 +64,8 @@ def check_dataset(dataset: Dataset, options: TrainOptions, progress: Progress) -
     """Tell what was found; raise BadRequestError where nothing can be learnt from it, or an artist leaks."""
     if options.metric == "accuracy" and (options.teachers or dataset.task == "tags"):
         raise BadRequestError("metric accuracy is of tracks with one genre each; here they have tags: auc or loss")
+    if options.calibration == "lift" and dataset.task == "genre" and not options.teachers:
+        raise BadRequestError("calibration lift is for tags; genres that exclude each other compare already: platt")
     for line in describe(dataset):
         progress.say(line)
     require_usable(dataset, LEARNT_FROM, taught=bool(options.teachers))

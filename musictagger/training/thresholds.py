@@ -6,6 +6,7 @@ Calibration comes first; thresholds are then fitted on calibrated scores. Applyi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,10 @@ from musictagger.training.metrics import tied_ranges
 
 MIN_POSITIVES = 5
 """A tag with fewer positives (or negatives) is not calibrated: an isotonic curve would learn them by heart."""
+
+LIFT = 6.0
+"""How many times the usual odds make a tag a track's (docs/decisions/0010-models-that-ship.md)."""
+LIFT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,21 @@ def fit_calibration(
     fitted = {name: fit_curve(truth, scores) for name, truth, scores in _columns(names, flags, checked, fit)}
     curves = {name: curve for name, curve in fitted.items() if curve is not None}
     return Calibration(curves, tuple(name for name in names if name not in curves))
+
+
+def fit_lift(scores: npt.ArrayLike, names: Sequence[str]) -> Calibration:
+    """A curve for each tag that says how much more than usual it is heard, from [tracks, tags] with scores from 0 to 1.
+
+    A calibrated score is 0.5 where the odds that the model gives are LIFT times the usual, the geometric mean over
+    these tracks. So tags compare, whether listeners type them for every second track or for every hundredth; where all
+    are as likely as each other, the highest lift is the most probable one (Bayes). Needs no labels.
+    """
+    checked = np.asarray(scores, np.float64)
+    require_unit_scores(checked, names)
+    usual = logit(checked).mean(axis=0)
+    return Calibration(
+        {name: Curve("platt", offset=float(-each - math.log(LIFT))) for name, each in zip(names, usual, strict=True)}
+    )
 
 
 def require_unit_scores(scores: Floats, names: Sequence[str]) -> None:
