@@ -32,8 +32,11 @@ def main() -> None:
         parser.error(f"{weights} is larger than {LIMIT_BYTES / 1e6:g} MB")
     teachers = [catalogue.entry(name) for name in card.training["options"]["teachers"]]
     owed = "; ".join(dict.fromkeys(f"{each.attribution} ({each.licence})" for each in teachers))
+    # However often it was interrupted: the command that makes it.
+    command = card.training["command"].replace(" --resume", "")
     told = dataclasses.replace(
         card,
+        training={**card.training, "command": command},
         licence="GPL-2.0-or-later, as the program",
         attribution=f"Learnt from {', '.join(each.name for each in teachers)}, which are by {owed}; on {MUSIC}",
     )

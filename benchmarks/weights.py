@@ -21,7 +21,7 @@ import argparse
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from musictagger.models.find import find_or_pull
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import load_model
 from musictagger.records import Floats
-from musictagger.tagging.aggregate import aggregate_tracks, merge_outputs
+from musictagger.tagging.aggregate import aggregate, merge_outputs
 from musictagger.tagging.calibration import calibrated
 from musictagger.tagging.genres import GenreChoice, chooser, ranked
 from musictagger.training.datasets import read_dataset
@@ -110,6 +110,8 @@ class Contender:
     """One model."""
 
     predictor: Predictor
+    _heard: dict[Path, tuple[Floats, Floats]] = field(default_factory=dict)
+    """Scores and embedding of each track that it has heard."""
 
     @property
     def card(self) -> Card:
@@ -122,11 +124,13 @@ class Contender:
         return tuple(tag.name for tag in self.card.tags)
 
     def hear(self, paths: Sequence[Path]) -> Heard:
-        """Its word on tracks; those that cannot be heard are left out."""
-        judged = score_tracks(self.predictor, paths)
-        merged = [merge_outputs(frames, self.card) for frames in judged.frame_scores]
-        scores = aggregate_tracks(np.concatenate(merged), [len(frames) for frames in merged])
-        return Heard(judged.paths, calibrated(scores, self.card.curves, self.tags), judged.embeddings)
+        """Its word on tracks, each of them heard once; those that cannot be heard are left out."""
+        judged = score_tracks(self.predictor, [path for path in paths if path not in self._heard])
+        for path, frames, embedding in zip(judged.paths, judged.frame_scores, judged.embeddings, strict=True):
+            self._heard[path] = (aggregate(merge_outputs(frames, self.card)), embedding)
+        known = tuple(path for path in dict.fromkeys(paths) if path in self._heard)
+        scores, embeddings = (np.stack(rows) for rows in zip(*(self._heard[path] for path in known), strict=True))
+        return Heard(known, calibrated(scores, self.card.curves, self.tags), embeddings)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 The public API is small: `Tagger` loads a model once and tags many files.
 
     >>> from musictagger import Tagger
-    >>> Tagger("musicnn-msd").tag("song.mp3").genres
+    >>> Tagger().tag("song.mp3").genres
     ('Jazz',)
 
 Importing this package imports neither torch nor SQLAlchemy.

@@ -11,7 +11,7 @@ from conftest import make_card
 
 from musictagger.errors import BadRequestError
 from musictagger.models import find
-from musictagger.models.find import FALLBACK, default_name, find_model, find_models
+from musictagger.models.find import find_model, find_models
 
 
 @pytest.fixture(autouse=True)
@@ -87,12 +87,6 @@ def test_a_model_without_a_readable_card_is_listed_with_the_reason(tmp_path: Pat
     assert "not a readable model card" in bare.error
     assert "no JSON object" in listed.error
     assert (whole.error, whole.card) == ("", make_card(name="whole"))
-
-
-def test_the_default_is_the_embedded_model_else_the_published_one(bundled: Path) -> None:
-    assert default_name() == FALLBACK == "musicnn-msd"
-    put(bundled, "house-model")
-    assert default_name() == "house-model"
 
 
 def test_finding_imports_no_torch() -> None:

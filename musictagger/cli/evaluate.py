@@ -87,7 +87,7 @@ def _write(
     evaluation: Evaluation, dataset: Dataset, settings: Settings, report: Path | None, save: bool
 ) -> dict[str, str]:
     """The report and the figures in the card: what became of each, as a sentence or a path."""
-    from musictagger.models.find import default_name, find_model
+    from musictagger.models.find import DEFAULT, find_model
     from musictagger.training.judge import save_metrics
     from musictagger.training.report import example_mels, write_report
 
@@ -96,7 +96,7 @@ def _write(
         card = evaluation.card
         mels = example_mels(card, evaluation)
         written["report"] = str(write_report(report, card=card, evaluation=evaluation, dataset=dataset, mels=mels))
-    weights = find_model(settings.model or default_name(), settings.model_folders)
+    weights = find_model(settings.model or DEFAULT, settings.model_folders)
     if save and weights is not None:
         written["saved"] = save_metrics(weights, evaluation)
     return written

@@ -18,13 +18,13 @@ def command(as_json: bool) -> int:
     from musictagger.cli import documents
     from musictagger.config import load_settings
     from musictagger.models import catalogue
-    from musictagger.models.find import default_name, find_models
+    from musictagger.models.find import DEFAULT, find_models
 
     settings = load_settings()
     models = find_models(settings.model_folders)
     here = {model.name for model in models}
     absent = [catalogue.entry(name) for name in catalogue.names() if name not in here]
-    default = settings.model or default_name()
+    default = settings.model or DEFAULT
     if as_json:
         listed: list[dict[str, Any]] = [
             {"name": model.name, "weights": str(model.weights), "error": model.error or None}

@@ -1,4 +1,4 @@
-"""Which model to use: by path, by name among those on this machine, or by default. Imports no torch."""
+"""Which model to use: by path, or by name among those on this machine. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from musictagger.models import catalogue
 from musictagger.models.card import Card
 from musictagger.paths import bundled_folder
 
-FALLBACK = "musicnn-msd"
-"""Used while no model is embedded, and fetched when it is not here yet. It knows the most genres of those published."""
+DEFAULT = "fcn"
+"""Used when none is named: of those that come with the program the best for its speed, as
+docs/decisions/0010-models-that-ship.md shows."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,3 @@ def find_or_pull(
     """
     found = find_model(name, folders)
     return found or catalogue.pull(name, folders[0], say=say, progress=progress)
-
-
-def default_name() -> str:
-    """The model used when none is named: the embedded one, else the published fallback."""
-    embedded = find_models([])
-    return embedded[0].name if embedded else FALLBACK

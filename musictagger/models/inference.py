@@ -16,7 +16,7 @@ from musictagger.config import Settings
 from musictagger.errors import BadRequestError, ModelError, MusictaggerError
 from musictagger.models.backbone import Output
 from musictagger.models.catalogue import Progress, Say
-from musictagger.models.find import default_name, find_or_pull
+from musictagger.models.find import DEFAULT, find_or_pull
 from musictagger.models.fuse import fuse
 from musictagger.models.registry import failure, origin_of, quiet_output
 from musictagger.models.weights import Model, load_model
@@ -136,7 +136,7 @@ def load_predictor(
     Raises BadRequestError for a model or device that does not exist, ModelError when it cannot be fetched or loaded.
     """
     device = pick_device(settings.device)
-    weights = find_or_pull(settings.model or default_name(), settings.model_folders, say, progress)
+    weights = find_or_pull(settings.model or DEFAULT, settings.model_folders, say, progress)
     return Predictor(load_model(weights, settings.plugin_folders), str(device), settings.batch_size)
 
 

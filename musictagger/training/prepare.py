@@ -202,7 +202,7 @@ def _distilled(
     examples = tuple(dataclasses.replace(e, tags=decided.get(e.path, ())) for e in dataset.examples)
     note = (
         "measured (epochs' AUC, test figures) by the teachers' decisions: scores in the tag's highest tenth of the "
-        "split; thresholds fitted to where the teachers reach their own"
+        "split; thresholds, where they are fitted to labels, by where the teachers reach their own"
     )
     student = dataclasses.replace(
         dataset,
