@@ -52,6 +52,12 @@ def test_an_identity_curve_changes_nothing() -> None:
     assert Curve("platt").apply(scores) == pytest.approx(scores)
 
 
+@pytest.mark.parametrize("curve", [Curve("platt", slope=1.7, offset=-2.0), Curve("isotonic", (0.1, 0.4), (0.2, 0.9))])
+def test_what_was_calibrated_can_be_undone(curve: Curve) -> None:
+    for score in (0.12, 0.3, 0.39):
+        assert curve.undo(float(curve.apply(np.array(score)))) == pytest.approx(score, rel=1e-6)
+
+
 def test_only_tags_with_a_curve_change_and_their_order_stays() -> None:
     scores = np.random.default_rng(0).random((20, 2)).astype(np.float32)
     changed = calibrated(scores, Calibration.from_json(LOWER), ["Rock", "Jazz"])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from musictagger.models.card import Card, Tag
 from musictagger.models.vocabulary import known_words, tags_for
+from musictagger.tagging.calibration import Calibration, Curve
 from musictagger.tagging.genres import GenreChoice, choose_genres, chooser, moods, most_specific, ranked, thresholds
 from musictagger.tagging.genretree import load_tree
 
@@ -151,6 +152,18 @@ def test_what_a_more_specific_genre_implies_is_left_out(
 ) -> None:
     for most in (1, 2, 3):
         assert choose(given_scores, max_genres=most) == genres[:most]
+
+
+def test_a_kind_is_held_against_its_parent_as_the_model_heard_them() -> None:
+    """Opera that is hardly heard may be heard far more than usual in any classical piece."""
+    names = ("Classical", "Opera")
+    tags = tuple(Tag(name, "genre", (name.lower(),), 0.5) for name in names)
+    curves = {"Classical": Curve("platt", offset=2.0), "Opera": Curve("platt", offset=5.0)}
+    lifted = make_card(outputs=("classical", "opera"), tags=tags, calibration=Calibration(curves).to_json(), head=None)
+    for raw, genres in (((0.8, 0.05), ("Classical",)), ((0.5, 0.4), ("Opera",))):
+        scores = np.array([curves[name].apply(np.array(score)) for name, score in zip(names, raw, strict=True)])
+        assert min(scores) > 0.5
+        assert choose_genres(scores.astype(np.float32), lifted) == genres
 
 
 def test_parents_can_be_kept() -> None:

@@ -44,6 +44,12 @@ class Curve:
             return np.interp(scores, self.x, self.y)
         return sigmoid(self.slope * logit(scores) + self.offset)
 
+    def undo(self, calibrated: float) -> float:
+        """The score that became `calibrated`; where several did, one of them."""
+        if self.method == "isotonic":
+            return float(np.interp(calibrated, self.y, self.x))
+        return float(sigmoid((logit(np.float64(calibrated)) - self.offset) / self.slope))  # type: ignore[arg-type]
+
     def to_json(self) -> dict[str, Any]:
         """What `from_json` reads."""
         if self.method == "isotonic":

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from musictagger.models.card import Card, Tag
 from musictagger.tagging.aggregate import Scores
+from musictagger.tagging.calibration import Curve
 from musictagger.tagging.genretree import GenreTree, load_tree
 
 DEFAULT_MAX_GENRES = 2
@@ -49,6 +50,8 @@ class GenreChooser:
     """What each implies, by name."""
     keys: Mapping[str, str]
     """The tree's key of each, by name."""
+    curves: Mapping[str, Curve]
+    """The calibration of each that has one, by name."""
 
     def __call__(self, scores: Scores, excluded: frozenset[str] = frozenset()) -> tuple[str, ...]:
         """The genres of one track, from float32 [tags] in the card's order. See `choose_genres`."""
@@ -64,7 +67,10 @@ class GenreChooser:
             found = {name: score for name, score in found.items() if self.keys[name] not in unwanted}
         if self.choice.keep_parents:
             return tuple(found)[: self.choice.max_genres]
-        return tuple(most_specific(believable(found, self.above), self.above)[: self.choice.max_genres])
+        # A kind and what it is a kind of are compared as the model heard them. Lifts would not do: opera that is hardly
+        # heard may still be heard far more than usual, in any classical piece.
+        heard = {name: self.curves[name].undo(value) if name in self.curves else value for name, value in found.items()}
+        return tuple(most_specific(believable(heard, self.above), self.above)[: self.choice.max_genres])
 
 
 def ranked(scores: Scores, tags: Sequence[Tag]) -> list[tuple[Tag, float]]:
@@ -88,7 +94,11 @@ def chooser(card: Card, choice: GenreChoice) -> GenreChooser:
     names = tuple(first.setdefault(tree.key(name), name) for name, _ in kept)
     positions = np.array([index for _, index in kept], np.intp)
     above, keys = {name: tree.ancestors(name) for name in names}, {name: tree.key(name) for name in names}
-    return GenreChooser(choice, positions, limits[positions], names, above, keys)
+    curves: dict[str, Curve] = {}
+    for name, (_, index) in zip(names, kept, strict=True):
+        if card.curves is not None and card.tags[index].name in card.curves.curves:
+            curves.setdefault(name, card.curves.curves[card.tags[index].name])
+    return GenreChooser(choice, positions, limits[positions], names, above, keys, curves)
 
 
 def choose_genres(
