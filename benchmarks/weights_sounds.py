@@ -19,6 +19,7 @@ import soxr
 from benchmarks.stylebank_render import render, write
 from musictagger.audio.decode import decode_frames
 from musictagger.audio.frames import FrameRule, Wave
+from musictagger.errors import AudioError
 
 INSTRUMENTS: Mapping[str, tuple[int, ...]] = {
     "Guitar": (24, 25, 26, 27),
@@ -121,16 +122,18 @@ def _sound(track: mido.MidiTrack, pitches: Sequence[int], eighths: int, random: 
 
 
 def write_variants(tracks: Sequence[Path], folder: Path) -> dict[str, list[Path]]:
-    """The middle minute of each track, as it is and in every variant; made unless it is there."""
+    """The middle minute of each track that can be decoded, as it is and in every variant; made unless it is there."""
     written: dict[str, list[Path]] = {}
     for track in tracks:
-        wave: Wave | None = None
+        try:
+            wave = _middle(track)
+        except AudioError:
+            continue
         for variant, save in {"plain": _wav, **VARIANTS}.items():
             name = hashlib.sha256(str(track).encode()).hexdigest()[:12] + _SUFFIX.get(variant, ".wav")
             path = folder / variant.replace(" ", "-").replace("/", "-") / name
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                wave = _middle(track) if wave is None else wave
                 unfinished = path.with_name(f"unfinished{path.suffix}")
                 save(unfinished, wave)
                 unfinished.replace(path)
