@@ -50,6 +50,7 @@ def _print(models: list[Any], absent: list[Any], default: str) -> None:
     table.add_column("Size", justify="right")
     table.add_column("Licence", overflow="ellipsis", no_wrap=True)
     table.add_column("Where", overflow="fold")
+    figures = False
     for model in models:
         name = f"{model.name} (default)" if model.name == default else model.name
         if model.card is None:
@@ -59,9 +60,9 @@ def _print(models: list[Any], absent: list[Any], default: str) -> None:
         licence = model.card.licence.partition(",")[0]
         where = render.home_short(model.weights)
         tags, backbone = str(len(model.card.tags)), model.card.backbone
-        table.add_row(
-            name, backbone, tags, _accuracy(model.card.metrics), _speed(model.card.training), size, licence, where
-        )
+        accuracy, speed = _accuracy(model.card.metrics), _speed(model.card.training)
+        figures = figures or bool(accuracy or speed)
+        table.add_row(name, backbone, tags, accuracy, speed, size, licence, where)
     for entry in absent:
         name = f"{entry.name} (default)" if entry.name == default else entry.name
         licence = entry.licence.partition(",")[0]
@@ -70,9 +71,7 @@ def _print(models: list[Any], absent: list[Any], default: str) -> None:
             name, entry.backbone, str(len(entry.tags)), _accuracy(entry.metrics), "", "", licence, hint, style="dim"
         )
     render.console().print(table)
-    if any(
-        model.card is not None and (_accuracy(model.card.metrics) or _speed(model.card.training)) for model in models
-    ):
+    if figures:
         click.echo(
             "Accuracy: as the card tells, on the data in brackets (of a model with teachers: how well it agrees with\n"
             "them); figures on different data do not compare. Speed: times real time, without decoding, where it was\n"

@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ from musictagger.models.card import CATEGORIES, Card, Category
 from musictagger.models.vocabulary import meaning
 from musictagger.records import Floats
 from musictagger.tagging.aggregate import merge_outputs
+from musictagger.tagging.calibration import sigmoid
 from musictagger.training.checks import Truth
 from musictagger.training.teacherscores import Taught, Teacher, load_teachers, make_teacher, read_rows, teach
 
@@ -85,7 +85,8 @@ class Teachers:
         logits: dict[str, list[float]] = {}
         for tag in (tag for card in cards for tag in card.tags):
             logits.setdefault(tag.name, []).append(float(_logit(np.array(tag.threshold, np.float64))))
-        self.thresholds: Mapping[str, float] = {tag: 1 / (1 + math.exp(-fmean(logits[tag]))) for tag in self.tags}
+        means = sigmoid(np.array([np.mean(logits[tag]) for tag in self.tags]))
+        self.thresholds: Mapping[str, float] = dict(zip(self.tags, means.tolist(), strict=True))
         place = {tag: index for index, tag in enumerate(self.tags)}
         self._sources = [
             _Source(card, teacher.folder(cache), np.array([place[tag.name] for tag in card.tags], np.intp))
