@@ -57,3 +57,9 @@ def printable(path: str | os.PathLike[str]) -> str:
     """`path` as text any terminal and log can take: undecodable bytes and control characters become `?`."""
     text = os.fspath(path).encode("utf-8", "replace").decode("utf-8")
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def clipped(value: object) -> str:
+    """`value` as a part of a sentence: at most 80 characters of it."""
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

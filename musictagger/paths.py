@@ -1,7 +1,10 @@
-"""Where things live: what ships with the program, and the user's own folders."""
+"""Where things live: what ships with the program, the user's own folders, files that are whole or not there."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -29,3 +32,19 @@ def user_config_folder() -> Path:
     import platformdirs
 
     return platformdirs.user_config_path("musictagger", appauthor=False)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, alone: bool = False) -> Iterator[Path]:
+    """A path beside `path` to write to. At the end of the block it takes the place of `path`; an error removes it.
+
+    `alone`: no other process writes `path` now, so that what a killed one left there is written over.
+    """
+    temporary = path.with_name(f".{path.name}.tmp" if alone else f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from musictagger.models.backbone import Backbone
 from musictagger.models.card import Card
 from musictagger.models.heads import PREFIX, WithHead, backbone_outputs, build_head
 from musictagger.models.registry import build
+from musictagger.paths import replacing
 
 
 @dataclass(frozen=True)
@@ -69,14 +68,11 @@ def _built(card: Card, plugin_folders: Sequence[Path]) -> Backbone | WithHead:
 def save_weights(tensors: Mapping[str, Tensor], weights: Path) -> str:
     """Write tensors as safetensors, all or nothing, and return the file's SHA-256. Raises ModelError (disk full)."""
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    temporary = weights.with_name(f".{weights.name}.{os.getpid()}.tmp")
     try:
         weights.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(weights)
+        with replacing(weights) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise ModelError(f"{weights}: cannot be written: {error.strerror}") from error
     return hashlib.sha256(content).hexdigest()
 

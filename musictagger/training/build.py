@@ -9,7 +9,7 @@ import torch
 
 from musictagger.audio.frontend import FrontEnd
 from musictagger.config import Settings
-from musictagger.errors import BadRequestError
+from musictagger.errors import BadRequestError, clipped
 from musictagger.models.backbone import Backbone
 from musictagger.models.find import find_or_pull
 from musictagger.models.registry import build
@@ -73,12 +73,7 @@ def _differences(there: object, asked: object) -> str:
     """What is there and not what is asked for; of several numbers those that differ."""
     one, other = (value.to_json() if isinstance(value, FrontEnd) else value for value in (there, asked))
     if not isinstance(one, dict) or not isinstance(other, dict):
-        return f"{_short(one)}, not {_short(other)}"
+        return f"{clipped(one)}, not {clipped(other)}"
     return ", ".join(
-        f"{name} {_short(one[name])}, not {_short(other[name])}" for name in one if one[name] != other[name]
+        f"{name} {clipped(one[name])}, not {clipped(other[name])}" for name in one if one[name] != other[name]
     )
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

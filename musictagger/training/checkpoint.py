@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from musictagger.errors import BadRequestError, MusictaggerError, printable
+from musictagger.errors import BadRequestError, MusictaggerError, clipped, printable
+from musictagger.paths import replacing
 
 SCHEMA = "musictagger.checkpoint/1"
 NAME = "checkpoint.pt"
@@ -43,18 +44,13 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
     Raises MusictaggerError when it cannot be written (a full disk); the checkpoint before it is untouched.
     """
-    # One name, so that the next save takes away what a killed run left.
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path, alone=True) as temporary, temporary.open("wb") as file:
             torch.save({"schema": SCHEMA, **state}, file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
     except (OSError, RuntimeError) as error:
         # torch's zip writer turns a full disk into a RuntimeError.
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         reason = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
         kept = (
             "the one before it is kept; free some space and go on with --resume" if path.exists() else "free some space"
@@ -91,11 +87,6 @@ def _require_same(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any
     for name in [name for name in wanted if name in saved]:
         if saved[name] != wanted[name]:
             raise BadRequestError(
-                f"{path}: is the checkpoint of another run: {name} was {_short(saved[name])}, "
-                f"now {_short(wanted[name])}; resume with the same options and data, or choose another --out"
+                f"{path}: is the checkpoint of another run: {name} was {clipped(repr(saved[name]))}, "
+                f"now {clipped(repr(wanted[name]))}; resume with the same options and data, or choose another --out"
             )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

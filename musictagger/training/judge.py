@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import stat
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from musictagger.audio.frames import FrameRule
 from musictagger.errors import BadRequestError, printable
 from musictagger.models.card import Card, Task
 from musictagger.models.inference import Predictor
-from musictagger.paths import bundled_folder
+from musictagger.paths import bundled_folder, replacing
 from musictagger.pool import DEFAULT_TIMEOUT_S
 from musictagger.records import Floats
 from musictagger.tagging.aggregate import Aggregator
@@ -256,10 +255,6 @@ def save_metrics(weights: Path, evaluation: Evaluation) -> str:
 
 
 def _replace(path: Path, card: Card) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         card.save(temporary)
         temporary.chmod(stat.S_IMODE(path.stat().st_mode))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from musictagger.audio.frames import FrameRule
 from musictagger.audio.logmel import LogMel
 from musictagger.errors import AudioError, BadRequestError, printable
 from musictagger.models.card import Card
+from musictagger.paths import replacing
 from musictagger.training import plots
 from musictagger.training.datasets.base import Dataset, describe
 from musictagger.training.judge import Evaluation, headline
@@ -87,14 +87,11 @@ def write_report(
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(text.encode("utf-8", "replace"))
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(text.encode("utf-8", "replace"))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise BadRequestError(f"{printable(path)}: the report cannot be written: {error.strerror}") from error
 
 

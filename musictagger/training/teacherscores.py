@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +26,7 @@ from musictagger.models.card import Card
 from musictagger.models.find import find_or_pull
 from musictagger.models.inference import BATCH_FRAMES, Predictor, has_bfloat16, pick_device
 from musictagger.models.weights import Model, load_model
+from musictagger.paths import replacing
 from musictagger.pool import DEFAULT_TIMEOUT_S
 from musictagger.records import Floats
 from musictagger.training.melcache import stream_waves
@@ -210,15 +209,11 @@ def read_rows(folder: Path, digest: str, outputs: int) -> Rows | None:
 
 def _write_rows(folder: Path, digest: str, rows: Rows) -> None:
     path = rows_path(folder, digest)
-    temporary = path.with_name(f".{digest}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             np.save(file, rows, allow_pickle=False)
-        temporary.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         raise MusictaggerError(
             f"{printable(folder)}: {'the disk is full' if full else error.strerror}; the teachers' scores that are "

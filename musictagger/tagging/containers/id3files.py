@@ -13,20 +13,12 @@ from musictagger.tagging.containers.id3 import Id3Tag, parse, tag_bytes
 from musictagger.tagging.containers.table import System
 
 
-class Mp3File:
-    """ID3v2 at the very beginning. ID3v1, APEv2 and Lyrics3 behind the audio are left alone."""
+class _HasTag:
+    """What does not depend on where in the file the tag lies."""
 
-    def __init__(self, path: Path, join: str = "; ") -> None:
-        self._path = path
-        with path.open("rb", buffering=0) as raw:
-            file = Reader(raw)
-            self._old_bytes = tag_bytes(file.at(0, min(10, file.size)))
-            self._tag = parse(file.at(0, self._old_bytes), join) if self._old_bytes else Id3Tag(join=join)
-            audio = skip_id3v2(file)
-            self._around = {
-                "more tags in front": fingerprint_span(file, self._old_bytes, audio),
-                "tags behind": fingerprint_span(file, trailing_tags(file, audio), file.size),
-            }
+    _path: Path
+    _tag: Id3Tag
+    _around: dict[str, str]
 
     @property
     def system(self) -> System:
@@ -41,14 +33,30 @@ class Mp3File:
     def stored(self, values: tuple[str, ...]) -> tuple[str, ...]:
         return self._tag.stored(values)
 
-    def save(self) -> None:
-        splice(self._path, 0, self._old_bytes, self._tag.render(self._old_bytes))
-
     def others(self, keys: Collection[str]) -> dict[str, str]:
         return other_frames(self._tag, keys) | self._around
 
 
-class ChunkFile:
+class Mp3File(_HasTag):
+    """ID3v2 at the very beginning. ID3v1, APEv2 and Lyrics3 behind the audio are left alone."""
+
+    def __init__(self, path: Path, join: str = "; ") -> None:
+        self._path = path
+        with path.open("rb", buffering=0) as raw:
+            file = Reader(raw)
+            self._old_bytes = tag_bytes(file.at(0, min(10, file.size)))
+            self._tag = parse(file.at(0, self._old_bytes), join) if self._old_bytes else Id3Tag(join=join)
+            audio = skip_id3v2(file)
+            self._around = {
+                "more tags in front": fingerprint_span(file, self._old_bytes, audio),
+                "tags behind": fingerprint_span(file, trailing_tags(file, audio), file.size),
+            }
+
+    def save(self) -> None:
+        splice(self._path, 0, self._old_bytes, self._tag.render(self._old_bytes))
+
+
+class ChunkFile(_HasTag):
     """WAV (RIFF, RF64, BW64) and AIFF: the chunk `id3 ` or `ID3 `, put at the end where there is none."""
 
     def __init__(self, path: Path, join: str = "; ") -> None:
@@ -66,7 +74,8 @@ class ChunkFile:
                         raise MalformedError("it has two ID3 chunks")
                     data = file.at(body, length)
                     self._start, self._end = body - 8, min(body + length + length % 2, file.size)
-                elif name not in (b"data", b"SSND"):
+                elif name not in (b"data", b"SSND", b"ds64"):
+                    # The size in ds64 counts our own chunk.
                     self._around[f"chunk {len(self._around)} {name!r}"] = fingerprint_span(file, body, body + length)
         if data and not tag_bytes(data[:10]):
             raise MalformedError("its ID3 chunk holds no ID3 tag")
@@ -93,19 +102,6 @@ class ChunkFile:
             raise MalformedError(f"its {self._form.decode()} size does not fit the file")
         return found
 
-    @property
-    def system(self) -> System:
-        return self._tag.system
-
-    def get(self, key: str) -> tuple[str, ...]:
-        return self._tag.get(key)
-
-    def set(self, key: str, values: tuple[str, ...]) -> None:
-        self._tag.set(key, values)
-
-    def stored(self, values: tuple[str, ...]) -> tuple[str, ...]:
-        return self._tag.stored(values)
-
     def save(self) -> None:
         data = self._tag.render(self._end - self._start - 8)
         big = self._form == b"FORM"
@@ -131,11 +127,6 @@ class ChunkFile:
             else:
                 raw.seek(4)
                 raw.write(struct.pack("<I", total))
-
-    def others(self, keys: Collection[str]) -> dict[str, str]:
-        # The size in ds64 counts our own chunk.
-        around = {name: value for name, value in self._around.items() if "ds64" not in name}
-        return other_frames(self._tag, keys) | around
 
 
 def other_frames(tag: Id3Tag, keys: Collection[str]) -> dict[str, str]:
