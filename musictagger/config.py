@@ -92,27 +92,30 @@ def frame_rule(front_end: FrontEnd, settings: Settings) -> FrameRule:
 def load_settings(
     flags: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
-    config_file: Path | None = None,
 ) -> Settings:
     """Settings from all sources. `flags` with value None were not given.
 
-    Raises BadRequestError, naming the source, for an unknown key (with a suggestion) or a value of the wrong kind.
+    Raises BadRequestError, naming the source, for an unknown key (with a suggestion), a value of the wrong kind, or a
+    configuration file or genres file that somebody named and that is not there.
     """
     environment = os.environ if environment is None else environment
-    file = config_file or Path(environment.get(PREFIX + "CONFIG", user_config_folder() / "config.toml"))
-    values: dict[str, Any] = {"genres_file": file.parent / "genres.toml"}
-    values |= _from_file(file) | _from_environment(environment)
+    named = environment.get(PREFIX + "CONFIG")
+    file = Path(named) if named else user_config_folder() / "config.toml"
+    values = _from_file(file, must_exist=bool(named)) | _from_environment(environment)
     for name, value in (flags or {}).items():
         if value is not None and value != ():
             known = _known(name, "settings")
             values[known] = _converted(known, value, "settings")
-    return Settings(**values)
+    if "genres_file" in values:
+        _require(values["genres_file"].exists(), f"{values['genres_file']}: there is no such genres_file")
+    return Settings(**{"genres_file": file.parent / "genres.toml", **values})
 
 
-def _from_file(path: Path) -> dict[str, Any]:
+def _from_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        _require(not must_exist, f"{path}: there is no such configuration file ({PREFIX}CONFIG names it)")
         return {}
     except (OSError, ValueError) as error:
         raise BadRequestError(f"{path}: cannot be read as TOML: {error}") from error

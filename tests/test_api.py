@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -24,7 +25,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "data"
     make_model(folder / "models")
     monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(folder))
-    monkeypatch.setenv("MUSICTAGGER_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("MUSICTAGGER_CONFIG", os.devnull)
     monkeypatch.delenv("MUSICTAGGER_MODEL", raising=False)
     return folder
 

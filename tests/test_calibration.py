@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def test_a_calibration_does_not_change_whose_scores_are_stored() -> None:
 
 def test_show_and_the_api_calibrate_what_was_stored_raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("MUSICTAGGER_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("MUSICTAGGER_CONFIG", os.devnull)
     card_file = make_model(tmp_path / "data" / "models").with_suffix(".json")
     path = write_tone(tmp_path / "music" / "a.flac", 40)
     assert run("scan", path.parent, "--model", TINY, "--write", "none", "--quiet").code == 0

@@ -30,7 +30,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         write_tone(folder / "music" / name, 31, hz)
     environment = {
         "MUSICTAGGER_DATA_DIR": str(folder / "data"),
-        "MUSICTAGGER_CONFIG": str(folder / "none.toml"),
+        "MUSICTAGGER_CONFIG": os.devnull,
         "MUSICTAGGER_MODEL": TINY,
         "MUSICTAGGER_DEVICE": "cpu",
     }

@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(folder / "data"))
-    monkeypatch.setenv("MUSICTAGGER_CONFIG", str(folder / "none.toml"))
+    monkeypatch.setenv("MUSICTAGGER_CONFIG", os.devnull)
     monkeypatch.delenv("RANK", raising=False)
 
 

@@ -48,7 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _environment(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(data))
-    monkeypatch.setenv("MUSICTAGGER_CONFIG", str(data / "none.toml"))
+    monkeypatch.setenv("MUSICTAGGER_CONFIG", os.devnull)
     monkeypatch.delenv("RANK", raising=False)
 
 
@@ -61,7 +61,7 @@ def trained(music: Path, data: Path) -> Result:
     """The whole way, once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MUSICTAGGER_DATA_DIR", str(data))
-        patch.setenv("MUSICTAGGER_CONFIG", str(data / "none.toml"))
+        patch.setenv("MUSICTAGGER_CONFIG", os.devnull)
         return learn(music, "--name", "mine")
 
 

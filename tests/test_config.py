@@ -21,11 +21,13 @@ def load(tmp_path: Path, toml: str = "", flags: dict[str, Any] | None = None, /,
     """Settings from a file with `toml`, from MUSICTAGGER_* and from flags."""
     file = tmp_path / "config.toml"
     file.write_text(toml, encoding="utf-8")
-    return load_settings(flags, {f"MUSICTAGGER_{name}": value for name, value in environment.items()}, file)
+    named = {f"MUSICTAGGER_{name}": value for name, value in environment.items()}
+    return load_settings(flags, {"MUSICTAGGER_CONFIG": str(file), **named})
 
 
-def test_without_sources_all_is_default(tmp_path: Path) -> None:
-    settings = load_settings({}, {}, tmp_path / "gone.toml")
+def test_without_sources_all_is_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("musictagger.config.user_config_folder", lambda: tmp_path)
+    settings = load_settings({}, {"MUSICTAGGER_CONFIG": ""})
     assert settings == Settings(genres_file=tmp_path / "genres.toml")
     assert (settings.decode_timeout, settings.trim_edges, settings.write, settings.aggregate) == (
         120,
@@ -61,6 +63,19 @@ def test_the_file_can_be_named_in_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text("workers = 5")
     assert load_settings({}, {"MUSICTAGGER_CONFIG": str(file)}).workers == 5
+
+
+def test_a_file_that_somebody_named_must_be_there(tmp_path: Path) -> None:
+    """Else a slip of the pen would write tags where the file says that nothing is to be written."""
+    gone = tmp_path / "gone.toml"
+    with pytest.raises(BadRequestError, match=r"gone\.toml: there is no such configuration file"):
+        load_settings({}, {"MUSICTAGGER_CONFIG": str(gone)})
+    with pytest.raises(BadRequestError, match=r"gone\.toml: there is no such genres_file"):
+        load(tmp_path, GENRES_FILE=str(gone))
+    with pytest.raises(BadRequestError, match=r"gone\.toml: there is no such genres_file"):
+        load(tmp_path, f"genres_file = '{gone}'")
+    gone.touch()
+    assert load(tmp_path, GENRES_FILE=str(gone)).genres_file == gone
 
 
 @pytest.mark.parametrize(
@@ -139,7 +154,7 @@ def test_values_out_of_range_are_refused(name: str, value: float) -> None:
 def test_any_environment_is_taken_or_refused(values: dict[str, str]) -> None:
     environment = {f"MUSICTAGGER_{name.upper()}": text for name, text in values.items()}
     try:
-        load_settings({}, environment, Path("/nonexistent/config.toml"))
+        load_settings({}, {**environment, "MUSICTAGGER_CONFIG": os.devnull})
     except BadRequestError as error:
         assert str(error)
 
@@ -147,9 +162,9 @@ def test_any_environment_is_taken_or_refused(values: dict[str, str]) -> None:
 def test_a_config_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(BadRequestError, match="cannot be read as TOML"):
-        load_settings({}, {}, tmp_path / "config.toml")
+        load_settings({}, {"MUSICTAGGER_CONFIG": str(tmp_path / "config.toml")})
     with pytest.raises(BadRequestError, match="cannot be read as TOML"):
-        load_settings({}, {}, tmp_path)
+        load_settings({}, {"MUSICTAGGER_CONFIG": str(tmp_path)})
 
 
 def test_the_frame_rule_is_in_samples() -> None:

@@ -80,7 +80,7 @@ def test_the_readme_shows_a_configuration_that_loads(tmp_path: Path) -> None:
         tomllib.loads(block)
         path = tmp_path / f"{number}.toml"
         path.write_text(block)
-        load_settings({}, {}, path)
+        load_settings({}, {"MUSICTAGGER_CONFIG": str(path)})
 
 
 def test_the_readme_names_every_field_of_a_query() -> None:

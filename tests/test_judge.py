@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ def test_scores_are_those_that_a_scan_shows(
     judged: Judged, music: Path, predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("MUSICTAGGER_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("MUSICTAGGER_CONFIG", os.devnull)
     make_model(tmp_path / "data" / "models")
     path = music / "rock" / "110.flac"
     assert run("scan", path, "--model", TINY, "--write", "none", "--quiet", "--device", "cpu").code == 0

@@ -39,7 +39,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     data = tmp_path / "data"
     make_model(data / "models")
     monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(data))
-    monkeypatch.setenv("MUSICTAGGER_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("MUSICTAGGER_CONFIG", os.devnull)
     monkeypatch.setenv("MUSICTAGGER_MODEL", TINY)
     monkeypatch.setenv("MUSICTAGGER_DEVICE", "cpu")
     return data

@@ -39,7 +39,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(python: Path, *arguments: str, data: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"MUSICTAGGER_DATA_DIR": str(data), "MUSICTAGGER_CONFIG": str(data / "none.toml")}
+    environment = os.environ | {"MUSICTAGGER_DATA_DIR": str(data), "MUSICTAGGER_CONFIG": os.devnull}
     return subprocess.run(
         [str(python), *arguments], cwd=data, env=environment, capture_output=True, text=True, check=True
     )

@@ -25,7 +25,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     data = tmp_path / "data"
     make_model(data / "models")
     for name, value in {
-        "DATA_DIR": str(data), "CONFIG": str(tmp_path / "none.toml"), "MODEL": TINY, "DEVICE": "cpu", "WRITE": "fill"
+        "DATA_DIR": str(data), "CONFIG": os.devnull, "MODEL": TINY, "DEVICE": "cpu", "WRITE": "fill"
     }.items():  # fmt: skip
         monkeypatch.setenv(f"MUSICTAGGER_{name}", value)
     return data
