@@ -18,7 +18,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.svm import SVC, LinearSVC
+from sklearn.svm import SVC
 
 from musictagger.audio.frontend import FrontEnd
 from musictagger.audio.logmel import LogMel
@@ -125,7 +125,7 @@ def sklearns(material: Material, kind: FittedKind, task: Task, head: FittedHead)
         if task == "genre":
             return np.asarray(logistic(chosen["C"]).fit(x, y.argmax(axis=1)).predict_proba(test))
         return np.stack([logistic(chosen["C"]).fit(x, column).predict_proba(test)[:, 1] for column in y.T], axis=1)
-    margins = np.stack([svm(kind, chosen).fit(x, column).decision_function(test) for column in y.T], axis=1)
+    margins = np.stack([svm(chosen).fit(x, column).decision_function(test) for column in y.T], axis=1)
     own: Floats = 1 / (1 + np.exp(-(head.tensors["slope"].numpy() * margins + head.tensors["offset"].numpy())))
     return own / own.sum(axis=1, keepdims=True) if task == "genre" else own
 
@@ -134,9 +134,7 @@ def logistic(c: float) -> LogisticRegression:
     return LogisticRegression(C=c, tol=1e-5, max_iter=2000)
 
 
-def svm(kind: FittedKind, chosen: Mapping[str, Any]) -> Any:
-    if kind == "linear_svm":
-        return LinearSVC(C=chosen["C"], dual=False, tol=1e-5, max_iter=5000)
+def svm(chosen: Mapping[str, Any]) -> SVC:
     return SVC(C=chosen["C"], gamma=chosen["gamma"], tol=1e-5)
 
 

@@ -52,7 +52,6 @@ class Predictor:
         self._bfloat16 = bfloat16
         self.batch_frames = batch_frames or BATCH_FRAMES.get(self.device.type, 8)
         self.card = model.card
-        self._frame_samples = model.card.front_end.frame_samples
         self._log_mel = LogMel(model.card.front_end).to(self.device)
         self._blame = f"backbone {model.card.backbone} ({origin_of(type(model.backbone))})"
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.svm import SVC, LinearSVC
+from sklearn.svm import SVC
 
 from musictagger.models.card import Task
 from musictagger.models.heads import Head, KernelHead, LinearHead, NeighbourHead, rbf
@@ -74,8 +74,8 @@ def _weights(balanced: bool) -> str | None:
     return "balanced" if balanced else None
 
 
-def _cs(values: Sequence[float]) -> Callable[[Floats], Iterator[dict[str, float]]]:
-    return lambda x: ({"C": value} for value in values)
+def _logistic_grid(x: Floats) -> Iterator[dict[str, float]]:
+    return ({"C": c} for c in (0.1, 0.01, 0.001, 1.0))
 
 
 def _logistic(x: Floats, y: Truth, params: Params, task: Task, balanced: bool) -> Head:
@@ -98,18 +98,6 @@ def _logistic(x: Floats, y: Truth, params: Params, task: Task, balanced: bool) -
         weight, bias = model.coef_, model.intercept_
     head.weight.copy_(torch.from_numpy(weight))
     head.bias.copy_(torch.from_numpy(bias))
-    return head
-
-
-def _linear_svm(x: Floats, y: Truth, params: Params, task: Task, balanced: bool) -> Head:
-    """One linear SVM a tag. Source: scikit-learn's LinearSVC (squared hinge, primal, so nothing random)."""
-    head = LinearHead(x.shape[1], y.shape[1], normalise=task == "genre")
-    scaled = _standardise(head, x)
-    for tag, column in enumerate(y.T):
-        model = LinearSVC(C=params["C"], dual=False, tol=1e-5, max_iter=5000, class_weight=_weights(balanced))
-        model.fit(scaled, column)
-        head.weight[tag] = torch.from_numpy(model.coef_[0])
-        head.bias[tag] = float(model.intercept_[0])
     return head
 
 
@@ -158,7 +146,6 @@ def _knn(x: Floats, y: Truth, params: Params, task: Task, balanced: bool) -> Hea
 
 FITS: Mapping[str, HeadFit] = {
     "svm": HeadFit(_svm_grid, _svm, True),
-    "linear_svm": HeadFit(_cs((0.01, 0.001, 0.1, 1.0)), _linear_svm, True),
-    "logistic": HeadFit(_cs((0.1, 0.01, 0.001, 1.0)), _logistic, False),
+    "logistic": HeadFit(_logistic_grid, _logistic, False),
     "knn": HeadFit(_knn_grid, _knn, False),
 }

@@ -31,7 +31,7 @@ from musictagger.training.datasets.splitting import Item
 from musictagger.training.headfits import FITS, HeadFit, platt
 from musictagger.training.windows import ReadMel, Track, frames_of
 
-FittedKind = Literal["svm", "linear_svm", "logistic", "knn"]
+FittedKind = Literal["svm", "logistic", "knn"]
 """svm is an RBF SVM."""
 
 SEARCH_ROWS = 2_000

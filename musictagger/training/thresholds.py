@@ -178,35 +178,6 @@ def _cross_entropy(logits: Floats, target: Floats) -> float:
     return float((np.logaddexp(0, logits) - target * logits).sum())
 
 
-def brier_score(truth: npt.ArrayLike, scores: npt.ArrayLike, names: Sequence[str]) -> Floats:
-    """The mean of (score - truth)^2 of each tag, [tags], from [tracks, tags] with scores from 0 to 1 (Brier 1950)."""
-    flags, checked = validate_tags(truth, scores, names)
-    require_unit_scores(checked, names)
-    means: Floats = ((checked - flags) ** 2).mean(axis=0)
-    return means
-
-
-def expected_calibration_error(
-    truth: npt.ArrayLike, scores: npt.ArrayLike, names: Sequence[str], bins: int = 15
-) -> Floats:
-    """Of each tag, [tags]: the mean over tracks of |share of positives - mean score| in the track's bin of scores.
-
-    The bins are equally wide, the last one holds 1 (Naeini et al. 2015). From [tracks, tags], scores from 0 to 1.
-    """
-    flags, checked = validate_tags(truth, scores, names)
-    require_unit_scores(checked, names)
-    if bins < 1:
-        raise BadRequestError(f"{bins} bins: at least 1 is needed")
-    columns = zip(flags.T, checked.T, strict=True)
-    return np.array([_calibration_error(tag_truth, tag_scores, bins) for tag_truth, tag_scores in columns])
-
-
-def _calibration_error(truth: Truth, scores: Floats, bins: int) -> float:
-    which = np.minimum((scores * bins).astype(np.intp), bins - 1)
-    gaps = np.bincount(which, weights=truth - scores, minlength=bins)
-    return float(np.abs(gaps).sum() / len(scores))
-
-
 def _can_be_fitted(truth: Truth, min_positives: int) -> Truth:
     fit: Truth = (truth.sum(axis=0) >= max(min_positives, 1)) & ~truth.all(axis=0)
     return fit
