@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 from helpers import TINY, make_model, run, write_tone
 
+from musictagger.audio.digest import audio_digest
 from musictagger.cli import figures, training_progress
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE
 from musictagger.models.card import Card
+from musictagger.training.heard import packed
 
 FAST = ("--device", "cpu", "--workers", "1")
 
@@ -95,6 +98,27 @@ def test_tracks_that_cannot_be_judged_are_told(folder: Path, tmp_path: Path) -> 
     assert found.code == EXIT_SOME_FAILED
     assert "broken.flac: " in found.err and found.out == ""
     assert "1 left out" in run(*asked).out
+
+
+def test_figures_on_tracks_of_the_training_are_not_kept(folder: Path) -> None:
+    path = folder / "data" / "models" / "other.json"
+    before = path.read_text()
+    tracks = [folder / "sorted" / "Rock" / f"{index}.flac" for index in range(3)]
+    heard = packed(audio_digest(track) for track in tracks)
+    Card.load(path)
+    path.write_text(json.dumps({**json.loads(before), "training": {"heard": heard}}))
+    try:
+        asked = ("--data", folder / "sorted", "--split", "all", *FAST)
+        shown = run("evaluate", "--model", "other", *asked)
+        assert shown.code == 0, shown.err
+        assert "other was trained on 3 of these tracks" in " ".join(shown.out.split()), shown.out
+        assert "not written" in shown.out and not card(folder, "other").metrics
+        assert run("evaluate", "--model", "other", *asked, "--json").json["heard_in_training"] == 3
+        assert "other was trained on 3 of these" in " ".join(
+            run("compare", TINY, "other", "--no-speed", *asked).out.split()
+        )
+    finally:
+        path.write_text(before)
 
 
 def test_models_are_compared(folder: Path, tmp_path: Path) -> None:

@@ -159,3 +159,13 @@ def test_unknown_recipes(tmp_path: Path) -> None:
         find_recipe("wang2019-crn-tf")
     with pytest.raises(BadRequestError, match="there is no such recipe"):
         find_recipe(str(tmp_path / "none.toml"))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [("teachers = 5", "teachers takes names"), ("epochs = 2020-01-01", "epochs")]
+)
+def test_values_that_no_option_can_hold_are_told(line: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f"[options]\n{line}\n")
+    with pytest.raises(BadRequestError, match=message):
+        options_of(find_recipe(str(path)), {})

@@ -14,16 +14,17 @@ from safetensors.torch import load_file
 from training_material import BANDS_HZ, RATE_HZ, write_genres
 
 from musictagger.config import Settings
-from musictagger.errors import BadRequestError, MusictaggerError
+from musictagger.errors import BadRequestError, ModelError, MusictaggerError
 from musictagger.models.card import Card
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import load_model
 from musictagger.training import checkpoint
 from musictagger.training.datasets import read_dataset
+from musictagger.training.judge import evaluate_model
 from musictagger.training.options import options_from
 from musictagger.training.progress import Silent
 from musictagger.training.run import Outcome, RunRequest, run_training
-from musictagger.training.trainer import LOG, read_log
+from musictagger.training.trainer import BEST, LOG, read_log
 
 SMALL: dict[str, Any] = {
     "backbone": "fcn",
@@ -128,10 +129,26 @@ def test_a_finished_model_is_not_overwritten(music: Path, cache: Path, tmp_path:
     with pytest.raises(BadRequestError, match="holds a model 'mine' already"):
         _run(_request(music, cache, tmp_path, head))
     assert _run(_request(music, cache, tmp_path, head, resume=True))[0].weights
+    with pytest.raises(BadRequestError, match="holds a model 'mine' already"):
+        _run(_request(music, cache, tmp_path, {**head, "seed": 1}, resume=True))
     _, lines = _run(_request(music, cache, tmp_path / "dense", {"epochs": 1}, resume=True))
     assert any(line.endswith("holds no checkpoint, so training begins at its start") for line in lines)
     with pytest.raises(BadRequestError, match="holds a run of another kind"):
         _run(_request(music, cache, tmp_path / "dense", head, resume=True))
+
+
+def test_what_the_backbone_does_not_have_is_said_before_anything_is_decoded(music: Path, tmp_path: Path) -> None:
+    request = _request(music, tmp_path / "cache", tmp_path / "out", {"config": {"nonsense": 1}})
+    with pytest.raises(ModelError, match="nonsense"):
+        _run(request)
+    assert not request.cache_folder.exists()
+
+
+def test_a_best_epoch_that_is_damaged_is_told(music: Path, cache: Path, tmp_path: Path) -> None:
+    _run(_request(music, cache, tmp_path, {"epochs": 1}))
+    (tmp_path / BEST).write_bytes(b"half of a file")
+    with pytest.raises(MusictaggerError, match=r"best\.safetensors: .* gone or damaged"):
+        _run(_request(music, cache, tmp_path, {"epochs": 1}, resume=True))
 
 
 def test_one_training_at_a_time_writes_into_a_folder(music: Path, cache: Path, tmp_path: Path) -> None:
@@ -188,6 +205,16 @@ def first(music: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) ->
     outcome, _ = _run(_request(music, cache, tmp_path_factory.mktemp("first"), {"epochs": 2}))
     assert outcome.weights
     return outcome.weights
+
+
+def test_tracks_of_the_training_are_known_again(first: Path, music: Path) -> None:
+    predictor = Predictor(load_model(first), "cpu")
+    assert evaluate_model(predictor, read_dataset("folders", music)).heard == 0
+    trained = {example.path for example in read_dataset("folders", music).split("train")}
+    other = read_dataset("folders", music, seed=1, test=0.5)
+    both = trained & {example.path for example in other.split("test")}
+    assert both and evaluate_model(predictor, other).heard == len(both)
+    assert evaluate_model(predictor, other, "train").heard == 0
 
 
 @pytest.fixture(scope="module")

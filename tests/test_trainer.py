@@ -259,10 +259,22 @@ class TestTrouble:
         more = _trainer(tmp_path, small_options(epochs=2, schedule="constant"))
         more.resume()
         monkeypatch.setattr(torch, "save", full)
-        with pytest.raises(MusictaggerError, match=r"No space left.*the one before it is kept"):
+        with pytest.raises(MusictaggerError, match=r"No space left.*the last checkpoint is kept"):
             more.fit()
         assert (tmp_path / checkpoint.NAME).read_bytes() == kept
         assert not list(tmp_path.glob(".*tmp"))
+
+    def test_full_disk_at_the_best_epoch_says_how_to_go_on(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        trainer = _trainer(tmp_path, small_options(epochs=1))
+
+        def full(path: Path, content: bytes) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Path, "write_bytes", full)
+        with pytest.raises(MusictaggerError, match=r"best\.safetensors.*No space left.*free some space"):
+            trainer.fit()
 
     def test_thresholds_may_be_fitted_otherwise(self, tmp_path: Path) -> None:
         _trainer(tmp_path, small_options(epochs=1)).fit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,11 +98,15 @@ def _parts(found: Mapping[str, Any]) -> list[RenderableType]:
     """What is printed, and what goes into the HTML file."""
     from rich.text import Text
 
+    from musictagger.cli.figures import too_good
+
     lines = [f"{found['dataset']}, {found['split']}: {found['tracks']:,} tracks, {len(found['tags'])} tags"]
-    if found["left_out"]:
-        lines.append(f"{len(found['left_out']):,} tracks left out")
+    reasons = Counter(reason for reason in found["left_out"].values())
+    lines += [f"{count:,} left out: {reason}" for reason, count in reasons.most_common(5)]
     if found["only_some"]:
         lines.append(f"not known to every model: {', '.join(found['only_some'])}")
+    heard = [(model["name"], model["heard_in_training"]) for model in found["models"]]
+    lines += [too_good(name, count) for name, count in heard if count]
     return [Text("\n".join([*map(printable, lines), ""])), _table(found)]
 
 

@@ -97,7 +97,10 @@ def _write(
         mels = example_mels(card, evaluation)
         written["report"] = str(write_report(report, card=card, evaluation=evaluation, dataset=dataset, mels=mels))
     weights = find_model(settings.model or DEFAULT, settings.model_folders)
-    if save and weights is not None:
+    if save and weights is not None and evaluation.heard:
+        path = printable(weights.with_suffix(".json"))
+        written["saved"] = f"{path}: not written, since the model was trained on some of these tracks"
+    elif save and weights is not None:
         written["saved"] = save_metrics(weights, evaluation)
     return written
 
@@ -128,6 +131,8 @@ def _print(evaluation: Evaluation) -> None:
     console.print(heads, style="bold", markup=False)
     for reason, count in evaluation.figures["tracks_left_out"].items():
         console.print(f"{count:,} left out: {printable(reason)}", markup=False)
+    if evaluation.heard:
+        console.print(figures.too_good(evaluation.model, evaluation.heard), style="bold", markup=False)
     console.print()
     console.print(figures.headline_table(headline(evaluation.figures)))
     console.print()
@@ -150,6 +155,7 @@ def _document(evaluation: Evaluation, written: dict[str, str]) -> dict[str, Any]
         "task": evaluation.task,
         "aggregate": evaluation.aggregator,
         "tracks": len(evaluation.paths),
+        "heard_in_training": evaluation.heard,
         "interrupted": judged.interrupted,
         "audio_hours": round(judged.audio_s / 3600, 4),
         "seconds": round(judged.seconds, 3),

@@ -35,6 +35,14 @@ def figure_text(figure: Mapping[str, float | None]) -> str:
     return f"{figure['value']:.3f}{interval}"
 
 
+def too_good(model: str, heard: int) -> str:
+    """A warning for figures on tracks that a model knows."""
+    return (
+        f"{model} was trained on {heard:,} of these tracks, so that its figures are too good; "
+        "split as its training did (--dataset-option, see its card), or take other tracks"
+    )
+
+
 def measured(metrics: Mapping[str, Any], paper: Mapping[str, float]) -> Iterator[RenderableType]:
     """What a card's `metrics` says, a table for each data it was measured on, with what a paper measured beside it."""
     for where, values in sorted(metrics.items()):

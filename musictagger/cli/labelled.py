@@ -79,4 +79,4 @@ def read_labelled(flags: dict[str, Any], settings: Settings) -> Dataset:
     name = flags["dataset"] or "folders"
     require_known("dataset", name, list(DATASETS))
     folder = data_of(flags["data"], name, settings)
-    return read_dataset(name, folder, **assigned(flags["dataset_option"], "--dataset-option"))
+    return read_dataset(name, folder, settings.genres_file, **assigned(flags["dataset_option"], "--dataset-option"))

@@ -46,7 +46,7 @@ class _Remembering(click.Command):
 @click.option("--recipe", metavar="NAME|FILE", help="Start from this recipe (see `musictagger recipes`).")
 @click.option("--name", metavar="NAME", help="What the model is called; default: the recipe's, or the dataset's, name.")
 @click.option("--out", type=ExistingPath, metavar="FOLDER", help="Put the model here; default: where --model finds it.")
-@click.option("--backbone", metavar="NAME", help="Which network (see `musictagger plugins`); default: crnn_tf.")
+@click.option("--backbone", metavar="NAME", help="Which network (see `musictagger plugins`); default: fcn.")
 @click.option("--epochs", type=int, metavar="N", help="Go through the tracks N times at most; default: 40.")
 @click.option("--batch-size", type=int, metavar="N", help="Frames in one step; default: 32.")
 @click.option("--lr", type=float, metavar="RATE", help="Highest learning rate; default: 0.001.")
@@ -243,7 +243,10 @@ def scan_line(request: RunRequest, weights: Path) -> str:
 
     found = {model.name: model.weights for model in find_models(request.settings.model_folders)}
     known = found.get(request.name) == weights
-    return shlex.join(["musictagger", "scan", "--model", request.name if known else str(weights)]) + " ~/Music"
+    plugins = [part for folder in request.settings.plugin_dir for part in ("--plugin-dir", str(folder))]
+    return (
+        shlex.join(["musictagger", "scan", *plugins, "--model", request.name if known else str(weights)]) + " ~/Music"
+    )
 
 
 def _document(request: RunRequest, outcome: Outcome, resume: str | None) -> dict[str, Any]:

@@ -52,10 +52,21 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     except (OSError, RuntimeError) as error:
         # torch's zip writer turns a full disk into a RuntimeError.
         reason = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
-        kept = (
-            "the one before it is kept; free some space and go on with --resume" if path.exists() else "free some space"
+        raise MusictaggerError(f"{path}: the checkpoint cannot be written: {reason}") from error
+
+
+@contextlib.contextmanager
+def kept(path: Path) -> Iterator[None]:
+    """Around whatever writes into a run's folder: an error also says what is left, and how to go on from it."""
+    try:
+        yield
+    except MusictaggerError as error:
+        left = (
+            "the last checkpoint is kept; free some space and go on with --resume"
+            if path.exists()
+            else "free some space"
         )
-        raise MusictaggerError(f"{path}: the checkpoint cannot be written ({reason}); {kept}") from error
+        raise MusictaggerError(f"{error}; {left}") from error
 
 
 def load_checkpoint(path: Path, identity: Mapping[str, Any], older: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from musictagger.training.bootstrap import Intervals, Statistic, bootstrap, mean
 from musictagger.training.checks import Floats as Doubles
 from musictagger.training.checks import Truth
 from musictagger.training.datasets.base import Dataset
+from musictagger.training.heard import count_heard
 from musictagger.training.labelled import Part, ScoredTracks, examples_of, scored_tracks
 from musictagger.training.matching import Matching, match_tags
 from musictagger.training.metrics import (
@@ -85,7 +86,8 @@ def compare(
         "parameters": 787000, "file_bytes": 3200000,
         "figures": {"auc": FIGURE, ...},
         "difference": {"auc": FIGURE, ...},   this model minus the first, on the same resamples; null for the first
-        "speed": {"frames_per_s": x, "realtime": x, "ratio": x, "ratio_low": x, "ratio_high": x}},
+        "speed": {"frames_per_s": x, "realtime": x, "ratio": x, "ratio_low": x, "ratio_high": x},
+        "heard_in_training": 0},              tracks of a split other than train that this model was trained on
        ...]}
 
     metrics: tags: auc, average_precision, recall@1, recall@3, recall@5, recall@10, jaccard (at the card's thresholds);
@@ -136,9 +138,14 @@ def compare(
         "seed": seed,
         "models": [
             _side_json(one, _named(each, metrics), difference, speed)
+            | {"heard_in_training": 0 if split == "train" else _heard(one, judged[0])}
             for one, each, difference, speed in zip(contenders, found, differences, speeds, strict=True)
         ],
     }
+
+
+def _heard(contender: Contender, judged: Judged) -> int:
+    return count_heard(contender.model.card.training.get("heard"), judged.digests)
 
 
 def common_tags(

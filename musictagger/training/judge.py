@@ -25,6 +25,7 @@ from musictagger.tagging.genres import GenreChoice, chooser
 from musictagger.tagging.genres import thresholds as card_thresholds
 from musictagger.training.datasets.base import Dataset
 from musictagger.training.fitting import fit_card
+from musictagger.training.heard import count_heard
 from musictagger.training.labelled import Part, ScoredTracks, examples_of, scored_tracks
 from musictagger.training.matching import Matching, match_tags
 from musictagger.training.progress import Progress
@@ -73,6 +74,8 @@ class Evaluation:
     judged: Judged
     card: Card
     aggregator: Aggregator = "mean"
+    heard: int = 0
+    """Tracks that the model was trained on, where the split is not train itself: they make the figures too good."""
 
 
 def evaluate_model(
@@ -156,6 +159,7 @@ def evaluate_judged(
         judged=judged,
         card=card,
         aggregator=aggregator,
+        heard=0 if split == "train" else count_heard(card.training.get("heard"), judged.digests),
     )
 
 

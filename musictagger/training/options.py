@@ -20,7 +20,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 CalibrationKind = Literal["none", "platt", "isotonic", "lift"]
 Metric = Literal["auto", "auc", "accuracy", "loss"]
 
-DEFAULT_BACKBONE = "crnn_tf"
+DEFAULT_BACKBONE = "fcn"
 
 LEAST_STEPS = 16
 """An epoch of 50 tracks would be two steps: too few between two looks at the validation split to tell them apart."""
@@ -208,11 +208,13 @@ def _as_kind(name: str, value: Any, present: Any, kind: Any) -> Any:
         return {**present, **value}
     if name == "teachers":
         parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+            raise BadRequestError(f"training option teachers takes names of models, not {value!r}")
         return tuple(part.strip() for part in parts if part.strip())
     plain = [each for each in get_args(kind) or (kind,) if isinstance(each, type)]
     try:
         return _scalar(value, plain)
-    except ValueError:
+    except (TypeError, ValueError):
         raise BadRequestError(f"training option {name}: {value!r} is no {_wanted(plain)}") from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -69,7 +70,8 @@ def joined(device: torch.device) -> Iterator[torch.device]:
         return
     local = int(os.environ.get("LOCAL_RANK", "0"))
     mine = torch.device("cuda", local % torch.cuda.device_count()) if device.type == "cuda" else device
-    dist.init_process_group("nccl" if mine.type == "cuda" else "gloo")
+    # The others wait while the first one decodes; torch gives up after half an hour. One that dies is noticed at once.
+    dist.init_process_group("nccl" if mine.type == "cuda" else "gloo", timeout=timedelta(days=30))
     try:
         yield mine
     except RuntimeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -12,22 +13,27 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from musictagger.config import Settings, frame_rule
-from musictagger.errors import BadRequestError, MusictaggerError, printable
+from musictagger.errors import BadRequestError, ModelError, MusictaggerError, printable
 from musictagger.models.card import Card
 from musictagger.models.inference import Predictor, pick_device
 from musictagger.models.weights import load_model
 from musictagger.training import checkpoint
+from musictagger.training.board import board, require_tensorboard
 from musictagger.training.build import Origin, build_backbone, origin_of
 from musictagger.training.datasets import Dataset, Split, read_dataset
 from musictagger.training.export import export_model
 from musictagger.training.fitting import fit_card
 from musictagger.training.heads import embed_tracks, fit_head, groups_of, pack
+from musictagger.training.heard import packed
 from musictagger.training.judge import evaluate_judged, save_metrics
 from musictagger.training.melcache import MelCache
 from musictagger.training.memory import keep_freed_memory
+from musictagger.training.optimise import freeze_parts
 from musictagger.training.options import TrainOptions
 from musictagger.training.prepare import Prepared, check_dataset, prepare, without
 from musictagger.training.processes import Processes, joined
@@ -93,10 +99,14 @@ def run_training(request: RunRequest, progress: Progress, stop: Stop = lambda: F
 
 def _run(request: RunRequest, device: torch.device, processes: Processes, progress: Progress, stop: Stop) -> Outcome:
     options, settings = request.options, request.settings
-    dataset = read_dataset(options.dataset, request.data, **options.dataset_options)
+    dataset = read_dataset(options.dataset, request.data, settings.genres_file, **options.dataset_options)
     check_dataset(dataset, options, progress)
     origin = origin_of(options, settings, progress)
     _require_learnt(options, origin, settings)
+    # Before an hour of decoding: a configuration or a part to freeze that the backbone does not have.
+    freeze_parts(build_backbone(origin, dataset.tags or ("-", "--"), options.seed, settings), options.freeze)
+    if request.tensorboard:
+        require_tensorboard()
     if request.dry_run:
         return _nothing(tuple(_plan_lines(request, dataset, origin)))
     _require_free(request)
@@ -167,7 +177,7 @@ def _require_free(request: RunRequest) -> None:
             raise BadRequestError(
                 f"{printable(request.out)}: holds a run already; go on with it by --resume, or give another --out"
             )
-    elif (request.out / f"{request.name}.safetensors").exists() and not request.resume:
+    elif (request.out / f"{request.name}.safetensors").exists() and not (request.resume and _is_the_same(request)):
         raise BadRequestError(
             f"{printable(request.out)}: holds a model {request.name!r} already; give another --name or --out, "
             "or remove it"
@@ -176,6 +186,15 @@ def _require_free(request: RunRequest) -> None:
         request.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadRequestError(f"{printable(request.out)}: cannot be made: {error.strerror}") from error
+
+
+def _is_the_same(request: RunRequest) -> bool:
+    """Whether the model that is there was made with these options: then a run that was cut short may make it again."""
+    try:
+        training = Card.load(request.out / f"{request.name}.json").training
+    except ModelError:
+        return False
+    return bool(training.get("options") == json.loads(json.dumps(request.options.to_json())))
 
 
 def _plan_lines(request: RunRequest, dataset: Dataset, origin: Origin) -> list[str]:
@@ -204,50 +223,34 @@ def _fitted(
 ) -> Fitted:
     outputs = prepared.material.outputs
     backbone = build_backbone(origin, outputs, request.options.seed, request.settings)
-    with_board = _board(request) if request.tensorboard else None
-    trainer = Trainer(
-        backbone,
-        prepared.material,
-        request.options,
-        request.out,
-        device,
-        progress,
-        with_board or (lambda record: None),
-        fresh_dense=not origin.keeps_dense(outputs),
-    )
-    if request.resume and not (request.out / checkpoint.NAME).exists():
-        progress.say(f"{printable(request.out)}: holds no checkpoint, so training begins at its start")
-    elif request.resume:
-        trainer.resume()
-        progress.say(f"going on after {trainer.state.epoch} epochs and {trainer.state.step} steps")
-    return trainer.fit(stop)
-
-
-def _board(request: RunRequest) -> Callable[[Record], None]:
-    """A function that writes epochs for TensorBoard. Raises BadRequestError where that is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise BadRequestError("--tensorboard needs it: pip install 'musictagger[tensorboard]'") from error
-    writer = SummaryWriter(str(request.out / "tensorboard"))
-
-    def write(record: Record) -> None:
-        for name, value in record.items():
-            if isinstance(value, float):
-                writer.add_scalar(name, value, record["epoch"])
-        writer.flush()
-
-    return write
+    with board(request.out / "tensorboard" if request.tensorboard else None) as on_record:
+        trainer = Trainer(
+            backbone,
+            prepared.material,
+            request.options,
+            request.out,
+            device,
+            progress,
+            on_record,
+            fresh_dense=not origin.keeps_dense(outputs),
+        )
+        if request.resume and not (request.out / checkpoint.NAME).exists():
+            progress.say(f"{printable(request.out)}: holds no checkpoint, so training begins at its start")
+        elif request.resume:
+            trainer.resume()
+            progress.say(f"going on after {trainer.state.epoch} epochs and {trainer.state.step} steps")
+        return trainer.fit(stop)
 
 
 def _exported(request: RunRequest, prepared: Prepared, origin: Origin, fitted: Fitted) -> Path:
-    from safetensors.torch import load_file
-
     best = request.out / BEST
-    if not best.is_file():
-        raise MusictaggerError(f"{printable(best)}: the best epoch's weights are gone; train again without --resume")
-    told = {"epochs": fitted.epochs, "best_epoch": fitted.best_epoch}
-    return _export(request, prepared, origin, load_file(best), told)
+    try:
+        tensors = load_file(best)
+    except (OSError, SafetensorError) as error:
+        raise MusictaggerError(
+            f"{printable(best)}: the best epoch's weights are gone or damaged ({error}); train again in another --out"
+        ) from error
+    return _export(request, prepared, origin, tensors, {"epochs": fitted.epochs, "best_epoch": fitted.best_epoch})
 
 
 def _with_head(
@@ -318,6 +321,7 @@ def _export(
             "command": request.command,
             "options": options.to_json(),
             "dataset": {"name": dataset.name, "tracks": counts, "notes": list(dataset.notes)},
+            "heard": packed(track.digest for track in prepared.material.train),
             **told,
         },
         description=f"{origin.backbone}{with_head} trained on {counts['train']:,} tracks of {dataset.name}: "

@@ -35,6 +35,8 @@ class Judged:
     """Length of the tracks that have scores, in seconds."""
     seconds: float
     interrupted: bool
+    digests: tuple[str, ...] = ()
+    """Of each of `paths`."""
 
 
 def score_tracks(
@@ -75,12 +77,14 @@ class _Heard:
     sounds: dict[str, Analysed] = field(default_factory=dict)
     digests: dict[Path, str] = field(default_factory=dict)
     failures: dict[Path, str] = field(default_factory=dict)
+    done: set[Path] = field(default_factory=set)
 
     def look(self, path: Path) -> FoundFile | None:
         try:
             found = path.stat()
         except OSError as error:
             self.failures[path] = f"cannot be read: {error.strerror}"
+            self.done.add(path)
             return None
         return FoundFile(path, found.st_size, found.st_mtime_ns)
 
@@ -96,7 +100,8 @@ class _Heard:
                 self.sounds[event.digest] = event
             if event.status != "ok":
                 self.failures[event.file.path] = event.status
-        self.progress.advance(len(self.digests.keys() | self.failures.keys()))
+        self.done.add(event.file.path)
+        self.progress.advance(len(self.done))
 
     def judged(self, wanted: Sequence[Path], seconds: float, *, interrupted: bool) -> Judged:
         paths = tuple(path for path in wanted if path in self.digests and path not in self.failures)
@@ -108,5 +113,6 @@ class _Heard:
             {path: self.failures[path] for path in wanted if path in self.failures},
             float(sum(sound.duration_s for sound in sounds)),
             seconds,
-            interrupted,
+            interrupted=interrupted,
+            digests=tuple(self.digests[path] for path in paths),
         )

@@ -163,10 +163,12 @@ def _hear(
     if not unheard:
         return
     progress.start("teachers " + ", ".join(lesson.name for lesson in lessons), len(unheard), "tracks")
-    begun_s = time.monotonic()
+    begun_s = told_s = time.monotonic()
 
     def advance() -> None:
         """A sound is done when no teacher can hear it any more; the speed is that of the music, not of each teacher."""
+        nonlocal told_s
+        told_s = time.monotonic()
         still = {digest for lesson in lessons for digest in lesson.unheard()}
         heard_s = max(lesson.heard_s for lesson in lessons)
         progress.advance(len(unheard - still), x_real_time=heard_s / max(1e-3, time.monotonic() - begun_s))
@@ -180,7 +182,8 @@ def _hear(
             for lesson in lessons:
                 if answer.path in lesson.waiting:
                     lesson.take(answer)
-            if not isinstance(answer, Frame):
+            # Counting looks at every sound, so not after each.
+            if not isinstance(answer, Frame) and time.monotonic() - told_s > 1:
                 advance()
         for lesson in lessons:
             lesson.end()

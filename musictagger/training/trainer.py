@@ -23,6 +23,7 @@ from musictagger.audio.logmel import LogMel
 from musictagger.errors import BadRequestError, MusictaggerError, printable
 from musictagger.models.backbone import Backbone
 from musictagger.models.weights import save_weights
+from musictagger.paths import replacing
 from musictagger.training import augment, checkpoint
 from musictagger.training.material import Material
 from musictagger.training.optimise import (
@@ -238,7 +239,8 @@ class Trainer:
         if state.best is None or figure > state.best:
             state.best, state.best_epoch = figure, state.epoch + 1
             if self._processes.first:
-                save_weights(self._judged.state_dict(), self._folder / BEST)
+                with checkpoint.kept(self._folder / checkpoint.NAME):
+                    save_weights(self._judged.state_dict(), self._folder / BEST)
         record["best"] = state.best_epoch == state.epoch + 1
         state.records.append(record)
         state.epoch, state.step = state.epoch + 1, 0
@@ -265,17 +267,17 @@ class Trainer:
     def _save(self) -> None:
         if not self._processes.first:
             return
-        write_log(self._folder / LOG, self.state.records)
-        checkpoint.save_checkpoint(
-            self._folder / checkpoint.NAME,
-            {
-                "identity": self._identity(),
-                "backbone": self._backbone.state_dict(),
-                "averaged": None if self._averaged is None else self._averaged.state_dict(),
-                "optimiser": self._optimiser.state_dict(),
-                "state": dict(vars(self.state)),
-            },
-        )
+        path = self._folder / checkpoint.NAME
+        state = {
+            "identity": self._identity(),
+            "backbone": self._backbone.state_dict(),
+            "averaged": None if self._averaged is None else self._averaged.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "state": dict(vars(self.state)),
+        }
+        with checkpoint.kept(path):
+            checkpoint.save_checkpoint(path, state)
+            write_log(self._folder / LOG, self.state.records)
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a checkpoint to be gone on from.
@@ -330,7 +332,8 @@ class Trainer:
 def write_log(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """One JSON object a line, one an epoch. Raises MusictaggerError when it cannot be written."""
     try:
-        path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+        with replacing(path, alone=True) as temporary:
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     except OSError as error:
         raise MusictaggerError(f"{path}: cannot be written: {error.strerror}") from error
 

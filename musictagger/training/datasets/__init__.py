@@ -73,8 +73,10 @@ DATASETS: Mapping[str, Source] = MappingProxyType(
 """Every dataset by name."""
 
 
-def read_dataset(name: str, folder: Path | str, **options: object) -> Dataset:
+def read_dataset(name: str, folder: Path | str, genres_toml: Path | None = None, /, **options: object) -> Dataset:
     """The dataset of that name in `folder`. Options may be texts, as a command line has them.
+
+    `genres_toml` is the user's genres.toml, for datasets that name genres as scans do and were given no other.
 
     Raises BadRequestError for an unknown name or option, with a suggestion, for a value that the option cannot have,
     and for whatever is wrong with the data. It may give a dataset that is not fit for training: see `require_usable`.
@@ -82,7 +84,7 @@ def read_dataset(name: str, folder: Path | str, **options: object) -> Dataset:
     require_known("dataset", name, list(DATASETS))
     source = DATASETS[name]
     hints = get_type_hints(source.read)
-    values = {}
+    values: dict[str, object] = {"genres_file": genres_toml} if "genres_file" in source.options else {}
     for option, value in options.items():
         if option not in source.options:
             known = hint(option, source.options) or f"; there are: {', '.join(source.options)}"
