@@ -1,6 +1,6 @@
 """Do the papers' claims hold on stylebank? Trains what they compare and writes what came out.
 
-    uv run python -m benchmarks.papers STYLEBANK OUT [--parts a,b,c,d] [--seeds 0,1,2] [--epochs N]
+    uv run python -m benchmarks.papers STYLEBANK OUT [--parts a,b,c,d] [--seeds 0,1,2] [--scans 1,2,4,8] [--epochs N]
 
 STYLEBANK is a folder that benchmarks/stylebank.py made. Each run has a folder in OUT; one that is finished is not
 trained again, one that was interrupted is gone on with. OUT/a.md to OUT/d.md have the tables, OUT/a.json to OUT/d.json
@@ -63,6 +63,7 @@ class Bench:
     out: Path
     epochs: int
     seeds: tuple[int, ...]
+    scans: tuple[int, ...]
 
     def run(self, name: str, data: Path, changes: Mapping[str, Any]) -> Figures:
         """The test figures of a run of this name, made now unless they are there."""
@@ -74,7 +75,7 @@ class Bench:
         loaded = Card.load(card)
         figures = loaded.metrics["manifest/test"]
         records = list(read_log(folder / LOG)) if (folder / LOG).exists() else []
-        return {**figures, "speed": _mean(records, "windows_per_s"), "loader_share": _mean(records, "loader_share")}
+        return {**figures, "speed": _median(records, "windows_per_s"), "loader_share": _median(records, "loader_share")}
 
     def _train(self, name: str, folder: Path, data: Path, values: Mapping[str, Any]) -> None:
         options = options_from(values)
@@ -108,10 +109,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--parts", default="a,b,c,d")
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--scans", default="1,2,3,4,5,6,7,8")
     parser.add_argument("--epochs", type=int, default=20)
     arguments = parser.parse_args()
-    seeds = tuple(int(seed) for seed in arguments.seeds.split(","))
-    bench = Bench(arguments.data.resolve(), arguments.out.resolve(), arguments.epochs, seeds)
+    seeds, scan_counts = (tuple(int(text) for text in texts.split(",")) for texts in (arguments.seeds, arguments.scans))
+    bench = Bench(arguments.data.resolve(), arguments.out.resolve(), arguments.epochs, seeds, scan_counts)
     bench.out.mkdir(parents=True, exist_ok=True)
     for part in arguments.parts.split(","):
         began_s = time.monotonic()
@@ -211,7 +213,7 @@ def scans(bench: Bench) -> tuple[str, Table, Figures]:
     assert isinstance(names, tuple)
     table = [["scans", "macro AUC", "accuracy", "windows/s"]]
     found: Figures = {}
-    for count in range(1, len(names) + 1):
+    for count in bench.scans:
         if count == len(names):
             run = bench.run("crnn_tf-seed0", bench.data / "genre.csv", {"backbone": "crnn_tf", "seed": 0})
         else:
@@ -239,8 +241,9 @@ def _manifest(path: Path, rows: Sequence[Mapping[str, str]]) -> Path:
     return path
 
 
-def _mean(records: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    return statistics.mean(record[name] for record in records) if records else None
+def _median(records: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """Over epochs: what else the machine had to do in some of them counts for little."""
+    return statistics.median(record[name] for record in records) if records else None
 
 
 def _with_interval(figure: Mapping[str, float]) -> str:
