@@ -315,16 +315,17 @@ def test_two_processes_follow_the_curve_of_one(tmp_path: Path) -> None:
     for processes in (1, 2):
         folder = tmp_path / str(processes)
         folder.mkdir()
-        subprocess.run(
+        done = subprocess.run(
             [
                 *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
                 *("--nproc-per-node", str(processes), str(script), str(folder)),
             ],
-            check=True,
             env=environment,
             capture_output=True,
+            text=True,
             timeout=300,
         )
+        assert done.returncode == 0, done.stderr
         curves.append([record["train_loss"] for record in read_log(folder / LOG)])
     assert len(curves[0]) == 3 and all(math.isfinite(loss) for loss in curves[0])
     np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)

@@ -71,7 +71,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     mine = torch.device("cuda", local % torch.cuda.device_count()) if device.type == "cuda" else device
     # The others wait while the first one decodes; torch gives up after half an hour. One that dies is noticed at once.
-    dist.init_process_group("nccl" if mine.type == "cuda" else "gloo", timeout=timedelta(days=30))
+    dist.init_process_group("nccl" if mine.type == "cuda" else "gloo", timeout=timedelta(days=7))
     try:
         yield mine
     except RuntimeError as error:
