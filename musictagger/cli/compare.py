@@ -101,7 +101,7 @@ def _parts(found: Mapping[str, Any]) -> list[RenderableType]:
     from musictagger.cli.figures import too_good
 
     lines = [f"{found['dataset']}, {found['split']}: {found['tracks']:,} tracks, {len(found['tags'])} tags"]
-    reasons = Counter(reason for reason in found["left_out"].values())
+    reasons = Counter(found["left_out"].values())
     lines += [f"{count:,} left out: {reason}" for reason, count in reasons.most_common(5)]
     if found["only_some"]:
         lines.append(f"not known to every model: {', '.join(found['only_some'])}")

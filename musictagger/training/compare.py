@@ -118,7 +118,7 @@ def compare(
             raise MusictaggerError("interrupted before all models had judged all tracks; there is nothing to compare")
     sides, left_out = _sides(contenders, dataset, split, common, judged, aggregator)
     values = [_statistic(side, dataset.task) for side in sides]
-    tracks = len(sides[0].truth)
+    tracks, digests = len(sides[0].truth), judged[0].digests
     found = [bootstrap(statistic, tracks, resamples=resamples, seed=seed) for statistic in values]
     apart = [bootstrap(_minus(each, values[0]), tracks, resamples=resamples, seed=seed) for each in values[1:]]
     metrics = GENRE_METRICS if dataset.task == "genre" else TAG_METRICS
@@ -137,15 +137,10 @@ def compare(
         "resamples": resamples,
         "seed": seed,
         "models": [
-            _side_json(one, _named(each, metrics), difference, speed)
-            | {"heard_in_training": 0 if split == "train" else _heard(one, judged[0])}
+            _side_json(one, _named(each, metrics), difference, speed, count_heard(one.model.card, split, digests))
             for one, each, difference, speed in zip(contenders, found, differences, speeds, strict=True)
         ],
     }
-
-
-def _heard(contender: Contender, judged: Judged) -> int:
-    return count_heard(contender.model.card.training.get("heard"), judged.digests)
 
 
 def common_tags(
@@ -260,7 +255,7 @@ def _named(found: Intervals, metrics: Sequence[str]) -> Json:
     }
 
 
-def _side_json(one: Contender, figures: Json, difference: Json | None, speed: Json | None) -> Json:
+def _side_json(one: Contender, figures: Json, difference: Json | None, speed: Json | None, heard: int) -> Json:
     return {
         "name": one.model.card.name,
         "weights": str(one.weights),
@@ -270,4 +265,5 @@ def _side_json(one: Contender, figures: Json, difference: Json | None, speed: Js
         "figures": figures,
         "difference": difference,
         "speed": speed,
+        "heard_in_training": heard,
     }

@@ -8,17 +8,25 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from musictagger.models.card import Card
+from musictagger.training.labelled import Part
+
 
 def packed(digests: Iterable[str]) -> str:
     """The first 32 bits of each digest (hexadecimal), sorted, as base64. Two sounds in four billion look the same."""
     return base64.b64encode(np.sort(_heads(digests)).tobytes()).decode("ascii")
 
 
-def count_heard(text: object, digests: Iterable[str]) -> int:
-    """How many of `digests` are among those that `packed` made this text of; none where it is no such text."""
+def count_heard(card: Card, split: Part, digests: Iterable[str]) -> int:
+    """How many of these sounds the model was trained on; none of the split train, where nobody wonders.
+
+    Models whose cards do not say what they were trained on have heard none.
+    """
     try:
-        known = np.frombuffer(base64.b64decode(str(text), validate=True), "<u4")
+        known = np.frombuffer(base64.b64decode(str(card.training.get("heard")), validate=True), "<u4")
     except (binascii.Error, ValueError):
+        return 0
+    if split == "train":
         return 0
     return int(np.isin(_heads(digests), known).sum())
 

@@ -159,7 +159,7 @@ def evaluate_judged(
         judged=judged,
         card=card,
         aggregator=aggregator,
-        heard=0 if split == "train" else count_heard(card.training.get("heard"), judged.digests),
+        heard=count_heard(card, split, judged.digests),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -151,8 +152,9 @@ class TrainOptions:
         return tracks * (self.windows_per_track or max(1, round(LEAST_STEPS * self.batch_size / max(1, tracks))))
 
     def to_json(self) -> dict[str, Any]:
-        """Every option as a JSON value."""
-        return dataclasses.asdict(self) | {"teachers": list(self.teachers)}
+        """Every option as a JSON value: what a card and a checkpoint give back is equal to it."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
 
 
 _LARGE = 1e9

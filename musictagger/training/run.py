@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from musictagger.config import Settings, frame_rule
 from musictagger.errors import BadRequestError, ModelError, MusictaggerError, printable
+from musictagger.models.backbone import Backbone
 from musictagger.models.card import Card
 from musictagger.models.inference import Predictor, pick_device
 from musictagger.models.weights import load_model
@@ -102,13 +102,14 @@ def _run(request: RunRequest, device: torch.device, processes: Processes, progre
     dataset = read_dataset(options.dataset, request.data, settings.genres_file, **options.dataset_options)
     check_dataset(dataset, options, progress)
     origin = origin_of(options, settings, progress)
-    _require_learnt(options, origin, settings)
     # Before an hour of decoding: a configuration or a part to freeze that the backbone does not have.
-    freeze_parts(build_backbone(origin, dataset.tags or ("-", "--"), options.seed, settings), options.freeze)
+    backbone = build_backbone(origin, dataset.tags or ("-", "--"), options.seed, settings)
+    freeze_parts(backbone, options.freeze)
+    _require_learnt(options, origin, backbone)
     if request.tensorboard:
         require_tensorboard()
     if request.dry_run:
-        return _nothing(tuple(_plan_lines(request, dataset, origin)))
+        return _nothing(tuple(_plan_lines(request, dataset, origin, backbone)))
     _require_free(request)
     with checkpoint.alone(request.out) if processes.first else nullcontext():
         return _trained(request, dataset, origin, device, processes, progress, stop)
@@ -156,11 +157,10 @@ def _nothing(lines: tuple[str, ...], *, interrupted: bool = False) -> Outcome:
     return Outcome(None, None, 0, None, interrupted, None, lines)
 
 
-def _require_learnt(options: TrainOptions, origin: Origin, settings: Settings) -> None:
+def _require_learnt(options: TrainOptions, origin: Origin, backbone: Backbone) -> None:
     """A classifier on what fresh weights make of a sound looks like a model, and is none."""
     if options.head == "dense" or origin.model is not None:
         return
-    backbone = build_backbone(origin, ("-", "--"), options.seed, settings)
     if any(not name.startswith("dense") for name, _ in backbone.named_parameters()):
         raise BadRequestError(
             f"head {options.head} is fitted on what a model has learnt, and backbone {origin.backbone} has learnt "
@@ -194,17 +194,16 @@ def _is_the_same(request: RunRequest) -> bool:
         training = Card.load(request.out / f"{request.name}.json").training
     except ModelError:
         return False
-    return bool(training.get("options") == json.loads(json.dumps(request.options.to_json())))
+    return bool(training.get("options") == request.options.to_json())
 
 
-def _plan_lines(request: RunRequest, dataset: Dataset, origin: Origin) -> list[str]:
+def _plan_lines(request: RunRequest, dataset: Dataset, origin: Origin, backbone: Backbone) -> list[str]:
     """What a run would take: room, weights, steps."""
     options = request.options
     train = dataset.split("train")
     durations = {e.path: e.duration_s for e in dataset.examples if e.duration_s is not None}
     cache = MelCache(request.cache_folder, origin.front_end)
     paths = [example.path for example in dataset.examples if example.split != "test"]
-    backbone = build_backbone(origin, dataset.tags or ("-", "--"), options.seed, request.settings)
     weights = sum(weight.numel() for weight in backbone.parameters())
     steps = steps_per_epoch(options.windows(len(train)), options.batch_size)
     training = f"{options.epochs} epochs, {steps:,} steps each, {options.batch_size} windows a step"

@@ -137,7 +137,7 @@ class Trainer:
 
     def resume(self) -> None:
         """Go on where the checkpoint in the folder was made. Raises as load_checkpoint does."""
-        defaults = json.loads(json.dumps(TrainOptions().to_json()))
+        defaults = TrainOptions().to_json()
         saved = checkpoint.load_checkpoint(self._folder / checkpoint.NAME, self._identity(), defaults)
         try:
             self._backbone.load_state_dict(saved["backbone"])
@@ -285,7 +285,7 @@ class Trainer:
         More patience is allowed, more epochs where the schedule does not depend on their number, and whatever counts
         only when training is over.
         """
-        options = json.loads(json.dumps(self._options.to_json()))
+        options = self._options.to_json()
         free = {"patience", "min_precision", "calibration"}
         free |= set() if options["schedule"] in {"cosine", "onecycle"} else {"epochs"}
         return {
