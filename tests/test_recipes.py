@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -169,3 +170,21 @@ def test_values_that_no_option_can_hold_are_told(line: str, message: str, tmp_pa
     path.write_text(f"[options]\n{line}\n")
     with pytest.raises(BadRequestError, match=message):
         options_of(find_recipe(str(path)), {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lr": -1.0}, "lr is -1; it must lie between"),
+        ({"schedule": "sudden"}, "there are: "),
+        ({"head": "svm", "teachers": ("one",)}, "leave --teacher out"),
+        ({"balanced": True}, "name some with --teacher"),
+        ({"balanced": True, "teachers": ("one",), "class_weights": True}, "leave class_weights out"),
+        ({"calibration": "lift", "min_precision": 0.9}, "leave min_precision out"),
+        ({"schedule": "onecycle", "warmup_epochs": 2}, "leave warmup_epochs out"),
+        ({"freeze": "cnn"}, "name the model with --init"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadRequestError, match=message):
+        TrainOptions(**changes)

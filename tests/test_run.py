@@ -253,6 +253,11 @@ class TestTransfer:
         weights = {name for name in before if name.startswith("cnn") and name.endswith("weight")}
         assert weights <= same if freeze != "none" else not weights & same
         assert "dense.weight" not in same
+        # Tracks of the first training do not become honest by a second one on fewer.
+        everything = [
+            Card.load(path).training["heard"] for path in (first.with_suffix(".json"), tmp_path / "mine.json")
+        ]
+        assert everything[0] == everything[1]
 
     def test_same_words_keep_the_dense_layer(self, first: Path, music: Path, cache: Path, tmp_path: Path) -> None:
         changes = {"backbone": None, "config": None, "front_end": None, "init": str(first), "lr": 1e-12}

@@ -22,10 +22,12 @@ from musictagger.audio.frontend import FrontEnd
 from musictagger.config import Settings
 from musictagger.errors import BadRequestError, MusictaggerError
 from musictagger.models.card import Card, Tag
+from musictagger.models.heads import WithHead
 from musictagger.models.inference import Predictor, has_bfloat16
 from musictagger.models.registry import build
 from musictagger.models.vocabulary import tags_for
 from musictagger.models.weights import Model, load_model
+from musictagger.tagging.calibration import Calibration, Curve
 from musictagger.training import teacherscores
 from musictagger.training.melcache import stream_waves
 from musictagger.training.progress import Silent
@@ -136,11 +138,10 @@ class TestHowTheyListen:
         assert teacher.window_samples == teacher.hop_samples == 60 * 256
         assert teacher.key == small_musicnn().card.key
 
-    def test_as_told(self) -> None:
-        teacher = make_teacher(small_musicnn(), window_s=3.84, hop_s=0.5)
-        assert (teacher.window_samples, teacher.hop_samples) == (120 * 256, 4000)
-        with pytest.raises(BadRequestError, match="unheard"):
-            make_teacher(small_musicnn(), hop_s=10.0)
+    def test_so_does_one_with_a_head(self) -> None:
+        bare = small_musicnn()
+        teacher = make_teacher(Model(bare.card, WithHead(bare.backbone, torch.nn.Identity())))
+        assert teacher.window_samples == teacher.hop_samples == 60 * 256
 
     def test_by_name(self, tmp_path: Path) -> None:
         weights = make_model(tmp_path / "models")
@@ -191,7 +192,8 @@ class TestHearing:
 
         monkeypatch.setattr(teacherscores, "stream_waves", counted)
         model = small_musicnn()
-        pair = [make_teacher(model), make_teacher(model, window_s=3.84, hop_s=0.5)]
+        once = make_teacher(model)
+        pair = [once, dataclasses.replace(once, hop_samples=4000)]
         assert not hear(pair, music, tmp_path).failures
         assert len(asked) == len(set(music.values()))
         for teacher in pair:
@@ -439,6 +441,13 @@ class TestDistilledTargets:
             teachers.append(dataclasses.replace(teacher, model=dataclasses.replace(teacher.model, card=card)))
         thresholds = Teachers(teachers, tmp_path).thresholds
         assert thresholds == pytest.approx({"Rock": 0.25, "a": 0.5, "b": 0.1})
+
+    def test_thresholds_are_those_before_calibration(self, tmp_path: Path) -> None:
+        teacher = made_up("one", {"Rock": "genre", "Harp": "instrument"})
+        lifted = Calibration({"Harp": Curve("platt", offset=4.0)})
+        card = dataclasses.replace(teacher.card, calibration=lifted.to_json())
+        taught = dataclasses.replace(teacher, model=Model(card, teacher.model.backbone))
+        assert Teachers([taught], tmp_path).thresholds == pytest.approx({"Rock": 0.5, "Harp": sigmoid(-4.0)})
 
     def test_need_no_labels(self, both: list[Teacher], cache: Path) -> None:
         teachers = Teachers(both, cache)

@@ -20,6 +20,7 @@ from musictagger.errors import BadRequestError
 from musictagger.tagging.calibration import METHODS, Calibration, Method
 from musictagger.training.thresholds import (
     fit_calibration,
+    fit_lift,
     fit_thresholds,
 )
 
@@ -75,10 +76,12 @@ def test_a_threshold_lies_half_way_between_what_it_parts() -> None:
     assert found.f1["rock"] == 1.0
 
 
-def test_where_nothing_lies_between_two_scores_the_lower_stays_out() -> None:
-    low = 0.5
-    high = float(np.nextafter(low, 1))
-    assert fit_thresholds([[1], [0]], [[high], [low]], ["rock"]).values["rock"] == high
+@pytest.mark.parametrize("low", np.float32([0.03, 0.5, 0.7, 0.9999, 1e-5]))
+def test_where_nothing_lies_between_two_scores_the_lower_stays_out(low: np.float32) -> None:
+    """Scores meet thresholds as float32."""
+    high = np.nextafter(low, np.float32(1))
+    threshold = fit_thresholds([[1], [0]], [[high], [low]], ["rock"]).values["rock"]
+    assert low < np.float32(threshold) <= high
 
 
 def test_among_equal_f1_the_highest_threshold_is_taken() -> None:
@@ -218,3 +221,27 @@ def test_bad_requests_name_what_is_wrong() -> None:
         fit_thresholds([[1], [0]], [[0.5], [0.1]], ["rock"], min_precision=1.5)
     with pytest.raises(BadRequestError, match="row 0, 'rock' is nan"):
         fit_thresholds([[1], [0]], [[np.nan], [0.1]], ["rock"])
+
+
+# Lift
+
+
+def test_half_is_six_times_the_usual_odds() -> None:
+    odds = np.array([0.01, 0.01, 0.01, 1.0])
+    usual = float(np.exp(np.log(odds).mean()))  # far below the odds of the arithmetic mean
+    curve = fit_lift((odds / (1 + odds))[:, None], ["rock"], ["rock"]).curves["rock"]
+    asked = usual * np.array([1.0, 6.0, 12.0])
+    assert curve.apply(asked / (1 + asked)) == pytest.approx([1 / 7, 1 / 2, 2 / 3])
+
+
+def test_what_excludes_nothing_must_stand_out_too() -> None:
+    logits = np.array([-3.0, 3.0, -3.0, 3.0])
+    scores = np.repeat(1 / (1 + np.exp(-logits[:, None])), 2, axis=1)
+    found = fit_lift(scores, ["rock", "harp"], ["rock"])
+    assert found.curves["rock"].undo(0.5) == pytest.approx(6 / 7)
+    assert found.curves["harp"].undo(0.5) == pytest.approx(1 / (1 + np.exp(-6.0)))  # two deviations of 3
+
+
+def test_what_hardly_varies_begins_at_six_times_too() -> None:
+    found = fit_lift(np.full((4, 1), 0.5), ["harp"])
+    assert found.curves["harp"].undo(0.5) == pytest.approx(6 / 7)

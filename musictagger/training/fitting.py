@@ -21,6 +21,7 @@ from musictagger.training.scoring import Judged
 from musictagger.training.thresholds import (
     LIFT,
     LIFT_THRESHOLD,
+    SPREAD,
     Thresholds,
     fit_calibration,
     fit_lift,
@@ -42,13 +43,16 @@ def fit_card(
 
     A threshold is the one of the best F1 of its tag, with at least `options.min_precision`. That of a genre model's
     genre is at most what lets `GIVEN_SHARE` of the tracks have their first genre, unless a precision is asked for.
-    With calibration "lift" every tag's is LIFT_THRESHOLD of its lift instead.
+    With calibration "lift" every tag's is LIFT_THRESHOLD, which says for each where it begins (`fit_lift`).
     A tag that the data cannot fit keeps the threshold that the card has (a genre's never above its ceiling);
     `training["thresholds"]` of the card says which did, and what was fitted on what. So a card that has no tag in
     common with the dataset, or no track with a label, stays as it is but for that.
     """
     matching = match_tags(card, dataset, require=False)
-    rows = scored_tracks(card, judged, examples_of(dataset, "valid"), matching, aggregator)
+    lifted = options.calibration == "lift"
+    # Lift needs no labels, so tracks that nobody labelled have a say too.
+    examples = dataset.split("valid") if lifted else examples_of(dataset, "valid")
+    rows = scored_tracks(card, judged, examples, matching, aggregator)
     said: dict[str, Any] = {
         "dataset": dataset.name,
         "split": "valid",
@@ -57,7 +61,7 @@ def fit_card(
         "min_precision": options.min_precision,
         "calibration": options.calibration,
     }
-    if options.calibration == "lift" and rows.paths:
+    if lifted and rows.paths:
         return _lifted(card, rows, said)
     fit = bool(rows.paths and rows.names)
     calibration = _fit_curves(rows, options) if fit else None
@@ -82,9 +86,10 @@ def fit_card(
 
 def _lifted(card: Card, rows: ScoredTracks, said: Mapping[str, Any]) -> Card:
     """Every tag by its lift, from which thresholds follow; labels have no say."""
-    curves = fit_lift(_unit(rows.raw), [tag.name for tag in card.tags])
+    genres = {tag.name for tag in card.tags if tag.category == "genre"}
+    curves = fit_lift(_unit(rows.raw), [tag.name for tag in card.tags], genres)
     tags = tuple(dataclasses.replace(tag, threshold=LIFT_THRESHOLD) for tag in card.tags)
-    training = {**card.training, "thresholds": {**said, "lift": LIFT}}
+    training = {**card.training, "thresholds": {**said, "lift": LIFT, "spread": SPREAD}}
     return dataclasses.replace(card, tags=tags, calibration=curves.to_json(), training=training)
 
 

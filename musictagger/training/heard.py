@@ -7,14 +7,21 @@ import binascii
 from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 
 from musictagger.models.card import Card
 from musictagger.training.labelled import Part
 
+Heads = npt.NDArray[np.uint32]
 
-def packed(digests: Iterable[str]) -> str:
-    """The first 32 bits of each digest (hexadecimal), sorted, as base64. Two sounds in four billion look the same."""
-    return base64.b64encode(np.sort(_heads(digests)).tobytes()).decode("ascii")
+
+def packed(digests: Iterable[str], before: Card | None = None) -> str:
+    """The first 32 bits of each digest (hexadecimal), sorted, as base64. Two sounds in four billion look the same.
+
+    `before` is the card of the model that the training began with: what that one has heard counts too.
+    """
+    known = _known(before) if before is not None else _heads(())
+    return base64.b64encode(np.union1d(_heads(digests), known).astype("<u4").tobytes()).decode("ascii")
 
 
 def count_heard(card: Card, split: Part, digests: Iterable[str]) -> int:
@@ -22,14 +29,18 @@ def count_heard(card: Card, split: Part, digests: Iterable[str]) -> int:
 
     Models whose cards do not say what they were trained on have heard none.
     """
-    try:
-        known = np.frombuffer(base64.b64decode(str(card.training.get("heard")), validate=True), "<u4")
-    except (binascii.Error, ValueError):
-        return 0
     if split == "train":
         return 0
-    return int(np.isin(_heads(digests), known).sum())
+    return int(np.isin(_heads(digests), _known(card)).sum())
 
 
-def _heads(digests: Iterable[str]) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+def _known(card: Card) -> Heads:
+    text = card.training.get("heard")
+    try:
+        return np.frombuffer(base64.b64decode(text, validate=True), "<u4") if isinstance(text, str) else _heads(())
+    except (binascii.Error, ValueError):
+        return _heads(())
+
+
+def _heads(digests: Iterable[str]) -> Heads:
     return np.array([int(digest[:8], 16) for digest in digests], "<u4")

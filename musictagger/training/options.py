@@ -137,6 +137,8 @@ class TrainOptions:
             raise BadRequestError("balanced is for teachers' scores; name some with --teacher, or use class_weights")
         if self.balanced and self.class_weights:
             raise BadRequestError("balanced weighs all tags alike already; leave class_weights out")
+        if self.calibration == "lift" and self.min_precision:
+            raise BadRequestError("calibration lift sets thresholds by itself; leave min_precision out")
         if self.schedule == "onecycle" and self.warmup_epochs:
             raise BadRequestError("schedule onecycle rises by itself; leave warmup_epochs out, or take another one")
         if self.freeze != "none" and not self.init:

@@ -320,7 +320,9 @@ def _export(
             "command": request.command,
             "options": options.to_json(),
             "dataset": {"name": dataset.name, "tracks": counts, "notes": list(dataset.notes)},
-            "heard": packed(track.digest for track in prepared.material.train),
+            "heard": packed(
+                (track.digest for track in prepared.material.train), origin.model.card if origin.model else None
+            ),
             **told,
         },
         description=f"{origin.backbone}{with_head} trained on {counts['train']:,} tracks of {dataset.name}: "

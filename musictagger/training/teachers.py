@@ -69,7 +69,7 @@ class Teachers:
     """Several teachers as one: the mean of their logits, over the tags that any of them knows.
 
     `tags` are display names in the order of the categories, then of names; `categories` says each one's, `thresholds`
-    from which score on they say that a track has it: the mean of their cards' in logits.
+    from which score on they say that a track has it: the mean of their cards' in logits, before any calibration.
     """
 
     def __init__(self, teachers: Sequence[Teacher], cache: Path) -> None:
@@ -83,8 +83,9 @@ class Teachers:
         self.tags = in_order(found)
         self.categories: Mapping[str, Category] = {tag: found[tag] for tag in self.tags}
         logits: dict[str, list[float]] = {}
-        for tag in (tag for card in cards for tag in card.tags):
-            logits.setdefault(tag.name, []).append(float(_logit(np.array(tag.threshold, np.float64))))
+        for card in cards:
+            for name, threshold in _raw_thresholds(card).items():
+                logits.setdefault(name, []).append(float(_logit(np.array(threshold))))
         means = sigmoid(np.array([np.mean(logits[tag]) for tag in self.tags]))
         self.thresholds: Mapping[str, float] = dict(zip(self.tags, means.tolist(), strict=True))
         place = {tag: index for index, tag in enumerate(self.tags)}
@@ -121,7 +122,7 @@ class Teachers:
             count[heard.places] += 1
         known = count > 0
         labels: Floats = np.full(len(self.tags), np.nan, np.float32)
-        labels[known] = 1 / (1 + np.exp(-total[known] / count[known]))
+        labels[known] = sigmoid(total[known] / count[known])
         return labels
 
     def track_labels(self, digest: str) -> Floats:
@@ -145,6 +146,14 @@ class Teachers:
                 f"no teacher has heard the sound {digest[:12]}; run the same command again, which lets them hear it"
             )
         return tuple(heard)
+
+
+def _raw_thresholds(card: Card) -> dict[str, float]:
+    """Of each tag. A card's thresholds meet calibrated scores, and students learn scores as networks give them."""
+    curves = card.curves.curves if card.curves is not None else {}
+    return {
+        tag.name: curves[tag.name].undo(tag.threshold) if tag.name in curves else tag.threshold for tag in card.tags
+    }
 
 
 def in_order(categories: Mapping[str, Category]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from musictagger.audio.decode import Decoded
 from musictagger.audio.frames import Wave, fill_frame
 from musictagger.config import Settings
-from musictagger.errors import BadRequestError, MusictaggerError, printable
+from musictagger.errors import MusictaggerError, printable
 from musictagger.models import catalogue
 from musictagger.models.card import Card
 from musictagger.models.find import find_or_pull
@@ -68,27 +68,19 @@ class Teacher:
         return cache / "teachers" / f"{self.key[:16]}-{self.window_samples}-{self.hop_samples}"
 
 
-def make_teacher(model: Model, window_s: float | None = None, hop_s: float | None = None) -> Teacher:
+def make_teacher(model: Model) -> Teacher:
     """A model as a teacher.
 
-    Without `window_s`, a backbone that averages over patches (musicnn) hears them one by one, so that its scores can
-    be put together again for any part of a track; any other hears what it was trained on, one frame. `hop_s` is then
-    a patch, or a quarter of a frame. Raises BadRequestError for lengths that are none.
+    A backbone that averages over patches (musicnn) hears them one by one, so that its scores can be put together again
+    for any part of a track; any other hears what it was trained on, one frame, every quarter of a frame.
     """
     front_end = model.card.front_end
-    patch: int | None = getattr(model.backbone, "patch_columns", None)
-    hops = patch or front_end.frame_hops
-    if window_s is not None:
-        hops = round(window_s * front_end.sample_rate_hz / front_end.hop_samples)
-    window_samples = hops * front_end.hop_samples
-    default_samples = window_samples if patch else window_samples // HOPS_PER_WINDOW
-    hop_samples = default_samples if hop_s is None else round(hop_s * front_end.sample_rate_hz)
-    if not 0 < hop_samples <= window_samples:
-        raise BadRequestError(
-            f"teacher {model.card.name}: windows of {window_s} s every {hop_s} s leave parts of a track unheard"
-        )
-    card = dataclasses.replace(model.card, front_end=dataclasses.replace(front_end, frame_hops=hops))
-    return Teacher(Model(card, model.backbone), model.card.key, hop_samples)
+    patch: int | None = getattr(model.bare, "patch_columns", None)
+    card = dataclasses.replace(
+        model.card, front_end=dataclasses.replace(front_end, frame_hops=patch or front_end.frame_hops)
+    )
+    window_samples = card.front_end.frame_samples
+    return Teacher(Model(card, model.backbone), model.card.key, window_samples // (1 if patch else HOPS_PER_WINDOW))
 
 
 def load_teachers(

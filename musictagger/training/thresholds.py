@@ -6,8 +6,7 @@ Calibration comes first; thresholds are then fitted on calibrated scores. Applyi
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +22,9 @@ MIN_POSITIVES = 5
 
 LIFT = 6.0
 """How many times the usual odds make a tag a track's (docs/decisions/0010-models-that-ship.md)."""
+SPREAD = 2.0
+"""How many standard deviations of its logit a tag lies above the usual, too, unless it is one of several that exclude
+each other: one genre is the best of all, but a harp is not there because everything else is even less."""
 LIFT_THRESHOLD = 0.5
 
 
@@ -81,9 +83,9 @@ def _best_threshold(truth: Truth, scores: Floats, min_precision: float) -> tuple
 
 
 def _between(low: float, high: float) -> float:
-    """Half-way, but above `low` even where no number lies between the two."""
-    middle = low + (high - low) / 2
-    return middle if middle > low else high
+    """Half-way, but above `low` even where no number lies between the two, in the float32 of scores."""
+    middle = float(np.float32(low + (high - low) / 2))
+    return middle if middle > np.float32(low) else high
 
 
 def fit_calibration(
@@ -110,19 +112,21 @@ def fit_calibration(
     return Calibration(curves, tuple(name for name in names if name not in curves))
 
 
-def fit_lift(scores: npt.ArrayLike, names: Sequence[str]) -> Calibration:
+def fit_lift(scores: npt.ArrayLike, names: Sequence[str], alternatives: Collection[str] = ()) -> Calibration:
     """A curve for each tag that says how much more than usual it is heard, from [tracks, tags] with scores from 0 to 1.
 
     A calibrated score is 0.5 where the odds that the model gives are LIFT times the usual, the geometric mean over
     these tracks. So tags compare, whether listeners type them for every second track or for every hundredth; where all
-    are as likely as each other, the highest lift is the most probable one (Bayes). Needs no labels.
+    are as likely as each other, the highest lift is the most probable one (Bayes). A tag that is none of the
+    `alternatives` needs SPREAD standard deviations as well. Needs no labels.
     """
     checked = np.asarray(scores, np.float64)
     require_unit_scores(checked, names)
-    usual = logit(checked).mean(axis=0)
-    return Calibration(
-        {name: Curve("platt", offset=float(-each - math.log(LIFT))) for name, each in zip(names, usual, strict=True)}
-    )
+    logits = logit(checked)
+    usual, spread = logits.mean(axis=0), SPREAD * logits.std(axis=0)
+    alone = np.array([name not in alternatives for name in names])
+    begin = usual + np.maximum(np.log(LIFT), np.where(alone, spread, 0.0))
+    return Calibration({name: Curve("platt", offset=-each) for name, each in zip(names, begin.tolist(), strict=True)})
 
 
 def require_unit_scores(scores: Floats, names: Sequence[str]) -> None:
