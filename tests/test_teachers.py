@@ -140,7 +140,7 @@ class TestHowTheyListen:
 
     def test_so_does_one_with_a_head(self) -> None:
         bare = small_musicnn()
-        teacher = make_teacher(Model(bare.card, WithHead(bare.backbone, torch.nn.Identity())))
+        teacher = make_teacher(Model(bare.card, WithHead(bare.bare, torch.nn.Identity())))  # type: ignore[arg-type]
         assert teacher.window_samples == teacher.hop_samples == 60 * 256
 
     def test_by_name(self, tmp_path: Path) -> None:
