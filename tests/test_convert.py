@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import math
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from test_tfcheckpoint import checkpoint
 from torch import Tensor, nn
 
 from musictagger.errors import ModelError
@@ -19,6 +22,8 @@ from musictagger.models.fuse import fuse
 from musictagger.models.registry import build
 
 TAGS = 5
+TORCH_PARTS = ("weight", "bias", "running_mean", "running_var")
+TF_PARTS = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 def random_norm(width: int) -> list[Tensor]:
@@ -29,6 +34,18 @@ def random_norm(width: int) -> list[Tensor]:
 def batch_norm(x: Tensor, values: list[Tensor], eps: float) -> Tensor:
     weight, bias, mean, variance = values
     return F.batch_norm(x, mean, variance, weight, bias, eps=eps)
+
+
+def torch_norms(widths: dict[str, int]) -> dict[str, Tensor]:
+    """BatchNorms by the name of the layer, as PyTorch stores them."""
+    state = {f"{name}.num_batches_tracked": torch.tensor(7) for name in widths}
+    for name, width in widths.items():
+        state |= {f"{name}.{part}": value for part, value in zip(TORCH_PARTS, random_norm(width), strict=True)}
+    return state
+
+
+def torch_norm(state: dict[str, Tensor], x: Tensor, name: str) -> Tensor:
+    return batch_norm(x, [state[f"{name}.{part}"] for part in TORCH_PARTS], 1e-5)
 
 
 def backbone(converted: Converted) -> nn.Module:
@@ -50,29 +67,25 @@ def _seed() -> None:
 # --- won ---------------------------------------------------------------------------------------------------------
 
 
-def won_stack(widths: list[int]) -> dict[str, Tensor]:
+def won_spec() -> dict[str, Tensor]:
+    """What all of them have: the front end, which is not read, and the norm of the mel."""
     state = {"spec.spectrogram.window": torch.zeros(512), "spec.mel_scale.fb": torch.zeros(257, 96)}
-    norms = [("spec_bn", 1)]
+    return state | torch_norms({"spec_bn": 1})
+
+
+def won_stack(widths: list[int]) -> dict[str, Tensor]:
+    state = won_spec() | torch_norms({f"layer{number}.bn": width for number, width in enumerate(widths, 1)})
     for number, (before, width) in enumerate(zip([1, *widths], widths, strict=False), 1):
         state |= {f"layer{number}.conv.weight": torch.randn(width, before, 3, 3) / 6}
         state |= {f"layer{number}.conv.bias": torch.randn(width)}
-        norms.append((f"layer{number}.bn", width))
-    for name, width in norms:
-        parts = ("weight", "bias", "running_mean", "running_var")
-        state |= {f"{name}.{part}": value for part, value in zip(parts, random_norm(width), strict=True)}
-        state[f"{name}.num_batches_tracked"] = torch.tensor(7)
     return state
 
 
 def won_map(state: dict[str, Tensor], mel: Tensor, pools: list[tuple[int, int]]) -> Tensor:
-    def norm(x: Tensor, name: str) -> Tensor:
-        parts = ("weight", "bias", "running_mean", "running_var")
-        return batch_norm(x, [state[f"{name}.{part}"] for part in parts], 1e-5)
-
-    x = norm(mel[:, None], "spec_bn")
+    x = torch_norm(state, mel[:, None], "spec_bn")
     for number, pool in enumerate(pools, 1):
         conv = F.conv2d(x, state[f"layer{number}.conv.weight"], state[f"layer{number}.conv.bias"], padding=1)
-        x = F.max_pool2d(F.relu(norm(conv, f"layer{number}.bn")), pool)
+        x = F.max_pool2d(F.relu(torch_norm(state, conv, f"layer{number}.bn")), pool)
     return x
 
 
@@ -97,6 +110,61 @@ def test_won_crnn(tmp_path: Path) -> None:
     features = won_map(state, mel, [(2, 2), (3, 3), (4, 4), (4, 4)])[:, :, 0].transpose(1, 2)
     last = gru(features)[0][:, -1]
     close(backbone(converted)(mel).logits, F.linear(last, state["dense.weight"], state["dense.bias"]).detach())
+
+
+WON_FRONT = [(3, 1, 67, 7), (3, 1, 38, 7), (2, 1, 129), (2, 1, 65), (2, 1, 33)]
+
+
+def won_musicnn() -> dict[str, Tensor]:
+    """Three channels a timbral filter, two a temporal one, four in the middle, five units."""
+    state = won_spec()
+    for number, shape in enumerate(WON_FRONT):
+        state |= {f"layers.{number}.conv.weight": torch.randn(shape) / math.prod(shape[2:]) ** 0.5}
+        state |= {f"layers.{number}.conv.bias": torch.randn(shape[0])}
+        state |= torch_norms({f"layers.{number}.bn": shape[0]})
+    for number, before in enumerate((12, 4, 4), 1):
+        state |= {f"layer{number}.conv.weight": torch.randn(4, before, 7) / 90}
+        state |= {f"layer{number}.conv.bias": torch.randn(4)}
+    state |= torch_norms({"layer1.bn": 4, "layer2.bn": 4, "layer3.bn": 4, "bn": 5})
+    state |= {"dense1.weight": torch.randn(5, 48) / 90, "dense1.bias": torch.randn(5)}
+    return state | {"dense2.weight": torch.randn(TAGS, 5) / 20, "dense2.bias": torch.randn(TAGS)}
+
+
+def won_musicnn_scores(state: dict[str, Tensor], mel: Tensor) -> Tensor:
+    def layer(name: str, given: Tensor) -> Tensor:
+        weight = state[f"{name}.conv.weight"]
+        convolve, padding = (F.conv2d, (0, 3)) if weight.dim() == 4 else (F.conv1d, (weight.shape[2] // 2,))
+        convolved = convolve(given, weight, state[f"{name}.conv.bias"], padding=padding)
+        return F.relu(torch_norm(state, convolved, f"{name}.bn"))
+
+    x = torch_norm(state, mel[:, None], "spec_bn")
+    seen = [layer(f"layers.{number}", x).amax(2) for number in (0, 1)]
+    front = torch.cat([*seen, *(layer(f"layers.{number}", x.mean(2)) for number in (2, 3, 4))], 1)
+    middle = [layer("layer1", front)]
+    for name in ("layer2", "layer3"):
+        middle.append(layer(name, middle[-1]) + middle[-1])
+    features = torch.cat([front, *middle], 1)
+    pooled = torch.cat([features.amax(2), features.mean(2)], 1)
+    hidden = F.relu(torch_norm(state, F.linear(pooled, state["dense1.weight"], state["dense1.bias"]), "bn"))
+    return F.linear(hidden, state["dense2.weight"], state["dense2.bias"])
+
+
+def test_won_musicnn(tmp_path: Path) -> None:
+    state = won_musicnn()
+    torch.save(state, tmp_path / "musicnn.pth")
+    converted = convert(tmp_path / "musicnn.pth", "won")
+    assert (converted.backbone, converted.n_tags) == ("musicnn", TAGS)
+    mel = torch.randn(2, 96, 188)
+    close(backbone(converted)(mel).logits, won_musicnn_scores(state, mel))
+
+
+def test_won_parameters_are_read_as_their_values(tmp_path: Path) -> None:
+    state = won_musicnn()
+    torch.save(state, tmp_path / "plain.pth")
+    parameters = {name: nn.Parameter(value) if value.is_floating_point() else value for name, value in state.items()}
+    torch.save(parameters, tmp_path / "x.pth")
+    one, other = convert(tmp_path / "plain.pth", "won"), convert(tmp_path / "x.pth", "won")
+    assert all(np.array_equal(one.tensors[name], other.tensors[name]) for name in one.tensors | other.tensors)
 
 
 # --- choi --------------------------------------------------------------------------------------------------------
@@ -179,6 +247,99 @@ def test_weights_of_theano_are_refused(tmp_path: Path) -> None:
         convert(tmp_path / "w.npz", "choi")
 
 
+# --- musicnn -----------------------------------------------------------------------------------------------------
+
+MUSICNN_KERNELS = [(7, 38, 1, 3), (7, 67, 1, 3), (128, 1, 1, 2), (64, 1, 1, 2), (32, 1, 1, 2)]
+MUSICNN_KERNELS += [(7, 12, 1, 4), (7, 4, 1, 4), (7, 4, 1, 4)]
+
+
+def numbered(layer: str, number: int) -> str:
+    return f"{layer}_{number}" if number else layer
+
+
+def tf_norm(name: str, width: int) -> dict[str, Any]:
+    return {f"{name}/{part}": value.numpy() for part, value in zip(TF_PARTS, random_norm(width), strict=True)}
+
+
+def musicnn_arrays(n_tags: int = TAGS) -> dict[str, Any]:
+    """Three channels a timbral filter, two a temporal one, four in the middle, five units; the same on every call."""
+    torch.manual_seed(5)
+    arrays: dict[str, Any] = {"beta1_power": np.zeros((), np.float32)}
+    for number, shape in enumerate(MUSICNN_KERNELS):
+        name = numbered("conv2d", number)
+        kernel = torch.randn(shape) / (200 * math.prod(shape[:3])) ** 0.5
+        arrays |= {f"{name}/kernel": kernel.numpy(), f"{name}/kernel/Adam": np.zeros(3, np.float32)}
+        arrays[f"{name}/bias"] = (torch.randn(shape[3]) / 10).numpy()
+    for number, width in enumerate([1, *(shape[3] for shape in MUSICNN_KERNELS), 48, 5]):
+        arrays |= tf_norm(numbered("batch_normalization", number), width)
+    for number, (before, after) in enumerate([(48, 5), (5, n_tags)]):
+        name = numbered("dense", number)
+        arrays |= {f"{name}/kernel": (torch.randn(before, after) / 100).numpy()}
+        arrays |= {f"{name}/bias": (torch.randn(after) / 10).numpy()}
+    return arrays
+
+
+def musicnn_scores(arrays: dict[str, Any], mel: Tensor) -> Tensor:
+    """Theirs, as TensorFlow lays things out: [batch, steps, mel bands], channels last."""
+    w = {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def norm(x: Tensor, number: int) -> Tensor:
+        name = numbered("batch_normalization", number)
+        values = [w[f"{name}/{part}"] for part in TF_PARTS]
+        return batch_norm(x.movedim(-1, 1), values, 1e-3).movedim(1, -1)
+
+    def layer(x: Tensor, number: int) -> Tensor:
+        kernel, bias = w[f"{numbered('conv2d', number)}/kernel"], w[f"{numbered('conv2d', number)}/bias"]
+        padded = F.pad(x, (0, 0, (len(kernel) - 1) // 2, len(kernel) // 2))
+        convolved = F.conv2d(padded[:, None], kernel.permute(3, 2, 0, 1), bias).movedim(1, -1)
+        return norm(F.relu(convolved), number + 1)
+
+    x = norm(mel.transpose(1, 2)[..., None], 0)[..., 0]
+    front = torch.cat([layer(x, number).amax(2) for number in range(5)], dim=2)
+    middle = [layer(front, 5)[:, :, 0]]
+    for number in (6, 7):
+        middle.append(layer(middle[-1], number)[:, :, 0] + middle[-1])
+    features = torch.cat([front, *middle], dim=2)
+    pooled = norm(torch.stack([features.amax(1), features.mean(1)], dim=2).flatten(1), 9)
+    hidden = norm(F.relu(pooled @ w["dense/kernel"] + w["dense/bias"]), 10)
+    return hidden @ w["dense_1/kernel"] + w["dense_1/bias"]
+
+
+def put_checkpoint(folder: Path, arrays: dict[str, Any], name: str = "") -> Path:
+    """A TensorFlow checkpoint in `folder`; its index."""
+    folder.mkdir(exist_ok=True)
+    index, data = checkpoint(arrays=arrays)
+    (folder / f"{name}.data-00000-of-00001").write_bytes(data)
+    (folder / f"{name}.index").write_bytes(index)
+    return folder / f"{name}.index"
+
+
+def test_musicnn_by_its_folder_and_by_its_index(tmp_path: Path) -> None:
+    arrays, mel = musicnn_arrays(), torch.randn(2, 96, 187)
+    index = put_checkpoint(tmp_path / "MSD_small", arrays)
+    for path in (index, index.parent):
+        converted = convert(path, "musicnn")
+        assert (converted.backbone, converted.n_tags) == ("musicnn", TAGS)
+        plain = backbone(converted)
+        close(plain(mel).logits, musicnn_scores(arrays, mel))
+        with torch.inference_mode():
+            close(plain(mel).logits, musicnn_scores(arrays, mel))
+
+
+def test_a_folder_with_one_checkpoint_of_any_name_is_enough(tmp_path: Path) -> None:
+    put_checkpoint(tmp_path, musicnn_arrays(), "model.ckpt-7")
+    assert convert(tmp_path, "musicnn").n_tags == TAGS
+    put_checkpoint(tmp_path, musicnn_arrays(), "model.ckpt-8")
+    with pytest.raises(ModelError, match=r"format musicnn: .* a folder with just one such file"):
+        convert(tmp_path, "musicnn")
+
+
+@pytest.mark.parametrize("form", ["won", "choi"])
+def test_a_folder_is_refused_where_a_file_is_wanted(tmp_path: Path, form: str) -> None:
+    with pytest.raises(ModelError, match="is a folder; name the file in it"):
+        convert(tmp_path, form)
+
+
 # --- vgg ---------------------------------------------------------------------------------------------------------
 
 
@@ -186,11 +347,7 @@ def test_vgg(monkeypatch: pytest.MonkeyPatch) -> None:
     w: dict[str, Any] = {"beta1_power": np.zeros(()), "dense/kernel": torch.randn(2 * 3, TAGS).numpy()}
     w["dense/bias"] = torch.randn(TAGS).numpy()
     for i in range(6):
-        name = f"batch_normalization_{i}" if i else "batch_normalization"
-        for part, value in zip(
-            ("gamma", "beta", "moving_mean", "moving_variance"), random_norm(3 if i else 1), strict=True
-        ):
-            w[f"{name}/{part}"] = value.numpy()
+        w |= tf_norm(numbered("batch_normalization", i), 3 if i else 1)
         if i:
             w |= {f"{i}CNN/kernel": torch.randn(3, 3, 3 if i > 1 else 1, 3).numpy() / 30}
             w |= {f"{i}CNN/bias": torch.randn(3).numpy(), f"{i}CNN/kernel/Adam": np.zeros(3)}
@@ -199,8 +356,7 @@ def test_vgg(monkeypatch: pytest.MonkeyPatch) -> None:
     mel = torch.randn(2, 96, 187)
 
     def norm(x: Tensor, name: str) -> Tensor:
-        parts = ("gamma", "beta", "moving_mean", "moving_variance")
-        return batch_norm(x, [torch.from_numpy(w[f"{name}/{part}"]) for part in parts], 1e-3)
+        return batch_norm(x, [torch.from_numpy(w[f"{name}/{part}"]) for part in TF_PARTS], 1e-3)
 
     x = norm(mel.transpose(1, 2)[:, None], "batch_normalization")  # [batch, 1, columns, mel bands]
     pools = [((4, 1), (2, 2)), *[((2, 2), (2, 2))] * 3, ((4, 4), (4, 4))]
@@ -249,11 +405,51 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, stored: object) -> Non
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("values", [torch.zeros(2, dtype=torch.bfloat16), torch.zeros(2).to_sparse()])
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+def test_tensors_of_a_kind_that_is_not_read_are_refused(tmp_path: Path, values: Tensor) -> None:
+    torch.save({"dense.bias": values}, tmp_path / "x.pth")
+    with pytest.raises(ModelError, match=r"x\.pth: cannot be read as weights of format won: .* kind that is not read"):
+        convert(tmp_path / "x.pth", "won")
+
+
+def test_a_tensor_without_dimensions_is_refused(tmp_path: Path) -> None:
+    torch.save(won_musicnn() | {"dense2.bias": torch.tensor(1.0)}, tmp_path / "x.pth")
+    with pytest.raises(ModelError, match="is no model of format won as expected"):
+        convert(tmp_path / "x.pth", "won")
+
+
 @pytest.mark.parametrize("form", ["won", "choi", "musicnn"])
 @pytest.mark.parametrize("content", [b"", b"no weights at all", b"PK\3\4"])
-def test_any_bytes_are_refused_in_one_line(tmp_path: Path, form: str, content: bytes) -> None:
-    path = tmp_path / "x.npz"
+@pytest.mark.parametrize("suffix", [".npz", ".index"])
+def test_any_bytes_are_refused_in_one_line(tmp_path: Path, form: str, content: bytes, suffix: str) -> None:
+    if (form, suffix) == ("choi", ".index"):
+        pytest.importorskip("h5py")
+    path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
-    with pytest.raises(ModelError, match=f"weights of format {form}") as caught:
+    path.with_suffix(".data-00000-of-00001").touch()
+    refused(path, form)
+
+
+def refused(path: Path, form: str) -> None:
+    with pytest.raises(ModelError) as caught:
         convert(path, form)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert f"of format {form}" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["zip", "pickle", "npz"])
+def test_damage_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+    """Cut off, and a byte changed, anywhere: the readers raise a dozen different errors."""
+    stored, path, random = io.BytesIO(), tmp_path / "x.npz", np.random.default_rng(2)
+    if kind == "npz":
+        np.savez_compressed(stored, **{"conv1/conv1_W_1:0": random.random(50)})  # type: ignore[arg-type]
+    else:
+        torch.save({"dense.bias": torch.zeros(3)}, stored, _use_new_zipfile_serialization=kind == "zip")
+    whole = stored.getvalue()
+    for at in range(0, len(whole), 7):
+        flipped = bytes([whole[at] ^ int(random.integers(1, 256))])
+        for content in (whole[:at], whole[:at] + flipped + whole[at + 1 :]):
+            path.write_bytes(content)
+            refused(path, "choi" if kind == "npz" else "won")

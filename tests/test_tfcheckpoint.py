@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -74,9 +75,10 @@ ARRAYS: dict[str, npt.NDArray[np.generic]] = {
 }
 
 
-def checkpoint(header: bytes = HEADER) -> tuple[bytes, bytes]:
+def checkpoint(header: bytes = HEADER, arrays: Mapping[str, npt.NDArray[np.generic]] = ARRAYS) -> tuple[bytes, bytes]:
+    """The two files, `.index` and `.data-00000-of-00001`."""
     data, entries = b"", [(b"", header)]
-    for name, array in sorted(ARRAYS.items()):
+    for name, array in sorted(arrays.items()):
         entries.append((name.encode(), entry(array, len(data))))
         data += array.tobytes()
     return table([entries[:2], entries[2:]]), data

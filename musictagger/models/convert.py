@@ -7,11 +7,12 @@ is the order of numbers, and BatchNorm's constants, which take in what our layer
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,19 +39,20 @@ class Converted:
 def convert(file: Path, form: str, inside: str = "") -> Converted:
     """The model in `file`, which is of format `form` (a key of FORMATS); `inside`: where in a wheel it lies.
 
-    Raises ModelError where the file is of another format, or holds another architecture.
+    Raises ModelError where the file is of another format, is damaged, or holds another architecture.
     """
     read, model = FORMATS[form]
-    if file.is_dir():
+    if file.is_dir() and read is not _read_tf:
         raise ModelError(f"{printable(file)}: is a folder; name the file in it")
     try:
         tensors = read(file, inside)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ModelError) as error:
         raise ModelError(f"{printable(file)}: cannot be read as weights of format {form}: {_line(error)}") from error
     try:
         converted = model(tensors)
-    except (KeyError, ValueError, IndexError) as error:
-        raise ModelError(f"{printable(file)}: is no model of format {form} as expected: {_line(error)}") from error
+    except (KeyError, ValueError, IndexError, TypeError) as error:  # by name, size, dimension, and a size of a scalar
+        reason = f"there is no {error}" if isinstance(error, KeyError) else _line(error)
+        raise ModelError(f"{printable(file)}: is no model of format {form} as expected: {reason}") from error
     if tensors:
         left = ", ".join(sorted(tensors)[:3])
         raise ModelError(f"{printable(file)}: is another architecture than those of format {form}: it has {left}")
@@ -59,8 +61,19 @@ def convert(file: Path, form: str, inside: str = "") -> Converted:
 
 def _line(error: Exception) -> str:
     """The first line of what an error says: torch's go on for paragraphs."""
-    said = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+    said = (isinstance(error, OSError) and error.strerror) or str(error)
     return next(iter(said.splitlines()), "") or type(error).__name__
+
+
+@contextlib.contextmanager
+def _foreign_reader() -> Iterator[None]:
+    """Around another package's reader alone: on a damaged file it raises whatever it stumbles over."""
+    try:
+        yield
+    except (OSError, ModelError):
+        raise
+    except Exception as error:
+        raise ModelError(f"it is damaged, or of a kind that is not read ({_line(error)})") from error
 
 
 # --- what the formats have in common -----------------------------------------------------------------------------
@@ -109,13 +122,16 @@ def _read_torch(file: Path, inside: str) -> Tensors:
     """A state dict; weights only, so a file cannot run anything. What torch refuses to read is an error."""
     import torch
 
-    try:
-        stored = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # what torch says advises to read it all the same
-        raise ValueError("it is no PyTorch checkpoint of tensors alone, and what may run code is not read") from error
+    with _foreign_reader():
+        try:
+            stored = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:  # what torch says advises to read it all the same
+            reason = "it is no PyTorch checkpoint of tensors alone, and what may run code is not read"
+            raise ModelError(reason) from error
     if not isinstance(stored, dict) or not all(isinstance(value, torch.Tensor) for value in stored.values()):
-        raise ValueError("it holds no state dict")
-    return {str(name): value.numpy() for name, value in stored.items()}
+        raise ModelError("it holds no state dict")
+    with _foreign_reader():
+        return {str(name): value.detach().numpy() for name, value in stored.items()}
 
 
 def _won(left: Tensors) -> Converted:
@@ -217,7 +233,7 @@ _KERAS_NAME = re.compile(r"(?:.*/)?(.+?)(?:_1)?:0")
 def _read_keras(file: Path, inside: str) -> Tensors:
     """HDF5 as Keras 1 wrote it with TensorFlow, or the same arrays under the same names in an .npz."""
     if file.suffix == ".npz":
-        with np.load(file, allow_pickle=False) as stored:
+        with _foreign_reader(), np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
     else:
         arrays = _read_hdf5(file)
@@ -226,7 +242,7 @@ def _read_keras(file: Path, inside: str) -> Tensors:
         match = _KERAS_NAME.fullmatch(name)
         if match is None:
             # Theano names its arrays so, and its convolutions are mirrored.
-            raise ValueError(f"{name!r} was not written with TensorFlow; take the authors' file whose name says so")
+            raise ModelError(f"{name!r} was not written with TensorFlow; take the authors' file whose name says so")
         tensors[match[1]] = array
     return tensors
 
@@ -236,8 +252,7 @@ def _read_hdf5(file: Path) -> Tensors:
         h5py = importlib.import_module("h5py")
     except ImportError as error:
         raise ModelError(
-            f"{printable(file)}: reading Keras weights needs h5py, which is not installed: `uv pip install h5py` (or "
-            "`pip install h5py`), then again"
+            "this needs h5py, which is not installed: `uv pip install h5py` (or `pip install h5py`), then again"
         ) from error
     arrays: Tensors = {}
 
@@ -245,7 +260,7 @@ def _read_hdf5(file: Path) -> Tensors:
         if isinstance(value, h5py.Dataset):
             arrays[name] = np.asarray(value)
 
-    with h5py.File(file, "r") as stored:
+    with _foreign_reader(), h5py.File(file, "r") as stored:
         stored.visititems(note)
     return arrays
 
@@ -282,13 +297,14 @@ def _choi(left: Tensors) -> Converted:
 def _read_tf(file: Path, inside: str) -> Tensors:
     """The checkpoint in folder `inside` of a wheel; or a checkpoint's `.index`, or the folder that has one."""
     if inside:
-        with zipfile.ZipFile(file) as wheel:
+        with _foreign_reader(), zipfile.ZipFile(file) as wheel:
             return read_checkpoint(wheel.read(f"{inside}/.index"), wheel.read(f"{inside}/.data-00000-of-00001"))
     if zipfile.is_zipfile(file):
-        raise ValueError("an archive may hold several models; unpack it, and name the folder of one, as MSD_musicnn")
-    index = file / ".index" if file.is_dir() else file
-    if not index.name.endswith(".index"):
-        raise ValueError("a TensorFlow checkpoint is a file `.index`, or the folder it lies in")
+        raise ModelError("an archive may hold several models; unpack it, and name the folder of one, as MSD_musicnn")
+    indices = sorted(file.glob("*.index")) if file.is_dir() else [file]
+    if len(indices) != 1 or not indices[0].name.endswith(".index"):
+        raise ModelError("a TensorFlow checkpoint is a file `.index`, or a folder with just one such file")
+    index = indices[0]
     data = index.with_name(f"{index.name.removesuffix('.index')}.data-00000-of-00001")
     return read_checkpoint(index.read_bytes(), data.read_bytes())
 
@@ -368,4 +384,5 @@ FORMATS: Mapping[str, tuple[Callable[[Path, str], Tensors], Callable[[Tensors], 
     "choi": (_read_keras, _choi),
     "musicnn": (_read_tf, _musicnn),
 }
-"""By format: the file's reader, and what makes a model of the tensors, which it takes out as it uses them."""
+"""By format: the file's reader, which raises OSError or ModelError, and what makes a model of the tensors, which it
+takes out as it uses them."""
