@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import io
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -118,6 +119,27 @@ def test_aggregate_is_a_view(environment: Path, how: str) -> None:
     assert run("show", environment / "a.flac", "--aggregate", how).code == 0
 
 
+def test_a_copy_of_a_model_with_other_thresholds_is_a_view(environment: Path, tmp_path: Path) -> None:
+    weights = load_settings().model_folders[0] / f"{TINY}.safetensors"
+    shutil.copyfile(weights, tmp_path / "strict.safetensors")
+    card = Card.load(weights.with_suffix(".json"))
+    tags = tuple(dataclasses.replace(tag, threshold=1.0) for tag in card.tags)
+    dataclasses.replace(card, name="strict", tags=tags).save(tmp_path / "strict.json")
+    assert "3 found" in run("query", "genre:rock").out
+    assert "0 found" in run("query", "genre:rock", "--model", tmp_path / "strict.safetensors").out
+    # Nobody has taken the first one's place.
+    assert "3 found" in run("query", "genre:rock", "--model", TINY).out
+
+
+def test_a_model_that_is_gone_is_asked_by_the_name_it_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MUSICTAGGER_DB", str(load_settings().data_dir / "library.db"))
+    monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(tmp_path))
+    assert "3 found" in run("query", "genre:rock", "--model", TINY).out
+    made = make_model(tmp_path / "models", "other", seed=1)
+    asked = run("query", "genre:rock", "--model", made)
+    assert asked.code == EXIT_USAGE and f"these have: {TINY}); run `musictagger scan` with it first" in asked.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -125,7 +147,7 @@ def test_aggregate_is_a_view(environment: Path, how: str) -> None:
         (["query", "genre:jaz"], "did you mean 'Jazz'"),
         (["query", "score.jazz:high"], "needs a range"),
         (["query", 'artist:"x'], "quotation mark"),
-        (["query", "--model", "nobody"], "has analysed nothing here"),
+        (["query", "--model", "nobody"], "has analysed nothing here (these have: tiny); there is no model 'nobody'"),
         (["show", "nowhere.mp3"], "is not in"),
         (["scan"], "Missing argument"),
         (["plugins", "--plugin-dir", "/nowhere/at/all"], "does not exist"),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from musictagger.config import Settings
     from musictagger.library.store import Store
     from musictagger.library.view import View
+    from musictagger.models.card import Card
     from musictagger.tagging.journal import Journal
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -108,23 +109,43 @@ def opened_view(flags: dict[str, Any]) -> Iterator[tuple[Store, int, View]]:
     Raises StoreError where there is no library, BadRequestError where the model analysed nothing in it.
     """
     from musictagger.config import load_settings
-    from musictagger.errors import BadRequestError
     from musictagger.library.store import Store
     from musictagger.library.view import view_of
 
     settings = load_settings(flags)
     with Store(settings.db_location) as store:
-        wanted = Path(settings.model).stem if settings.model.endswith(".safetensors") else settings.model
-        models = store.models()
-        named = [(id_, card) for id_, card in models if not wanted or card.name == wanted]
-        if not named:
-            known = ", ".join(dict.fromkeys(card.name for _, card in models)) or "none"
-            raise BadRequestError(
-                f"{store.location}: model {wanted!r} has analysed nothing here (these have: {known}); "
-                "run `musictagger scan` with it first"
-            )
-        model_id, card = named[0]
+        model_id, card = _asked_model(store, settings)
         yield store, model_id, view_of(card, settings)
+
+
+def _asked_model(store: Store, settings: Settings) -> tuple[int, Card]:
+    """Its id in the library and its card: as it lies on disk now, or, where it is gone, as it was at the last scan.
+
+    What counts is what the model computes (`Card.key`), so a copy under another name or with other thresholds is a
+    view of the same scores.
+    """
+    from musictagger.errors import BadRequestError, ModelError
+    from musictagger.models.card import Card
+    from musictagger.models.find import find_model
+
+    models, wanted = store.models(), settings.model
+    if not wanted and models:
+        return models[0]
+    unknown = "run `musictagger scan` with it first"
+    try:
+        weights = find_model(wanted, settings.model_folders)
+        card = Card.load(weights.with_suffix(".json")) if weights else None
+    except (BadRequestError, ModelError) as error:
+        card, unknown = None, str(error)
+    if card is not None and (same := [id_ for id_, known in models if known.key == card.key]):
+        return same[0], card
+    stem = Path(wanted).stem if wanted.endswith(".safetensors") else wanted
+    if named := [(id_, known) for id_, known in models if known.name == stem]:
+        return named[0]
+    known_names = ", ".join(dict.fromkeys(known.name for _, known in models)) or "none"
+    raise BadRequestError(
+        f"{store.location}: model {wanted!r} has analysed nothing here (these have: {known_names}); {unknown}"
+    )
 
 
 @contextmanager
