@@ -4,7 +4,7 @@
 
 A catalogue is JSON lines with `path` or `file` (in FOLDER, or in FOLDER/`package`), and perhaps `artist`, `album`,
 `genre`, `bucket` (a style), `seconds` and `music` (false for what is no music: voices, sounds of games). Only files
-that are there count.
+that are there count, and none of which it is known that it is short.
 The project's own models are trained on such a listing (weights/README.md).
 """
 
@@ -12,9 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from musictagger.audio.walk import absolute
+from musictagger.errors import BadRequestError, MusictaggerError, clipped, printable
+from musictagger.training.datasets.reading import bad_line
 
 SHORTEST_S = 20.0
 """Jingles shorter than this are left out: repeated to a frame they teach repetition."""
@@ -26,26 +30,38 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("catalogues", nargs="+", metavar="CATALOGUE=FOLDER")
     arguments = parser.parse_args()
-    lines = []
-    seconds = 0.0
-    for pair in arguments.catalogues:
-        catalogue, _, folder = pair.partition("=")
-        for record in records(Path(catalogue), Path(folder)):
-            lines.append(json.dumps(record, ensure_ascii=False))
-            seconds += record["seconds"]
-    arguments.out.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    print(f"{len(lines):,} tracks, {seconds / 3600:.1f} h")
+    try:
+        found = [record for pair in arguments.catalogues for record in records(*_pair(pair))]
+    except MusictaggerError as error:
+        parser.error(str(error))
+    # ASCII: readers that split lines as str does would split a name at U+2028 or U+0085.
+    arguments.out.write_text("".join(json.dumps(record) + "\n" for record in found), encoding="ascii")
+    print(said(found))
+
+
+def said(found: Sequence[Mapping[str, Any]]) -> str:
+    """How many tracks there are, and how long they are together."""
+    known = [float(record["seconds"]) for record in found if record["seconds"] is not None]
+    unknown = f", {len(found) - len(known):,} of unknown length not counted" if len(known) < len(found) else ""
+    return f"{len(found):,} tracks, {sum(known) / 3600:.1f} h{unknown}"
+
+
+def _pair(text: str) -> tuple[Path, Path]:
+    catalogue, equals, folder = text.partition("=")
+    if not equals:
+        raise BadRequestError(f"{text!r} is no CATALOGUE=FOLDER")
+    return Path(catalogue), Path(folder)
 
 
 def records(catalogue: Path, folder: Path) -> Iterator[dict[str, Any]]:
     """The music of one catalogue that is in its folder, as dataset `music` takes it."""
-    for line in catalogue.read_text(encoding="utf-8").splitlines():
-        entry: Mapping[str, Any] = json.loads(line)
+    for entry in json_lines(catalogue):
         # `game.pk3!inner.ogg` is unpacked beside the archive.
-        inside = (entry.get("path") or entry["file"]).replace("!", ".unzipped/")
-        path = folder / entry.get("package", "") / inside
-        seconds = float(entry.get("seconds") or 0.0)
-        if not entry.get("music", True) or seconds < SHORTEST_S or not path.is_file():
+        inside = _name(entry, catalogue, ("path", "file")).replace("!", ".unzipped/")
+        path = folder / (entry.get("package") or "") / inside
+        seconds = None if entry.get("seconds") is None else float(entry["seconds"])
+        short = seconds is not None and seconds < SHORTEST_S
+        if not entry.get("music", True) or short or not path.is_file():
             continue
         artist = entry.get("artist")
         # Without an artist the package is what is kept together; it is kept together in any case.
@@ -58,6 +74,42 @@ def records(catalogue: Path, folder: Path) -> Iterator[dict[str, Any]]:
             "style": entry.get("bucket"),
             "seconds": seconds,
         }
+
+
+def listing_lines(listing: Path) -> dict[Path, Mapping[str, Any]]:
+    """All that a listing says of each file, by its absolute path.
+
+    Files are named as for dataset `music`, with `file` or `path`, relative to where the listing lies. Raises
+    BadRequestError for a line that names none.
+    """
+    given = absolute(listing)
+    return {absolute(given.parent / _name(line, given, ("file", "path"))): line for line in json_lines(given)}
+
+
+def json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The objects of a file of JSON lines. Raises BadRequestError with the line for what is none."""
+    try:
+        # Not splitlines: inside a JSON text U+2028 and the like are letters.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, ValueError) as error:
+        raise BadRequestError(f"{printable(path)}: cannot be read: {error}") from error
+    for number, text in enumerate(lines, 1):
+        if not text.strip():
+            continue
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            bad_line(path, number, f"is no JSON: {error}")
+        if not isinstance(values, dict):
+            bad_line(path, number, "is no JSON object")
+        yield values
+
+
+def _name(line: Mapping[str, Any], path: Path, keys: tuple[str, str]) -> str:
+    name = line.get(keys[0]) or line.get(keys[1])
+    if not isinstance(name, str):
+        raise BadRequestError(f'{printable(path)}: a line names no "file" and no "path": {clipped(json.dumps(line))}')
+    return name
 
 
 if __name__ == "__main__":
