@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -21,9 +22,10 @@ import soxr
 import torch
 from torchaudio.functional import bass_biquad, treble_biquad
 
+from benchmarks.corpus import listing_lines
 from musictagger.audio.decode import decode_frames
 from musictagger.audio.frames import FrameRule, Wave
-from musictagger.errors import AudioError
+from musictagger.errors import AudioError, MusictaggerError
 from musictagger.training.datasets import Example, read_dataset
 
 RATE_HZ = 16_000
@@ -47,21 +49,29 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    dataset = read_dataset("music", arguments.listing)
+    try:
+        dataset = read_dataset("music", arguments.listing)
+        told = listing_lines(arguments.listing)
+    except MusictaggerError as error:
+        parser.error(str(error))
     folder = arguments.out / "audio"
     folder.mkdir(parents=True, exist_ok=True)
-    records = (json.loads(line) for line in arguments.listing.read_text(encoding="utf-8").splitlines())
     splits = {example.path: example.split for example in dataset.examples}
-    lines = [record | {"split": splits[path]} for record in records if (path := Path(record["path"])) in splits]
+    lines = [_kept(told[path]) | {"path": str(path), "split": splits[path]} for path in told if path in splits]
     for number in range(arguments.passes):
         made = mixes(dataset.split("train"), folder, arguments.seconds, (arguments.seed, number))
         lines += [{"path": str(path.resolve()), "album": "mixes", "split": "train"} for path in made]
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    (arguments.out / "listing.jsonl").write_text(text, encoding="utf-8")
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (arguments.out / "listing.jsonl").write_text(text, encoding="ascii")
     wanted = arguments.passes * len(dataset.split("train"))
     print(
         f"{len(splits):,} tracks and {len(lines) - len(splits):,} mixes of {wanted:,}; the others could not be decoded"
     )
+
+
+def _kept(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of the listing, but for a name that is relative to where that lies."""
+    return {key: value for key, value in line.items() if key != "file"}
 
 
 def mixes(tracks: Sequence[Example], folder: Path, seconds: float, seed: tuple[int, int]) -> Iterator[Path]:
@@ -100,6 +110,8 @@ def changed(wave: Wave, random: np.random.Generator) -> Wave:
     """Faster or slower, which moves its pitch too, and with other bass and treble."""
     speed = 1 + random.uniform(-SPEED, SPEED)
     played = soxr.resample(wave, RATE_HZ * speed, RATE_HZ)
+    # Each filter clips at full scale, and the level is set only later: loud music is distorted here, as by cheap
+    # equipment. The teachers hear it too, so what they say is said of that sound.
     bass_db, treble_db = random.uniform(-EQ_DB, EQ_DB, 2)
     sound = bass_biquad(torch.from_numpy(played), RATE_HZ, bass_db, central_freq=200.0)
     return np.asarray(treble_biquad(sound, RATE_HZ, treble_db, central_freq=3000.0).numpy())
