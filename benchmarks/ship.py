@@ -3,7 +3,8 @@
     uv run python -m benchmarks.ship RUN
 
 RUN is the folder of a finished `musictagger train --recipe musictagger-...` run, named after its model. Copies weights
-and card into weights/, with the licence and what it owes to whom.
+and card into weights/, with the licence and what it owes to whom. A run that was not measured on its test split, or
+whose card does not say what it was trained on, is refused.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+from musictagger.errors import BadRequestError, MusictaggerError, printable
 from musictagger.models import catalogue
 from musictagger.models.card import Card
+from musictagger.models.weights import load_model
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
+MEASURED = "music/test"
 LIMIT_BYTES = 2_000_000
 MUSIC = "freely licensed music (CC0, CC-BY, CC-BY-SA, Free Art License, GPL and the like), listed in weights/README.md"
 
@@ -25,24 +29,50 @@ def main() -> None:
     """Copy, or say why not."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run", type=Path)
-    run: Path = parser.parse_args().run
+    try:
+        shipped = ship(parser.parse_args().run.resolve())
+    except MusictaggerError as error:
+        parser.error(str(error))
+    print(f"{shipped}: {shipped.stat().st_size / 1e6:.2f} MB")
+
+
+def ship(run: Path) -> Path:
+    """Where the weights of a run are now. Raises MusictaggerError where the run is not fit for it."""
     weights = run / f"{run.name}.safetensors"
-    card = Card.load(weights.with_suffix(".json"))
+    if not weights.is_file():
+        raise BadRequestError(f"{printable(weights)}: not there; give the folder of a run that is named as its model")
     if weights.stat().st_size > LIMIT_BYTES:
-        parser.error(f"{weights} is larger than {LIMIT_BYTES / 1e6:g} MB")
+        raise BadRequestError(f"{printable(weights)}: larger than {LIMIT_BYTES / 1e6:g} MB")
+    card = load_model(weights).card
+    _require_finished(weights.with_suffix(".json"), card)
+    shipped = told(card)
+    shutil.copyfile(weights, WEIGHTS / weights.name)
+    shipped.save(WEIGHTS / f"{run.name}.json")
+    return WEIGHTS / weights.name
+
+
+def _require_finished(path: Path, card: Card) -> None:
+    wrong = ""
+    if MEASURED not in card.metrics:
+        wrong = f"has no figures on {MEASURED}; finish the run with `musictagger train ... --resume`"
+    elif not card.training.get("heard"):
+        wrong = "does not say which sounds the model was trained on; train it with this version"
+    elif not card.training.get("options", {}).get("teachers"):
+        wrong = "names no teachers, so it cannot be told to whom something is owed"
+    if wrong:
+        raise BadRequestError(f"{printable(path)}: {wrong}")
+
+
+def told(card: Card) -> Card:
+    """The card with licence and attribution, and the command that makes the model, however often it was interrupted."""
     teachers = [catalogue.entry(name) for name in card.training["options"]["teachers"]]
     owed = "; ".join(dict.fromkeys(f"{each.attribution} ({each.licence})" for each in teachers))
-    # However often it was interrupted: the command that makes it.
-    command = card.training["command"].replace(" --resume", "")
-    told = dataclasses.replace(
+    return dataclasses.replace(
         card,
-        training={**card.training, "command": command},
+        training={**card.training, "command": card.training["command"].replace(" --resume", "")},
         licence="GPL-2.0-or-later, as the program",
         attribution=f"Learnt from {', '.join(each.name for each in teachers)}, which are by {owed}; on {MUSIC}",
     )
-    shutil.copyfile(weights, WEIGHTS / weights.name)
-    told.save(WEIGHTS / f"{run.name}.json")
-    print(f"{WEIGHTS / weights.name}: {weights.stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":
