@@ -6,7 +6,6 @@ import dataclasses
 import difflib
 import math
 import os
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from typing import Any, Literal
 from musictagger.audio.frames import FrameRule
 from musictagger.audio.frontend import FrontEnd
 from musictagger.errors import BadRequestError
-from musictagger.paths import user_config_folder, user_data_folder
+from musictagger.paths import read_toml, user_config_folder, user_data_folder
 from musictagger.records import MergeMode
 from musictagger.tagging.aggregate import Aggregator
 
@@ -113,12 +112,10 @@ def load_settings(
 
 def _from_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = read_toml(path)
     except FileNotFoundError:
         _require(not must_exist, f"{path}: there is no such configuration file ({PREFIX}CONFIG names it)")
         return {}
-    except (OSError, ValueError) as error:
-        raise BadRequestError(f"{path}: cannot be read as TOML: {error}") from error
     return {_known(name, path): _converted(name, value, path) for name, value in content.items()}
 
 

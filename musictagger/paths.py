@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from musictagger.errors import BadRequestError, printable
 
 TEMPORARY_PREFIX = ".musictagger-"
 """What the names of our temporary copies beside music files begin with."""
@@ -32,6 +35,21 @@ def user_config_folder() -> Path:
     import platformdirs
 
     return platformdirs.user_config_path("musictagger", appauthor=False)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file that a user wrote, with or without a byte order mark.
+
+    Raises FileNotFoundError where there is none, BadRequestError where it cannot be read.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise BadRequestError(f"{printable(path)}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise BadRequestError(f"{printable(path)}: cannot be read as TOML: {error}") from error
 
 
 @contextlib.contextmanager

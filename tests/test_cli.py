@@ -128,7 +128,16 @@ def test_a_copy_of_a_model_with_other_thresholds_is_a_view(environment: Path, tm
     assert "3 found" in run("query", "genre:rock").out
     assert "0 found" in run("query", "genre:rock", "--model", tmp_path / "strict.safetensors").out
     # Nobody has taken the first one's place.
-    assert "3 found" in run("query", "genre:rock", "--model", TINY).out
+    assert run("query", "genre:rock", "--model", TINY).out.endswith("3 found\n")
+
+
+def test_where_several_models_were_heard_a_table_says_which(environment: Path, tmp_path: Path) -> None:
+    other = make_model(tmp_path, "other", seed=1)
+    library = ("--db", tmp_path / "two.db")
+    for model in (TINY, other):
+        assert run("scan", environment / "a.flac", "--quiet", "--model", model, *library).code == 0
+    assert run("query", "--model", other, *library).out.endswith("1 found, as other hears them\n")
+    assert run("query", "--model", TINY, *library).out.endswith(f"1 found, as {TINY} hears them\n")
 
 
 def test_a_model_that_is_gone_is_asked_by_the_name_it_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -163,8 +163,13 @@ def test_a_config_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(BadRequestError, match="cannot be read as TOML"):
         load_settings({}, {"MUSICTAGGER_CONFIG": str(tmp_path / "config.toml")})
-    with pytest.raises(BadRequestError, match="cannot be read as TOML"):
+    with pytest.raises(BadRequestError, match="cannot be read: Is a directory"):
         load_settings({}, {"MUSICTAGGER_CONFIG": str(tmp_path)})
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("max_genres = 3", encoding="utf-8-sig")
+    assert load_settings({}, {"MUSICTAGGER_CONFIG": str(tmp_path / "config.toml")}).max_genres == 3
 
 
 def test_the_frame_rule_is_in_samples() -> None:

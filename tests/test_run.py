@@ -198,6 +198,11 @@ def test_dry_run_says_what_it_would_take(music: Path, cache: Path, tmp_path: Pat
     assert any("3 epochs, 3 steps each" in line for line in outcome.lines)
     outcome, _ = _run(_request(music, cache, tmp_path / "out", {**MFCC, "head": "svm"}, dry_run=True))
     assert "head svm on at most 8 frames of each of 21 tracks" in outcome.lines
+    changes = {"teachers": ("musicnn-msd",), "dataset": "music", "metric": "auc"}
+    outcome, _ = _run(_request(music, cache, tmp_path / "out", changes, dry_run=True))
+    assert "teacher musicnn-msd: not here; the training fetches it first" in outcome.lines
+    with pytest.raises(BadRequestError, match="did you mean 'musicnn-msd'"):
+        _run(_request(music, cache, tmp_path / "out", {**changes, "teachers": ("musicn-msd",)}, dry_run=True))
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,7 @@ def command(
     with opened_view(flags) as (store, model_id, view):
         parsed = parse(" ".join(query), view.card)
         found = search(store, model_id, view, parsed)
+        several = len(store.models()) > 1
     tracks = found if limit is None else found[:limit]
     if as_json:
         documents.print_json(documents.query_document(tracks))
@@ -58,7 +59,8 @@ def command(
         if tracks:
             console.print(render.track_table(tracks, console.width))
         more = f", {len(tracks)} shown" if len(tracks) < len(found) else ""
-        console.print(f"{len(found)} found{more}", style="dim")
+        heard = f", as {view.card.name} hears them" if several else ""
+        console.print(f"{len(found)} found{more}{heard}", style="dim")
     return 0
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import tomllib
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from musictagger.errors import BadRequestError
+from musictagger.paths import read_toml
 
 OWN_FILE = Path(__file__).with_name("genres.toml")
 TYPO_LIKENESS = 0.9
@@ -204,10 +204,7 @@ def _finished(draft: _Draft, path: Path) -> GenreTree:
 
 
 def _tables(path: Path, wanted: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise BadRequestError(f"{path}: cannot be read as TOML: {error}") from error
+    content = read_toml(path)
     for name, table in content.items():
         if name not in wanted:
             close = difflib.get_close_matches(name, wanted, n=1)

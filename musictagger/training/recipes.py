@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 from musictagger.audio.frontend import FrontEnd
 from musictagger.errors import BadRequestError, printable
+from musictagger.paths import read_toml
 from musictagger.training.datasets.reading import hint, require_known
 from musictagger.training.options import TrainOptions, options_from
 
@@ -150,11 +150,9 @@ def _fits(value: Any, kind: Any) -> bool:
 def _load(path: Path) -> Recipe:
     """Raises BadRequestError for a file that cannot be read, is no TOML, or has keys that recipes do not have."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = read_toml(path)
     except FileNotFoundError:
         raise BadRequestError(f"{printable(path)}: there is no such recipe") from None
-    except (OSError, ValueError) as error:
-        raise BadRequestError(f"{printable(path)}: cannot be read as TOML: {error}") from error
     for key, value in content.items():
         if key not in _KEYS:
             known = hint(key, _KEYS) or f"; there are: {', '.join(_KEYS)}"

@@ -20,6 +20,7 @@ from musictagger.config import Settings, frame_rule
 from musictagger.errors import BadRequestError, ModelError, MusictaggerError, printable
 from musictagger.models.backbone import Backbone
 from musictagger.models.card import Card
+from musictagger.models.find import find_model
 from musictagger.models.inference import Predictor, pick_device
 from musictagger.models.weights import load_model
 from musictagger.training import checkpoint
@@ -210,11 +211,18 @@ def _plan_lines(request: RunRequest, dataset: Dataset, origin: Origin, backbone:
     if options.head != "dense":
         training = f"head {options.head} on at most {HEAD_FRAMES} frames of each of {len(train):,} tracks"
     return [
+        *(_plan_teacher(name, request.settings) for name in options.teachers),
         str(cache.estimate(paths, durations)),
         f"{origin.backbone}: {weights:,} weights",
         training,
         f"a window has {origin.front_end.frame_s:.2f} s: {origin.front_end.n_mels} x {origin.front_end.columns} values",
     ]
+
+
+def _plan_teacher(name: str, settings: Settings) -> str:
+    """Raises BadRequestError for a model nobody knows."""
+    weights = find_model(name, settings.model_folders)
+    return f"teacher {name}: {printable(weights) if weights else 'not here; the training fetches it first'}"
 
 
 def _fitted(
