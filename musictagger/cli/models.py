@@ -56,7 +56,7 @@ def _print(models: list[Any], absent: list[Any], default: str) -> None:
         if model.card is None:
             table.add_row(name, "broken", "", "", "", "", "", model.error, style="red")
             continue
-        size = f"{model.weights.stat().st_size / 1e6:.1f} MB"
+        size = f"{model.size_bytes / 1e6:.1f} MB"
         licence = model.card.licence.partition(",")[0]
         where = render.home_short(model.weights)
         tags, backbone = str(len(model.card.tags)), model.card.backbone

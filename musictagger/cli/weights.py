@@ -67,8 +67,10 @@ def import_(file: Path, form: str, name: str, vocabulary: str) -> int:
     from musictagger.cli import progress
     from musictagger.config import load_settings
     from musictagger.models import catalogue
+    from musictagger.models.find import find_models
 
-    folder = load_settings().model_folders[0]
+    folders = load_settings().model_folders
+    taken = {model.name for model in find_models(folders)}
     with progress.reporter(quiet=False) as reporter:
-        catalogue.import_file(file, form, name, folder, vocabulary=vocabulary, say=reporter.say)
+        catalogue.import_file(file, form, name, folders[0], taken=taken, vocabulary=vocabulary, say=reporter.say)
     return 0

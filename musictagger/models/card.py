@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,11 +67,13 @@ class Card:
             raise ModelError(f"model {self.name}: has no tags, or two outputs of one name")
         if self.task not in get_args(Task):
             raise ModelError(f"model {self.name}: task {self.task!r} is none of {', '.join(get_args(Task))}")
+        if len({tag.name for tag in self.tags}) != len(self.tags):
+            raise ModelError(f"model {self.name}: has two tags of one name")
         known = set(self.outputs)
         for tag in self.tags:
             if not tag.outputs or not known.issuperset(tag.outputs):
                 raise ModelError(f"model {self.name}: tag {tag.name!r} names outputs the network does not have")
-            if not isinstance(tag.threshold, int | float):
+            if not _is_number(tag.threshold):
                 raise ModelError(
                     f"model {self.name}: tag {tag.name!r} has threshold {tag.threshold!r}, which is no number"
                 )
@@ -139,3 +142,17 @@ class Card:
             return cls.from_json(values)
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
+
+
+def _is_number(value: object) -> bool:
+    # Neither NaN nor infinite, nor a whole number beyond every float: JSON as Python reads it has all three.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal, as a card states it. Raises ModelError when the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error

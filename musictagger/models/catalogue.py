@@ -7,26 +7,29 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import functools
 import re
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from musictagger.audio.frontend import FrontEnd
 from musictagger.errors import BadRequestError, ModelError, printable
-from musictagger.models.card import Card, Tag, Task
-from musictagger.models.fetch import Progress, Say, Wanted, WebFile, Wheel, fetch, sha256_of_file
+from musictagger.models.card import Card, Tag, Task, sha256_of
+from musictagger.models.fetch import Progress, Say, Wanted, WebFile, Wheel, fetch
 from musictagger.models.vocabulary import tags_for
 
 if TYPE_CHECKING:
     from musictagger.models.convert import Converted
     from musictagger.models.weights import Model
 
-__all__ = ["Entry", "Progress", "Say", "entry", "formats", "import_file", "names", "pull", "vocabularies"]
+__all__ = ["Entry", "Progress", "Say", "entry", "import_file", "names", "no_model", "pull", "vocabularies"]
 
 
 @dataclass(frozen=True)
@@ -79,16 +82,18 @@ def names() -> tuple[str, ...]:
 
 
 def entry(name: str) -> Entry:
-    """The published model `name`. Raises ModelError when there is none."""
+    """The published model `name`. Raises BadRequestError, with a suggestion, when there is none."""
     try:
         return _entries()[name]
     except KeyError:
-        raise ModelError(f"there is no published model {name!r} (there are: {', '.join(names())})") from None
+        raise no_model("published model", name, names()) from None
 
 
-def formats() -> tuple[str, ...]:
-    """The formats of weights that can be imported, sorted."""
-    return tuple(sorted(_values()["formats"]))
+def no_model(what: str, name: str, known: Iterable[str]) -> BadRequestError:
+    """What to say of a name that none has, with the likest of those there are."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ";"
+    return BadRequestError(f"there is no {what} {name!r}{hint} `musictagger models` lists all")
 
 
 @functools.cache
@@ -143,27 +148,51 @@ def pull(
 
     What is fetched must have the pinned SHA-256. With `downloads` a wheel is kept there, and found there by the next
     pull: give it when pulling several models. A file from the web that came only in part stays in `folder`, hidden,
-    and the next pull goes on from there. Nothing is put in place before the converted model loads and computes.
-    Raises ModelError, in one line that says what to do: offline, pip missing, a wrong digest, a disk that is full.
+    and the next pull goes on from there; while another process fetches it, this one waits, and takes what came.
+    Nothing is put in place before the converted model loads and computes. Raises BadRequestError for an unknown name,
+    ModelError, in one line that says what to do: offline, pip missing, a wrong digest, a disk that is full.
     """
     from musictagger.models.convert import convert
 
-    wanted = entry(name)
+    wanted, weights = entry(name), folder / f"{name}.safetensors"
     to_fetch = Wanted(name, wanted.source, _otherwise(wanted, folder))
     with contextlib.ExitStack() as stack:
         if isinstance(wanted.source, WebFile):
             downloads = _made(folder)
+            if stack.enter_context(_alone(name, folder, say)) and weights.exists():
+                return weights
         elif downloads is None:
             downloads = stack.enter_context(_scratch(None))
         with _disk_trouble(downloads):
             file = fetch(to_fetch, downloads, say, progress)
         say(f"converting {name}")
         converted = convert(file, wanted.format, wanted.path)
-        weights = _installed(wanted, converted, folder)
+        _install(wanted, converted, folder)
         if isinstance(wanted.source, WebFile):
             file.unlink(missing_ok=True)
     say(f"{name} is ready: {weights}")
     return weights
+
+
+@contextlib.contextmanager
+def _alone(name: str, folder: Path, say: Say) -> Iterator[bool]:
+    """Hold the right to fetch `name` into `folder`, once no other process has it; whether one had."""
+    path = folder / f".{name}.lock"
+    lock = FileLock(path)
+    with _disk_trouble(folder):
+        try:
+            lock.acquire(timeout=0)
+            waited = False
+        except Timeout:
+            say(f"another process is fetching {name}; waiting for it")
+            lock.acquire()
+            waited = True
+    try:
+        yield waited
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        lock.release()
 
 
 def _otherwise(wanted: Entry, folder: Path) -> str:
@@ -178,9 +207,19 @@ def _otherwise(wanted: Entry, folder: Path) -> str:
 # --- import ------------------------------------------------------------------------------------------------------
 
 
-def import_file(file: Path, form: str, name: str, folder: Path, *, vocabulary: str = "", say: Say = _nothing) -> Path:
-    """Weights of format `form` (see `formats`) in `file` as model `name` in `folder`; returns the weights' path.
+def import_file(
+    file: Path,
+    form: str,
+    name: str,
+    folder: Path,
+    *,
+    taken: Collection[str] = (),
+    vocabulary: str = "",
+    say: Say = _nothing,
+) -> Path:
+    """Weights of format `form` (a key of convert.FORMATS) in `file` as model `name` in `folder`; the weights' path.
 
+    `taken`: names of models that are elsewhere, as those that come with the program; of two only one would be found.
     A file that is in the catalogue, known by its SHA-256, gets its entry's card. Of any other the vocabulary is
     `vocabulary`, or the one whose data set the file's name or its folders' names mention. Nothing is put in place
     before the model loads and computes. Raises BadRequestError for a name or vocabulary that cannot be, ModelError for
@@ -190,15 +229,16 @@ def import_file(file: Path, form: str, name: str, folder: Path, *, vocabulary: s
 
     if not name or name.startswith(".") or any(c in name for c in "/\\\0"):
         raise BadRequestError(f"{printable(name)!r} cannot be the name of a model: it becomes the name of a file")
-    if (folder / f"{name}.safetensors").exists():
-        raise BadRequestError(f"there is a model {name!r} in {printable(folder)} already; give another --name")
+    weights = folder / f"{name}.safetensors"
+    if name in taken or weights.exists():
+        raise BadRequestError(f"there is a model {name!r} already; give another --name")
     if not file.exists():
         raise BadRequestError(f"{printable(file)}: there is no such file")
     converted = convert(file, form)
     known = _known(file)
     imported = known or _unknown(file, form, converted, vocabulary or _mentioned(file, form))
     say(f"{'recognised as ' + known.name if known else 'not in the catalogue'}: {_told(converted)}")
-    weights = _installed(dataclasses.replace(imported, name=name), converted, folder)
+    _install(dataclasses.replace(imported, name=name), converted, folder)
     say(f"{name} is ready: {weights}")
     return weights
 
@@ -211,7 +251,7 @@ def _known(file: Path) -> Entry | None:
     """The catalogue's entry with exactly this file."""
     if not file.is_file():
         return None
-    digest = sha256_of_file(file)
+    digest = sha256_of(file)
     return next((entry for entry in _entries().values() if entry.source.sha256 == digest), None)
 
 
@@ -259,8 +299,11 @@ def _unknown(file: Path, form: str, converted: Converted, vocabulary: str) -> En
 # --- install -------------------------------------------------------------------------------------------------
 
 
-def _installed(wanted: Entry, converted: Converted, folder: Path) -> Path:
-    """Write weights and card, load and run them, and only then put them in place: weights first, then the card."""
+def _install(wanted: Entry, converted: Converted, folder: Path) -> None:
+    """Write weights and card, load and run them, and only then put them in place.
+
+    The weights last: it is they that are found, so a crash in between leaves no model rather than one without a card.
+    """
     import torch
 
     from musictagger.models.weights import load_model, save_weights
@@ -271,9 +314,8 @@ def _installed(wanted: Entry, converted: Converted, folder: Path) -> Path:
         digest = save_weights(tensors, weights)
         wanted.card(converted.config, digest).save(weights.with_suffix(".json"))
         _compute(load_model(weights))
-        for path in (weights, weights.with_suffix(".json")):
+        for path in (weights.with_suffix(".json"), weights):
             path.replace(folder / path.name)
-    return folder / weights.name
 
 
 def _compute(model: Model) -> None:

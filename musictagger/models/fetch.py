@@ -6,7 +6,6 @@ Importing this module imports neither torch nor numpy.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import re
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from musictagger.errors import ModelError
+from musictagger.models.card import sha256_of
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -70,11 +70,11 @@ class Wanted:
 def fetch(wanted: Wanted, downloads: Path, say: Say, progress: Progress) -> Path:
     """The file of `wanted`, with the right content, in `downloads`: the one kept there, or a fetched one.
 
-    Raises ModelError in one line that says what to do. A file over HTTPS that came only in part stays as `*.part`, and
-    the next call goes on from there.
+    Raises ModelError in one line that says what to do, OSError where nothing can be written. A file over HTTPS that
+    came only in part stays as `*.part`, and the next call goes on from there.
     """
     source = wanted.source
-    if (kept := _kept(downloads, source)) and sha256_of_file(kept) == source.sha256:
+    if (kept := _kept(downloads, source)) and sha256_of(kept) == source.sha256:
         return kept
     say(f"fetching {wanted.name} ({source.title}, {source.size_bytes / 1e6:.0f} MB)")
     if isinstance(source, Wheel):
@@ -83,7 +83,7 @@ def fetch(wanted: Wanted, downloads: Path, say: Say, progress: Progress) -> Path
     else:
         fetched = _over_https(wanted, source, downloads, progress)
         served = f"{source.url} is another file than the one that was verified"
-    if (digest := sha256_of_file(fetched)) != source.sha256:
+    if (digest := sha256_of(fetched)) != source.sha256:
         fetched.unlink()
         raise ModelError(
             f"could not fetch {wanted.name}: {served} "
@@ -92,12 +92,6 @@ def fetch(wanted: Wanted, downloads: Path, say: Say, progress: Progress) -> Path
     if fetched.suffix == ".part":
         fetched = fetched.replace(fetched.with_suffix(""))
     return fetched
-
-
-def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _kept(downloads: Path, source: Wheel | WebFile) -> Path | None:
@@ -123,26 +117,43 @@ def _place(downloads: Path, source: WebFile) -> Path:
     return downloads / f".{source.sha256[:16]}{Path(source.url).suffix}"
 
 
+class _NetworkError(Exception):
+    """What the network did; the cause tells."""
+
+
+@contextlib.contextmanager
+def _network() -> Iterator[None]:
+    """Around what talks to the network alone: its errors are OSErrors, as those of the disk are."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        raise _NetworkError from error
+
+
 def _over_https(wanted: Wanted, source: WebFile, downloads: Path, progress: Progress) -> Path:
     """The file as `*.part`, going on where an earlier try stopped."""
     path = _place(downloads, source)
     part = path.with_name(f"{path.name}.part")
-    with part.open("ab") as file:
-        try:
+    try:
+        with part.open("ab") as file:
             _into(file, source, progress)
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code == 416:  # there is nothing after what is here: so this is not the beginning of that file
-                file.truncate(0)
-            raise ModelError(
-                f"could not fetch {wanted.name}: {source.url} answers {error.code} {error.reason}; try again later, or "
-                f"{wanted.otherwise}"
-            ) from error
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-            raise ModelError(_ended(wanted, part, getattr(error, "reason", None) or error)) from error
+    except _NetworkError as error:
+        raise ModelError(_why_not_https(wanted, part, error.__cause__)) from error
     if part.stat().st_size < source.size_bytes:
         raise ModelError(_ended(wanted, part, "the connection ended"))
     return part
+
+
+def _why_not_https(wanted: Wanted, part: Path, error: BaseException | None) -> str:
+    """One line: what the network did, and what to do."""
+    if not isinstance(error, urllib.error.HTTPError):
+        return _ended(wanted, part, getattr(error, "reason", None) or error)
+    error.close()
+    if error.code == 416 or not part.stat().st_size:
+        # 416: there is nothing after what is here, so this is not the beginning of that file.
+        part.unlink()
+    answered = f"{wanted.source.title} answers {error.code} {error.reason}"
+    return f"could not fetch {wanted.name}: {answered}; try again later, or {wanted.otherwise}"
 
 
 def _ended(wanted: Wanted, part: Path, reason: object) -> str:
@@ -159,7 +170,7 @@ def _ended(wanted: Wanted, part: Path, reason: object) -> str:
 def _into(file: IO[bytes], source: WebFile, progress: Progress) -> None:
     """Append what is missing of `source`; all of it where the server knows no ranges.
 
-    Of a longer file no more is taken than shows that it is longer.
+    Of a longer file no more is taken than shows that it is longer. Raises _NetworkError.
     """
     have = file.tell()
     if have >= source.size_bytes:
@@ -167,14 +178,21 @@ def _into(file: IO[bytes], source: WebFile, progress: Progress) -> None:
     request = urllib.request.Request(source.url, headers={"User-Agent": "musictagger"})
     if have:
         request.add_header("Range", f"bytes={have}-")
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+    with _network():
+        answer = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+    with answer:
         if have and not _continues(answer, have):
             file.truncate(0)
             have = 0
-        while have <= source.size_bytes and (block := answer.read(_BLOCK_BYTES)):
+        while have <= source.size_bytes and (block := _block(answer)):
             file.write(block)
             have += len(block)
             progress(min(have, source.size_bytes), source.size_bytes)
+
+
+def _block(answer: http.client.HTTPResponse) -> bytes:
+    with _network():
+        return answer.read(_BLOCK_BYTES)
 
 
 def _continues(answer: http.client.HTTPResponse, have: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,11 @@ docs/decisions/0010-models-that-ship.md shows."""
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model's weights file and its card, or what is wrong with the card."""
+    """A model's weights file and its card, or what is wrong with one of the two."""
 
     name: str
     weights: Path
+    size_bytes: int = 0
     card: Card | None = None
     error: str = ""
 
@@ -41,7 +41,11 @@ def find_models(folders: Sequence[Path]) -> list[FoundModel]:
 
 def _examine(weights: Path) -> FoundModel:
     try:
-        return FoundModel(weights.stem, weights, Card.load(weights.with_suffix(".json")))
+        size_bytes = weights.stat().st_size
+        return FoundModel(weights.stem, weights, size_bytes, Card.load(weights.with_suffix(".json")))
+    except OSError as error:
+        # A link to nothing, mostly.
+        return FoundModel(weights.stem, weights, error=f"{weights}: cannot be read: {error.strerror}")
     except ModelError as error:
         return FoundModel(weights.stem, weights, error=str(error))
 
@@ -61,9 +65,7 @@ def find_model(name: str, folders: Sequence[Path]) -> Path | None:
         return here[name]
     if name in catalogue.names():
         return None
-    close = difflib.get_close_matches(name, [*here, *catalogue.names()], n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ";"
-    raise BadRequestError(f"there is no model {name!r}{hint} `musictagger models` lists all")
+    raise catalogue.no_model("model", name, [*here, *catalogue.names()])
 
 
 def find_or_pull(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from musictagger.errors import ModelError
 from musictagger.models.backbone import Backbone
-from musictagger.models.card import Card
+from musictagger.models.card import Card, sha256_of
 from musictagger.models.heads import PREFIX, WithHead, backbone_outputs, build_head
 from musictagger.models.registry import build
 from musictagger.paths import replacing
@@ -75,15 +75,6 @@ def save_weights(tensors: Mapping[str, Tensor], weights: Path) -> str:
     except OSError as error:
         raise ModelError(f"{weights}: cannot be written: {error.strerror}") from error
     return hashlib.sha256(content).hexdigest()
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal. Raises ModelError when it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _widened(tensor: Tensor) -> Tensor:
