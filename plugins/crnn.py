@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from musictagger.errors import ModelError
 from musictagger.models.backbone import Backbone, Output
-from musictagger.models.layers import MelInput, conv_stack, fraction, map_size, whole, wholes
+from musictagger.models.layers import MelInput, conv_stack, fraction, map_size, stacked, whole, wholes
 
 
 class CRNN(Backbone):
@@ -57,14 +56,11 @@ class CRNN(Backbone):
         dropout: float = 0.3,
     ) -> None:
         super().__init__()
-        entrance = MelInput(n_mels, norm=input_norm, padded_columns=padded_columns)
         blocks = conv_stack(channels, pools, activation=activation, dropout=conv_dropout)
+        self.cnn = stacked(MelInput(n_mels, norm=input_norm, padded_columns=padded_columns), blocks)
         bands, _ = map_size(n_mels, 1, blocks)
         if bands < 1:
             raise ModelError(f"the pools leave nothing of {n_mels} mel bands: {pools!r}")
-        layers: list[tuple[str, nn.Module]] = [("input", entrance)]
-        layers += [(f"block{number}", block) for number, block in enumerate(blocks, 1)]
-        self.cnn = nn.Sequential(OrderedDict(layers))
         self.rnn = GRUStack(channels[-1] * bands, gru_units, gru)
         self.dropout = nn.Dropout(fraction(dropout, "dropout"))
         self.dense = nn.Linear(gru_units[-1], whole(n_tags, "n_tags"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from musictagger.errors import ModelError
 from musictagger.models.backbone import Backbone, Output
-from musictagger.models.layers import MelInput, conv_stack, fraction, whole
+from musictagger.models.layers import MelInput, conv_stack, fraction, stacked, whole
 
 SCANS = ("A_r", "A_c", "B_r", "B_c", "C_r", "C_c", "D_r", "D_c")
 """Corner a scan starts in (A top left, B top right, C bottom left, D bottom right), then row-wise or column-wise.
@@ -58,13 +57,12 @@ class CRNNTF(Backbone):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        if not isinstance(scans, list | tuple) or not scans or len({*map(str, scans)} & {*SCANS}) != len(scans):
+        known = isinstance(scans, list | tuple) and all(scan in SCANS for scan in scans)
+        if not known or not scans or len(set(scans)) < len(scans):
             raise ModelError(f"scans must name one or more of {', '.join(SCANS)}, each once, not {scans!r}")
         self.scans = tuple(scans)
         blocks = conv_stack(channels, pools, ceil=True, activation=activation, dropout=conv_dropout)
-        layers: list[tuple[str, nn.Module]] = [("input", MelInput(n_mels, norm=input_norm))]
-        layers += [(f"block{number}", block) for number, block in enumerate(blocks, 1)]
-        self.cnn = nn.Sequential(OrderedDict(layers))
+        self.cnn = stacked(MelInput(n_mels, norm=input_norm), blocks)
         self.rnn = GridLSTMBlocks(len(scans), channels[-1], whole(units, "units"))
         self.dropout = nn.Dropout(fraction(dropout, "dropout"))
         self.dense = nn.Linear(len(scans) * units, whole(n_tags, "n_tags"))

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from musictagger.errors import ModelError
 from musictagger.models.backbone import Backbone, Output
-from musictagger.models.layers import MelInput, conv_stack, map_size, over_patches, whole
+from musictagger.models.layers import MelInput, conv_stack, map_size, over_patches, stacked, whole
 
 LEFTOVER = ("mean", "max", "flatten")
-_PATCHES_AT_ONCE = 12
 
 
 class FCN(Backbone):
@@ -78,11 +75,12 @@ class FCN(Backbone):
         super().__init__()
         if leftover not in LEFTOVER:
             raise ModelError(f"leftover must be one of {', '.join(LEFTOVER)}, not {leftover!r}")
+        self.leftover = leftover
         self.patch_columns = None if patch_columns is None else whole(patch_columns, "patch_columns")
         columns = columns if patch_columns is None else patch_columns
+        self.columns = None if columns is None else whole(columns, "columns")
         if leftover == "flatten" and columns is None:
             raise ModelError('leftover "flatten" needs columns: the number of mel columns of a frame')
-        entrance = MelInput(n_mels, norm=input_norm)
         blocks = conv_stack(
             channels,
             pools,
@@ -92,21 +90,16 @@ class FCN(Backbone):
             norm_last=norm_last,
             dropout=dropout,
         )
-        self.leftover = leftover
-        self.columns = None if columns is None else whole(columns, "columns")
+        self.cnn = stacked(MelInput(n_mels, norm=input_norm), blocks)
         bands, steps = map_size(n_mels, columns or 0, blocks)
         if bands < 1 or (columns is not None and steps < 1):
             raise ModelError(f"the pools leave nothing of {n_mels} mel bands x {columns or 'any'} columns: {pools!r}")
-        layers: list[tuple[str, nn.Module]] = [("input", entrance)]
-        layers += [(f"block{number}", block) for number, block in enumerate(blocks, 1)]
-        self.cnn = nn.Sequential(OrderedDict(layers))
         cells = bands * steps if leftover == "flatten" else 1
         self.dense = nn.Linear(channels[-1] * cells, whole(n_tags, "n_tags"))
 
     def forward(self, mel: Tensor) -> Output:
         if self.patch_columns is not None:
-            at_once = None if torch.is_grad_enabled() or self.training else _PATCHES_AT_ONCE
-            return over_patches(mel, self.patch_columns, self._scored, at_once)
+            return over_patches(mel, self.patch_columns, self._scored, training=self.training)
         return self._scored(mel)
 
     def _scored(self, mel: Tensor) -> Output:

@@ -15,11 +15,9 @@ from torch.nn import functional as F
 
 from musictagger.errors import ModelError
 from musictagger.models.backbone import Backbone, Output
-from musictagger.models.layers import over_patches, wholes
+from musictagger.models.layers import MelInput, affine, fraction, over_patches, whole, wholes
 
 _MID_STEPS = 7
-_PATCHES_AT_ONCE = 12
-"""Patches in one go without gradients: under 0.1 GB. 9 to 18 are within 3 % of it on two cores, 4 and 36 slower."""
 _STRIP_STEPS = 8
 """Output steps a temporal filter makes in one matrix product; 4 and 16 are within 5 % of it, 32 is 20 % slower."""
 
@@ -68,15 +66,18 @@ class MusiCNN(Backbone):
         super().__init__()
         if temporal_bands not in ("each", "mean"):
             raise ModelError(f'temporal_bands must be "each" or "mean", not {temporal_bands!r}')
-        self.patch_columns = patch_columns
-        norm = _Norm(norm_eps, norm_first)
-        timbral = [_Timbral(timbral_channels, int(share * n_mels), norm) for share in (0.4, 0.7)]
+        self.input = MelInput(whole(n_mels, "n_mels", least=3), norm=False)  # two fifths of 2 are none
+        self.patch_columns = whole(patch_columns, "patch_columns")
+        norm = _Norm(fraction(norm_eps, "norm_eps"), norm_first)
+        high, long = whole(timbral_channels, "timbral_channels"), whole(temporal_channels, "temporal_channels")
+        timbral = [_Timbral(high, int(share * n_mels), norm) for share in (0.4, 0.7)]
         temporal = [
-            _Temporal(temporal_channels, steps, norm, mean=temporal_bands == "mean")
+            _Temporal(long, steps, norm, mean=temporal_bands == "mean")
             for steps in wholes(temporal_steps, "temporal_steps")
         ]
-        self.cnn = _Cnn(timbral, temporal, mid_channels, norm)
-        self.dense = _Dense(self.cnn.channels, units, n_tags, dropout, norm, pooled_norm=pooled_norm)
+        self.cnn = _Cnn(timbral, temporal, whole(mid_channels, "mid_channels"), norm)
+        sizes = self.cnn.channels, whole(units, "units"), whole(n_tags, "n_tags")
+        self.dense = _Dense(sizes, fraction(dropout, "dropout"), norm, pooled_norm=pooled_norm)
 
     def forward(self, mel: Tensor) -> Output:
         """Log-mel [batch, n_mels, columns] -> logits [batch, n_tags], embedding [batch, units].
@@ -84,8 +85,10 @@ class MusiCNN(Backbone):
         The score of a frame, sigmoid(logits), is the mean of its patches' scores, and its embedding the mean of
         theirs. Columns after the last whole patch are left out; a frame shorter than a patch is repeated.
         """
-        at_once = None if torch.is_grad_enabled() or self.training else _PATCHES_AT_ONCE
-        return over_patches(mel, self.patch_columns, lambda patches: self.dense(self.cnn(patches)), at_once)
+        mel = self.input(mel)[:, 0]
+        return over_patches(
+            mel, self.patch_columns, lambda patches: self.dense(self.cnn(patches)), training=self.training
+        )
 
 
 class _Cnn(nn.Module):
@@ -129,7 +132,7 @@ class _Front(nn.Module):
         x = F.pad(x, (self.before, self.after))
         if self.training or torch.is_grad_enabled():
             return self.how.after(self.norm, self.conv(x[:, None])).amax(2).transpose(1, 2)
-        scale, shift = _affine(self.norm)
+        scale, shift = affine(self.norm, self.conv.weight.dtype)
         sign = torch.where(scale < 0, -1.0, 1.0)
         filters = self.conv.weight[:, 0] * sign[:, None, None]
         highest = self.highest(x, filters) if x.is_cpu else _highest(x, filters)
@@ -225,13 +228,6 @@ def _highest(x: Tensor, filters: Tensor) -> Tensor:
     return F.conv2d(x[:, None], filters[:, None]).amax(2).transpose(1, 2)
 
 
-def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """BatchNorm in evaluation as scale [c] and shift [c]."""
-    assert norm.running_var is not None and norm.running_mean is not None
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    return scale, norm.bias - norm.running_mean * scale
-
-
 class _Mid(nn.Module):
     """Convolution over seven steps, ReLU, BatchNorm (or BatchNorm, ReLU): [n, steps, any] -> [n, steps, channels]."""
 
@@ -247,10 +243,9 @@ class _Mid(nn.Module):
 class _Dense(nn.Module):
     """Features [n, steps, channels] -> patch logits [n, tags] and the penultimate layer [n, units]."""
 
-    def __init__(
-        self, channels: int, units: int, n_tags: int, dropout: float, norm: _Norm, *, pooled_norm: bool
-    ) -> None:
+    def __init__(self, sizes: tuple[int, int, int], dropout: float, norm: _Norm, *, pooled_norm: bool) -> None:
         super().__init__()
+        channels, units, n_tags = sizes
         self.norm = nn.BatchNorm1d(2 * channels, eps=norm.eps) if pooled_norm else nn.Identity()
         self.hidden = nn.Linear(2 * channels, units)
         self.hidden_norm, self.how = nn.BatchNorm1d(units, eps=norm.eps), norm

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from musictagger.errors import ModelError
-from musictagger.models.layers import ConvBlock, MelInput, conv_stack, map_size
+from musictagger.models.layers import PATCHES_AT_ONCE, ConvBlock, MelInput, affine, conv_stack, map_size, over_patches
 
 
 def test_mel_input_pads_evenly_and_the_odd_column_goes_right() -> None:
@@ -130,3 +130,31 @@ def test_map_size_is_what_the_blocks_leave(ceil: bool, expected: tuple[int, int]
     blocks = conv_stack([1, 1, 1, 1], [[2, 4]] * 4, ceil=ceil)
     assert map_size(96, 1366, blocks) == expected
     assert torch.nn.Sequential(*blocks)(torch.randn(1, 1, 96, 1366)).shape[2:] == expected
+
+
+def test_patches_in_training_are_scored_at_once_and_otherwise_few_at_a_time() -> None:
+    seen: list[int] = []
+
+    def scored(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(len(patches))
+        return patches[:, :, 0], patches[:, 0]
+
+    mel = torch.randn(4, 3, 20)
+    with torch.no_grad():
+        in_parts = over_patches(mel, 4, scored, training=False)
+        assert seen == [PATCHES_AT_ONCE, 20 - PATCHES_AT_ONCE]
+        whole = over_patches(mel, 4, scored, training=True)
+    over_patches(mel, 4, scored, training=False)
+    assert seen[2:] == [20, 20]
+    assert torch.equal(in_parts.logits, whole.logits) and torch.equal(in_parts.embedding, whole.embedding)
+
+
+def test_scale_and_shift_are_what_a_batch_norm_does() -> None:
+    norm = torch.nn.BatchNorm2d(3, eps=0.5).eval()
+    assert norm.running_mean is not None and norm.running_var is not None
+    for values in (norm.weight.data, norm.bias.data, norm.running_mean):
+        torch.nn.init.normal_(values)
+    torch.nn.init.uniform_(norm.running_var)
+    x = torch.randn(2, 3, 4, 5)
+    scale, shift = affine(norm, torch.float64)
+    torch.testing.assert_close(norm(x).double(), x * scale[:, None, None] + shift[:, None, None], atol=1e-5, rtol=1e-5)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from musictagger.errors import ModelError
-from musictagger.models import catalogue
+from musictagger.models import catalogue, layers
 from musictagger.models.inference import Predictor
 from musictagger.models.layers import cut, mean_score_logits
 from musictagger.models.registry import find_backbones
@@ -89,7 +89,7 @@ def test_patches_are_computed_in_parts_that_change_nothing(monkeypatch: pytest.M
     backbone = small()
     with torch.inference_mode():
         whole = backbone(mel(3, 600))
-        monkeypatch.setattr(musicnn, "_PATCHES_AT_ONCE", 2)
+        monkeypatch.setattr(layers, "PATCHES_AT_ONCE", 2)
         torch.testing.assert_close(backbone(mel(3, 600)).logits, whole.logits)
 
 
@@ -147,10 +147,32 @@ def test_a_temporal_filter_of_the_mean_sees_the_mean_of_the_bands() -> None:
     torch.testing.assert_close(block(x), expected[:, :, 0].transpose(1, 2))
 
 
-@pytest.mark.parametrize("changed", [{"temporal_bands": "all"}, {"temporal_steps": []}, {"temporal_steps": [0]}])
-def test_nonsense_is_refused(changed: dict[str, Any]) -> None:
-    with pytest.raises(ModelError):
-        small(**changed)
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        *[(name, (0, -3, "x", 1.5, True, None)) for name in ("n_mels", "patch_columns", "units")],
+        *[(name, (0, -3, "x", 1.5, True, None)) for name in ("timbral_channels", "temporal_channels", "mid_channels")],
+        ("n_mels", (2,)),
+        ("temporal_bands", ("all", None)),
+        ("temporal_steps", ([], [0], "x", 5)),
+        *[(name, (-0.1, 1, "x", float("nan"))) for name in ("dropout", "norm_eps")],
+    ],
+)
+def test_nonsense_is_refused(name: str, values: tuple[object, ...]) -> None:
+    for value in values:
+        with pytest.raises(ModelError, match=name):
+            small(**{name: value})
+    with pytest.raises(ModelError, match="n_tags"):
+        MusiCNN(0)
+
+
+def test_the_fewest_bands_there_can_be() -> None:
+    assert small(n_mels=3)(mel(1, 187, 3)).logits.shape == (1, 3)
+
+
+def test_a_mel_of_another_front_end_is_refused() -> None:
+    with pytest.raises(ModelError, match="96 mel bands"):
+        small()(mel(1, 187, 128))
 
 
 @pytest.mark.parametrize("changed", [{}, WON])

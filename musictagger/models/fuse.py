@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from musictagger.models.layers import ACTIVATIONS, ConvBlock, max_pool, pooled
+from musictagger.models.layers import ACTIVATIONS, ConvBlock, affine, max_pool, pooled
 
 WHOLE_BYTES = 32 * 2**20
 """A map up to this size is done at once: above it, the C library takes fresh pages from the system for each result."""
@@ -111,7 +111,7 @@ def folded(block: ConvBlock) -> tuple[Tensor, Tensor]:
     weight, norm = block.conv.weight.detach().double(), block.norm
     bias = weight.new_zeros(len(weight)) if block.conv.bias is None else block.conv.bias.detach().double()
     if norm is not None:
-        scale, shift = _affine(norm)
+        scale, shift = affine(norm, torch.float64)
         scale, shift = (_sign(scale), shift * 0) if block.norm_last else (scale, shift)
         weight = weight * scale[:, None, None, None]
         bias = shift + bias * scale
@@ -126,16 +126,8 @@ def norm_after(block: ConvBlock) -> Tensor | None:
     """
     if block.norm is None or not block.norm_last:
         return None
-    scale, shift = _affine(block.norm)
+    scale, shift = affine(block.norm, torch.float64)
     return torch.stack([_sign(scale), scale, shift]).to(block.conv.weight.dtype)[:, :, None, None]
-
-
-def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """BatchNorm in evaluation as scale [out] and shift [out], float64."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
-    return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
 
 
 def _sign(scale: Tensor) -> Tensor:
