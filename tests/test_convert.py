@@ -99,8 +99,9 @@ def test_won_fcn(tmp_path: Path) -> None:
     close(backbone(converted)(mel).logits, F.linear(left, state["dense.weight"], state["dense.bias"]))
 
 
-def test_won_crnn(tmp_path: Path) -> None:
-    gru = nn.GRU(4, 3, 2, batch_first=True)
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_won_crnn(tmp_path: Path, layers: int) -> None:
+    gru = nn.GRU(4, 3, layers, batch_first=True)
     state = won_stack([3, 4, 4, 4]) | {"dense.weight": torch.randn(TAGS, 3), "dense.bias": torch.randn(TAGS)}
     state |= {f"layer5.{name}": value.detach() for name, value in gru.named_parameters()}
     torch.save(state, tmp_path / "crnn.pth")
