@@ -163,7 +163,8 @@ def test_a_card_that_cannot_be_is_refused(key: str, value: object) -> None:
     ("key", "value"),
     [
         *[("name", name) for name in ("\x1b[31m", 5, "Jazz")],
-        *[("threshold", value) for value in ("x", None, True, float("nan"), float("inf"), 10**400)],
+        *[("threshold", value) for value in ("x", None, True, float("nan"), float("inf"))],
+        pytest.param("threshold", 10**400, id="threshold-beyond-every-float"),
     ],
 )
 def test_a_tag_that_cannot_be_is_refused(key: str, value: object) -> None:

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from musictagger.audio.frontend import FrontEnd
 from musictagger.errors import BadRequestError, ModelError, printable
 from musictagger.models.card import Card, Tag, Task, sha256_of
@@ -177,6 +175,9 @@ def pull(
 @contextlib.contextmanager
 def _alone(name: str, folder: Path, say: Say) -> Iterator[bool]:
     """Hold the right to fetch `name` into `folder`, once no other process has it; whether one had."""
+    # Here, since only this needs it, and it costs commands that only look a name up 12 ms.
+    from filelock import FileLock, Timeout
+
     path = folder / f".{name}.lock"
     lock = FileLock(path)
     with _disk_trouble(folder):
