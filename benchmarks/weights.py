@@ -4,15 +4,16 @@
 
 LISTING is what the models were trained on (benchmarks/corpus.py), DIR the --cache-dir of that training, in which the
 teachers' scores lie. Every model is asked by the way a scan asks it. OUT/PART.md has the table, OUT/PART.json all
-figures.
+figures. What models heard is kept in OUT/heard, so that a run that is begun again goes on; another OUT hears anew.
 
 heldout      tracks held out by artist and package: AUC of each tag against the teachers' decisions, rank correlation,
              and how often the nearest by embedding is of the same album
 labels       words that people gave: genres in file tags, styles in a catalogue; nobody trained on them
 genres       the first genre that a scan would write, and whether it fits what people said
-instruments  General MIDI instruments, each alone (fluidsynth and two soundfonts)
+instruments  General MIDI instruments, each alone (fluidsynth and two soundfonts): AUC, and how many recordings of the
+             instrument and of others get its tag
 robustness   the same music as MP3, Opus, resampled, louder, softer, with noise
-clips        the first words for the files in --clips
+clips        the first words for the files in --clips, where there are some
 """
 
 from __future__ import annotations
@@ -21,35 +22,35 @@ import argparse
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from benchmarks.corpus import listing_lines
 from benchmarks.papers import Figures, Table, markdown
-from benchmarks.weights_sounds import INSTRUMENTS, VARIANTS, render_instruments, write_variants
+from benchmarks.weights_sounds import INSTRUMENTS, VARIANTS, Contender, render_instruments, write_variants
 from musictagger.audio.frontend import FrontEnd
 from musictagger.config import load_settings
-from musictagger.errors import BadRequestError
-from musictagger.models.card import Card
+from musictagger.errors import BadRequestError, MusictaggerError, printable
 from musictagger.models.find import find_or_pull
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import load_model
 from musictagger.records import Floats
-from musictagger.tagging.aggregate import aggregate, merge_outputs
-from musictagger.tagging.calibration import calibrated
-from musictagger.tagging.genres import GenreChoice, chooser, ranked
+from musictagger.tagging.genres import GenreChoice, chooser, ranked, thresholds
 from musictagger.training.datasets import read_dataset
 from musictagger.training.melcache import MelCache
 from musictagger.training.metrics import auc_roc
 from musictagger.training.progress import Silent
 from musictagger.training.rank import rank_correlation, same_album_neighbours
-from musictagger.training.scoring import score_tracks
 from musictagger.training.teachers import Teachers, decisions, load_teachers
 
 WORST = 10
+FEWEST = 3
+"""Tracks with a word; on fewer an AUC says nothing."""
 ROBUST_TRACKS = 24
 WORDS: Mapping[str, frozenset[str]] = {
     "Classical": frozenset({"classical", "orchestral"}),
@@ -89,50 +90,6 @@ FITTING: Mapping[str, frozenset[str]] = {
 """Genres that fit a style or a genre in the listing; all others do not."""
 
 
-@dataclass(frozen=True, eq=False)
-class Heard:
-    """What a model says of tracks: calibrated scores float32 [tracks, tags] in the card's order, embeddings."""
-
-    paths: tuple[Path, ...]
-    scores: Floats
-    embeddings: Floats
-
-    def of(self, path: Path) -> Floats:
-        """The scores of one track. Raises BadRequestError where it could not be heard."""
-        if path not in self.paths:
-            raise BadRequestError(f"{path}: cannot be heard")
-        row: Floats = self.scores[self.paths.index(path)]
-        return row
-
-
-@dataclass(frozen=True, eq=False)
-class Contender:
-    """One model."""
-
-    predictor: Predictor
-    _heard: dict[Path, tuple[Floats, Floats]] = field(default_factory=dict)
-    """Scores and embedding of each track that it has heard."""
-
-    @property
-    def card(self) -> Card:
-        """Its card."""
-        return self.predictor.card
-
-    @cached_property
-    def tags(self) -> tuple[str, ...]:
-        """Names of its tags."""
-        return tuple(tag.name for tag in self.card.tags)
-
-    def hear(self, paths: Sequence[Path]) -> Heard:
-        """Its word on tracks, each of them heard once; those that cannot be heard are left out."""
-        judged = score_tracks(self.predictor, [path for path in paths if path not in self._heard])
-        for path, frames, embedding in zip(judged.paths, judged.frame_scores, judged.embeddings, strict=True):
-            self._heard[path] = (aggregate(merge_outputs(frames, self.card)), embedding)
-        known = tuple(path for path in dict.fromkeys(paths) if path in self._heard)
-        scores, embeddings = (np.stack(rows) for rows in zip(*(self._heard[path] for path in known), strict=True))
-        return Heard(known, calibrated(scores, self.card.curves, self.tags), embeddings)
-
-
 @dataclass(frozen=True)
 class Bench:
     """What all parts are given."""
@@ -146,8 +103,7 @@ class Bench:
     @cached_property
     def lines(self) -> Mapping[Path, Mapping[str, Any]]:
         """The listing by path."""
-        records = (json.loads(line) for line in self.listing.read_text(encoding="utf-8").splitlines())
-        return {Path(record["path"]): record for record in records}
+        return listing_lines(self.listing)
 
     @cached_property
     def held_out(self) -> tuple[Path, ...]:
@@ -163,25 +119,63 @@ def main() -> None:
     parser.add_argument("--listing", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--clips", type=Path, nargs="*", default=[])
-    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--parts", help=f"of {','.join(PARTS)}; all, clips if there are some, unless told otherwise")
     arguments = parser.parse_args()
+    parts = [part for part in PARTS if part != "clips" or arguments.clips]
+    if arguments.parts:
+        parts = arguments.parts.split(",")
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"unknown parts: {', '.join(sorted(unknown))}")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    settings = load_settings({})
-    contenders = [
-        Contender(Predictor(load_model(find_or_pull(name, settings.model_folders), settings.plugin_folders)))
-        for name in arguments.models
-    ]
-    bench = Bench(arguments.out, contenders, arguments.listing.resolve(), arguments.cache, arguments.clips)
-    for part in arguments.parts.split(","):
-        table, figures = PARTS[part](bench)
-        text = markdown(table) + "\n"
-        (bench.out / f"{part}.md").write_text(text, encoding="utf-8")
-        (bench.out / f"{part}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-        print(f"## {part}\n\n{text}", flush=True)
+    try:
+        settings = load_settings({})
+        contenders = [
+            Contender(
+                Predictor(load_model(find_or_pull(name, settings.model_folders), settings.plugin_folders)),
+                arguments.out / "heard",
+            )
+            for name in arguments.models
+        ]
+        bench = Bench(arguments.out, contenders, arguments.listing, arguments.cache, arguments.clips)
+        for part in parts:
+            _measure(bench, part)
+    except MusictaggerError as error:
+        parser.error(str(error))
+
+
+def _measure(bench: Bench, part: str) -> None:
+    table, figures = PARTS[part](bench)
+    text = markdown(table) + "\n"
+    (bench.out / f"{part}.md").write_text(text, encoding="utf-8")
+    (bench.out / f"{part}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    print(f"## {part}\n\n{text}", flush=True)
 
 
 def held_out(bench: Bench) -> tuple[Table, Figures]:
     """Against the teachers' decisions. A model that lacks some of the words is compared on those it has."""
+    words, taught = _taught(bench)
+    table = [["model", "words", "macro AUC", "rank correlation", "same album nearest (chance)", "worst ten"]]
+    found: Figures = {}
+    for each in bench.contenders:
+        figures = _against(each, bench, words, taught)
+        by_tag, near = figures["auc"], figures["same_album"]
+        worst = sorted(by_tag, key=lambda tag: by_tag[tag])[:WORST]
+        table.append(
+            [
+                each.card.name,
+                str(len(by_tag)),
+                f"{figures['macro_auc']:.3f}",
+                f"{np.nanmean(list(figures['rank_correlation'].values())):.3f}",
+                f"{near['share']:.2f} ({near['chance']:.2f})",
+                ", ".join(f"{tag} {by_tag[tag]:.2f}" for tag in worst),
+            ]
+        )
+        found[each.card.name] = figures
+    return table, found
+
+
+def _taught(bench: Bench) -> tuple[tuple[str, ...], Mapping[Path, Floats]]:
+    """The teachers' words, and what they say of each held-out track that they have heard, float32 [words]."""
     settings = load_settings({})
     said = (each.card.training.get("options", {}).get("teachers") for each in bench.contenders)
     names = next(filter(None, said), None)
@@ -189,39 +183,30 @@ def held_out(bench: Bench) -> tuple[Table, Figures]:
         raise BadRequestError("none of the models was trained by teachers; name one that was")
     teachers = Teachers(load_teachers(names, settings), bench.cache)
     digests = MelCache(bench.cache, FrontEnd()).digests(bench.held_out, workers=1, progress=Silent())
-    truth_of = {path: teachers.track_labels(digest) for path, digest in digests.items() if teachers.has(digest)}
-    table = [["model", "words", "macro AUC", "rank correlation", "same album nearest (chance)", "worst ten"]]
-    found: Figures = {}
-    for each in bench.contenders:
-        heard = each.hear(list(truth_of))
-        taught = np.stack([truth_of[path] for path in heard.paths])
-        shared = [tag for tag in each.tags if tag in teachers.tags]
-        ours = heard.scores[:, [each.tags.index(tag) for tag in shared]]
-        theirs = taught[:, [teachers.tags.index(tag) for tag in shared]]
-        auc = auc_roc(decisions(theirs), ours, shared)
-        correlation = rank_correlation(ours, theirs)
-        albums = [str(bench.lines[path]["album"]) for path in heard.paths]
-        near = same_album_neighbours(heard.embeddings, albums)
-        by_tag = {tag: float(auc.per_tag[tag]) for tag in shared}
-        worst = sorted(by_tag, key=lambda tag: by_tag[tag])[:WORST]
-        table.append(
-            [
-                each.card.name,
-                str(len(shared)),
-                f"{auc.macro:.3f}",
-                f"{np.nanmean(correlation):.3f}",
-                f"{near.share:.2f} ({near.chance:.2f})",
-                ", ".join(f"{tag} {by_tag[tag]:.2f}" for tag in worst),
-            ]
+    taught = {path: teachers.track_labels(digest) for path, digest in digests.items() if teachers.has(digest)}
+    if not taught:
+        raise BadRequestError(
+            f"{printable(bench.cache)}: the teachers' scores of none of {len(bench.held_out):,} held-out tracks are "
+            "there; give the --cache-dir that the models were trained with"
         )
-        found[each.card.name] = {
-            "tracks": len(heard.paths),
-            "macro_auc": auc.macro,
-            "auc": by_tag,
-            "rank_correlation": dict(zip(shared, correlation.tolist(), strict=True)),
-            "same_album": vars(near),
-        }
-    return table, found
+    return tuple(teachers.tags), taught
+
+
+def _against(each: Contender, bench: Bench, words: Sequence[str], taught: Mapping[Path, Floats]) -> Figures:
+    heard = each.hear(list(taught))
+    shared = [tag for tag in each.tags if tag in words]
+    ours = heard.scores[:, [each.tags.index(tag) for tag in shared]]
+    theirs = np.stack([taught[path] for path in heard.paths])[:, [words.index(tag) for tag in shared]]
+    auc = auc_roc(decisions(theirs), ours, shared)
+    # A track without an album is of nobody else's.
+    albums = [str(bench.lines[path].get("album") or path) for path in heard.paths]
+    return {
+        "tracks": len(heard.paths),
+        "macro_auc": auc.macro,
+        "auc": {tag: float(auc.per_tag[tag]) for tag in shared},
+        "rank_correlation": dict(zip(shared, rank_correlation(ours, theirs).tolist(), strict=True)),
+        "same_album": vars(same_album_neighbours(heard.embeddings, albums)),
+    }
 
 
 def labels(bench: Bench) -> tuple[Table, Figures]:
@@ -229,30 +214,34 @@ def labels(bench: Bench) -> tuple[Table, Figures]:
     table = [["tag", "kind", "tracks", *(each.card.name for each in bench.contenders)]]
     found: Figures = {}
     with_words = [path for path, line in bench.lines.items() if line.get("genre") or line.get("style")]
-    heard = {each.card.name: each.hear(with_words) for each in bench.contenders}
+    heard: dict[str, dict[Path, Floats]] = {}
+    for each in bench.contenders:
+        model = each.hear(with_words)
+        heard[each.card.name] = dict(zip(model.paths, model.scores, strict=True))
+    # What all have heard: else models would be compared on different tracks.
+    everywhere = set.intersection(*map(set, heard.values()))
     for kind in ("genre", "style"):
+        said = {path: _words(bench.lines[path].get(kind)) for path in with_words if path in everywhere}
         for tag, parts in WORDS.items():
-            truth = {
-                path: bool(words & parts)
-                for path, line in bench.lines.items()
-                if (words := set(re.findall(r"[a-z&-]+", str(line.get(kind) or "").lower())))
-            }
-            if sum(truth.values()) < 3:
+            truth = {path: bool(words & parts) for path, words in said.items() if words}
+            if sum(truth.values()) < FEWEST:
                 continue
+            flags = np.array([[flag] for flag in truth.values()])
             cells = []
             for each in bench.contenders:
-                model = heard[each.card.name]
-                rows = [row for row, path in enumerate(model.paths) if path in truth]
                 if tag not in each.tags:
                     cells.append("")
                     continue
-                scores = model.scores[rows][:, [each.tags.index(tag)]]
-                flags = np.array([[truth[model.paths[row]]] for row in rows])
-                auc = auc_roc(flags, scores, [tag]).macro
+                scores = np.stack([heard[each.card.name][path] for path in truth])
+                auc = auc_roc(flags, scores[:, [each.tags.index(tag)]], [tag]).macro
                 cells.append(f"{auc:.3f}")
                 found.setdefault(f"{tag}, {kind}", {})[each.card.name] = auc
             table.append([tag, kind, f"{sum(truth.values())} of {len(truth)}", *cells])
     return table, found
+
+
+def _words(text: object) -> set[str]:
+    return set(re.findall(r"[a-z&-]+", str(text or "").lower()))
 
 
 def genres(bench: Bench) -> tuple[Table, Figures]:
@@ -286,7 +275,7 @@ def genres(bench: Bench) -> tuple[Table, Figures]:
 
 
 def instruments(bench: Bench) -> tuple[Table, Figures]:
-    """AUC of an instrument's tag: its recordings against those of all others; and the mean score of both."""
+    """AUC of an instrument's tag: its recordings against those of all others; and how many of both get the tag."""
     recordings = render_instruments(bench.out / "instruments")
     table = [["instrument", "recordings", *(each.card.name for each in bench.contenders)]]
     heard = {each.card.name: each.hear(list(recordings)) for each in bench.contenders}
@@ -296,17 +285,29 @@ def instruments(bench: Bench) -> tuple[Table, Figures]:
             raise BadRequestError(f"none of the models knows {tag}")
         cells = []
         for each in bench.contenders:
-            model = heard[each.card.name]
-            flags = np.array([recordings[path] == tag for path in model.paths])
             if tag not in each.tags:
                 cells.append("")
                 continue
-            scores = model.scores[:, each.tags.index(tag)]
-            auc = auc_roc(flags[:, None], scores[:, None], [tag]).macro
-            cells.append(f"{auc:.3f} ({scores[flags].mean():.2f} / {scores[~flags].mean():.2f})")
-            found.setdefault(tag, {})[each.card.name] = auc
+            model = heard[each.card.name]
+            figures = _given(each, tag, model.scores, np.array([recordings[path] == tag for path in model.paths]))
+            cells.append(f"{figures['auc']:.3f}; {figures['own_given']:.0%} / {figures['others_given']:.0%}")
+            found.setdefault(tag, {})[each.card.name] = figures
         table.append([tag, str(sum(name == tag for name in recordings.values())), *cells])
     return table, found
+
+
+def _given(each: Contender, tag: str, scores: Floats, own: npt.NDArray[np.bool_]) -> Figures:
+    """Of scores [tracks, tags]: AUC, mean score and how many get the tag, of those that are `own` and the others."""
+    column = each.tags.index(tag)
+    values = scores[:, column]
+    given = values >= thresholds(each.card)[column]
+    return {
+        "auc": auc_roc(own[:, None], values[:, None], [tag]).macro,
+        "own_given": float(given[own].mean()),
+        "others_given": float(given[~own].mean()),
+        "own_mean": float(values[own].mean()),
+        "others_mean": float(values[~own].mean()),
+    }
 
 
 def robustness(bench: Bench) -> tuple[Table, Figures]:
@@ -319,6 +320,8 @@ def robustness(bench: Bench) -> tuple[Table, Figures]:
     rows: dict[str, list[str]] = {variant: [] for variant in VARIANTS}
     for each in bench.contenders:
         choose = chooser(each.card, GenreChoice())
+        # All at once, for one start of the processes that decode; then each from memory.
+        each.hear([path for paths in versions.values() for path in paths])
         heard = {variant: each.hear(paths) for variant, paths in versions.items()}
         plain = heard["plain"]
         for variant in VARIANTS:

@@ -1,10 +1,16 @@
-"""Sounds whose content is known: instruments alone, and the same music in other files. For benchmarks/weights.py."""
+"""Sounds whose content is known, and what models hear in them, for benchmarks/weights.py.
+
+The sounds are instruments alone, and the same music in other files.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from random import Random
@@ -19,7 +25,15 @@ import soxr
 from benchmarks.stylebank_render import render, write
 from musictagger.audio.decode import decode_frames
 from musictagger.audio.frames import FrameRule, Wave
-from musictagger.errors import AudioError
+from musictagger.audio.walk import absolute
+from musictagger.errors import AudioError, BadRequestError, printable
+from musictagger.models.card import Card
+from musictagger.models.inference import Predictor
+from musictagger.paths import replacing
+from musictagger.records import Floats
+from musictagger.tagging.aggregate import aggregate, merge_outputs
+from musictagger.tagging.calibration import calibrated
+from musictagger.training.scoring import score_tracks
 
 INSTRUMENTS: Mapping[str, tuple[int, ...]] = {
     "Guitar": (24, 25, 26, 27),
@@ -47,6 +61,8 @@ _MELODIC = {"Violin": (55, 88), "Flute": (60, 90), "Cello": (36, 64), "Sitar": (
 
 RATE_HZ = 44_100
 EXCERPT_S = 60.0
+KEPT_AFTER = 64
+"""Tracks: what an interrupted run has to hear again at most."""
 
 
 def render_instruments(folder: Path) -> dict[Path, str]:
@@ -122,12 +138,17 @@ def _sound(track: mido.MidiTrack, pitches: Sequence[int], eighths: int, random: 
 
 
 def write_variants(tracks: Sequence[Path], folder: Path) -> dict[str, list[Path]]:
-    """The middle minute of each track that can be decoded, as it is and in every variant; made unless it is there."""
+    """The middle minute of each track that can be decoded, as it is and in every variant; made unless it is there.
+
+    Raises BadRequestError with a reason where none of them can be.
+    """
     written: dict[str, list[Path]] = {}
+    reason = "there are none"
     for track in tracks:
         try:
             wave = _middle(track)
-        except AudioError:
+        except AudioError as error:
+            reason = str(error)
             continue
         for variant, save in {"plain": _wav, **VARIANTS}.items():
             name = hashlib.sha256(str(track).encode()).hexdigest()[:12] + _SUFFIX.get(variant, ".wav")
@@ -138,12 +159,17 @@ def write_variants(tracks: Sequence[Path], folder: Path) -> dict[str, list[Path]
                 save(unfinished, wave)
                 unfinished.replace(path)
             written.setdefault(variant, []).append(path)
+    if not written:
+        raise BadRequestError(f"none of {len(tracks):,} tracks can be written in other ways: {reason}")
     return written
 
 
 def _middle(track: Path) -> Wave:
     rule = FrameRule(RATE_HZ, tail=True)
-    wave = np.concatenate([frame for _, frame in decode_frames(track, RATE_HZ, rule)])
+    frames = [frame for _, frame in decode_frames(track, RATE_HZ, rule)]
+    if not frames:
+        raise AudioError(track, "no sound in it")
+    wave = np.concatenate(frames)
     samples = int(EXCERPT_S * RATE_HZ)
     start = max(0, (len(wave) - samples) // 2)
     return wave[start : start + samples]
@@ -196,3 +222,89 @@ VARIANTS: Mapping[str, Callable[[Path, Wave], None]] = {
     "noise 20 dB below": _noisy(20.0),
 }
 _SUFFIX = {"MP3 64 kbit/s": ".mp3", "Opus 32 kbit/s": ".opus"}
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """What a model says of tracks: calibrated scores float32 [tracks, tags] in the card's order, embeddings."""
+
+    paths: tuple[Path, ...]
+    scores: Floats
+    embeddings: Floats
+
+    def of(self, path: Path) -> Floats:
+        """The scores of one track. Raises BadRequestError where it could not be heard."""
+        if path not in self.paths:
+            raise BadRequestError(f"{path}: cannot be heard")
+        row: Floats = self.scores[self.paths.index(path)]
+        return row
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """One model; `folder` is where it keeps what it heard."""
+
+    predictor: Predictor
+    folder: Path
+
+    @property
+    def card(self) -> Card:
+        """Its card."""
+        return self.predictor.card
+
+    @cached_property
+    def tags(self) -> tuple[str, ...]:
+        """Names of its tags."""
+        return tuple(tag.name for tag in self.card.tags)
+
+    def hear(self, paths: Sequence[Path]) -> Heard:
+        """Its word on tracks, each of them heard once; those that cannot be heard are left out.
+
+        Raises BadRequestError with a reason where none can be.
+        """
+        keys = {path: _key(path) for path in paths}
+        missing = [path for path, key in keys.items() if key not in self._heard]
+        failures: dict[Path, str] = {}
+        for start in range(0, len(missing), KEPT_AFTER):
+            judged = score_tracks(self.predictor, missing[start : start + KEPT_AFTER])
+            failures |= judged.failures
+            for path, frames, embedding in zip(judged.paths, judged.frame_scores, judged.embeddings, strict=True):
+                self._heard[keys[path]] = (aggregate(merge_outputs(frames, self.card)), embedding)
+            self._keep()
+        known = {path: self._heard[key] for path, key in keys.items() if key in self._heard}
+        if not known:
+            first = next((f"{printable(path)}: {why}" for path, why in failures.items()), "there are none")
+            raise BadRequestError(f"{self.card.name} can hear none of {len(keys):,} tracks: {first}")
+        scores, embeddings = (np.stack(rows) for rows in zip(*known.values(), strict=True))
+        return Heard(tuple(known), calibrated(scores, self.card.curves, self.tags), embeddings)
+
+    @cached_property
+    def _file(self) -> Path:
+        # Scores are kept by tag, so that a model with the same weights and other tags is another one.
+        made_of = [self.card.key, [(tag.name, tag.outputs) for tag in self.card.tags]]
+        return self.folder / f"{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]}.npz"
+
+    @cached_property
+    def _heard(self) -> dict[str, tuple[Floats, Floats]]:
+        """Scores before calibration and embedding of each sound that it has heard."""
+        if not self._file.exists():
+            return {}
+        with np.load(self._file) as kept:
+            return dict(zip(kept["sounds"].tolist(), zip(kept["scores"], kept["embeddings"], strict=True), strict=True))
+
+    def _keep(self) -> None:
+        if not self._heard:
+            return
+        scores, embeddings = (np.stack(rows) for rows in zip(*self._heard.values(), strict=True))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self._file) as temporary, temporary.open("wb") as file:
+            np.savez(file, sounds=np.array(list(self._heard)), scores=scores, embeddings=embeddings)
+
+
+def _key(path: Path) -> str:
+    """A file as it is now; one that is not there is no sound that could have been heard."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns} {absolute(path)}"
