@@ -27,7 +27,7 @@ FULL = make_card(
 
 
 def test_a_card_comes_back_from_its_file(tmp_path: Path) -> None:
-    path = tmp_path / "m.json"
+    path = tmp_path / "small.json"
     for card in (make_card(), FULL):
         card.save(path)
         assert Card.load(path) == card
@@ -35,7 +35,9 @@ def test_a_card_comes_back_from_its_file(tmp_path: Path) -> None:
 
 
 def test_one_card_has_one_text(tmp_path: Path) -> None:
-    one, other = tmp_path / "one.json", tmp_path / "other.json"
+    one, other = tmp_path / "a" / "small.json", tmp_path / "b" / "small.json"
+    for path in (one, other):
+        path.parent.mkdir()
     FULL.save(one)
     Card.load(one).save(other)
     assert one.read_bytes() == other.read_bytes()
@@ -51,7 +53,8 @@ def test_one_card_has_one_text(tmp_path: Path) -> None:
         ({"tags": None}, "cannot be read"),
         ({"tags": [{"name": "Rock"}]}, "cannot be read"),
         ({"colour": "blue"}, "colour"),
-        ({"front_end": {"warp": 9}}, "unknown settings: warp"),
+        ({"front_end": FrontEnd().to_json() | {"warp": 9}}, "unknown settings: warp"),
+        ({"front_end": {"n_fft": 512}}, "its front end has no sample_rate_hz"),
         ({"front_end": None}, "cannot be read"),
         ({"outputs": ["only this"]}, "tag 'Rock' names outputs the network does not have"),
         ({"tags": [{"name": "X", "category": "taste", "outputs": ["rock"], "threshold": 0.5}]}, "category 'taste'"),
@@ -80,6 +83,20 @@ def test_a_file_that_is_no_card_is_refused(content: bytes, tmp_path: Path) -> No
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"m\.json"):
         Card.load(path)
+
+
+@pytest.mark.parametrize("levels", [40, 900, 100_000])
+def test_a_card_nested_too_deeply_is_refused(levels: int, tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    nested = "[" * levels + "]" * levels
+    path.write_text(json.dumps(FULL.to_json() | {"training": {"x": 0}}).replace('{"x": 0}', f'{{"x": {nested}}}'))
+    with pytest.raises(ModelError, match=r"m\.json: .*nested too deeply"):
+        Card.load(path)
+
+
+def test_a_model_is_called_what_its_file_is_called(tmp_path: Path) -> None:
+    FULL.save(tmp_path / "renamed.json")
+    assert Card.load(tmp_path / "renamed.json").name == "renamed"
 
 
 def test_a_card_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -151,6 +168,12 @@ def test_a_front_end_that_cannot_be_is_refused(name: str, value: object) -> None
     ("key", "value"),
     [
         *[("name", name) for name in ("", "\x1b[31m", 5)],
+        *product(("licence", "description", "attribution", "backbone", "weights_sha256", "task"), (None, 5, [])),
+        *product(("metrics", "training", "config", "front_end"), (None, [], 5, "x")),
+        *product(("head", "calibration"), ([], 5)),
+        ("calibration", {"curves": {}, "left_out": 5}),
+        ("calibration", {"curves": {"Rock": {"method": "platt", "slope": 10**400}}}),
+        *[("tags", [5]), ("tags", [{**make_card().to_json()["tags"][0], "outputs": "rock"}]), ("outputs", "rock")],
         *[("task", "dance"), ("tags", []), ("outputs", ["rock"] * 9), ("outputs", 5), ("outputs", [[]])],
     ],
 )

@@ -13,10 +13,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from musictagger.errors import ModelError
+from musictagger.errors import ModelError, clipped
 
 FRAME_HOPS = 1365
 """Hops in a frame of the 12 kHz front end: 1365 x 256 = 349,440 samples = 29.12 s (Choi et al. 2017, 3)."""
+
+_BOUNDS: Mapping[str, tuple[float, float]] = {
+    "sample_rate_hz": (1_000, 384_000),
+    "n_fft": (16, 65_536),
+    "mel_exponent": (1, 4),
+    "f_min_hz": (0, 192_000),
+    "amin": (1e-37, 1),  # smaller ones are 0 in float32, and have no logarithm
+    "top_db": (1, 1_000),
+    "gain": (1e-12, 1e12),
+}
+"""Beyond them nothing was ever trained; what they end in is no number, or no memory."""
+
+_MOST_CELLS = 1 << 24
+"""Windows times their samples in one frame: 24 times that of 29 s at 12 kHz, 64 MB of spectrogram."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,9 @@ class FrontEnd:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> FrontEnd:
-        """The inverse of `to_json`. Raises ModelError on a number this version does not know."""
+        """The inverse of `to_json`. Raises ModelError on a number this version does not know, or that cannot be."""
+        if not isinstance(values, Mapping):
+            raise ModelError(f"the model's front end is no JSON object but {clipped(repr(values))}")
         unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
             raise ModelError(
@@ -78,9 +94,35 @@ class FrontEnd:
             )
         hints = typing.get_type_hints(cls)
         for name, value in values.items():
-            if not _fits(value, hints[name]):
-                raise ModelError(f"the model's front end has {name} {value!r}, which it cannot have")
-        return cls(**values)
+            if not _fits(value, hints[name]) or not _lies_within(name, value):
+                raise ModelError(f"the model's front end has {name} {clipped(repr(value))}, which it cannot have")
+        front_end = cls(**values)
+        if reason := front_end._contradiction():
+            raise ModelError(f"the model's front end cannot be: {reason}")
+        return front_end
+
+    def _contradiction(self) -> str:
+        """Which of its numbers do not go together; empty where all do."""
+        nyquist_hz = self.sample_rate_hz / 2
+        f_max_hz = nyquist_hz if self.f_max_hz is None else self.f_max_hz
+        if not self.f_min_hz + 1 <= f_max_hz <= nyquist_hz:
+            return f"bands from {self.f_min_hz} to {f_max_hz} Hz, and the sound ends at {nyquist_hz} Hz"
+        if self.hop_samples > self.n_fft:
+            return f"windows of n_fft {self.n_fft} every {self.hop_samples} samples leave out some of the sound"
+        if self.n_mels > self.n_fft // 2 + 1:
+            return f"{self.n_mels} mel bands of {self.n_fft // 2 + 1} frequencies"
+        if self.pad_mode == "reflect" and self.frame_samples <= self.n_fft // 2:
+            return f"a frame of {self.frame_samples} samples is too short to reflect half a window of {self.n_fft}"
+        if self.frame_hops * self.n_fft > _MOST_CELLS:
+            return f"frames of {self.frame_hops} windows of n_fft {self.n_fft} fit into no memory"
+        return ""
+
+
+def _lies_within(name: str, value: Any) -> bool:
+    if value is None or name not in _BOUNDS:
+        return True
+    low, high = _BOUNDS[name]
+    return bool(low <= value <= high)
 
 
 def _fits(value: object, hint: Any) -> bool:

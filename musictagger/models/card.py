@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from musictagger.audio.frontend import FrontEnd
-from musictagger.errors import ModelError
+from musictagger.errors import ModelError, clipped
 
 if TYPE_CHECKING:
     from musictagger.tagging.calibration import Calibration
@@ -99,7 +99,7 @@ class Card:
             from musictagger.tagging.calibration import read_calibration
 
             return read_calibration(self.calibration, [tag.name for tag in self.tags])
-        except ModelError as error:
+        except (ModelError, TypeError, ValueError, OverflowError) as error:
             raise ModelError(f"model {self.name}: {error}") from error
 
     def to_json(self) -> dict[str, Any]:
@@ -110,10 +110,7 @@ class Card:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Card:
         """The inverse of `to_json`. Raises ModelError naming what is missing or unknown."""
-        if not isinstance(values, Mapping):
-            raise ModelError("the model card is no JSON object")
-        if values.get("schema") != SCHEMA:
-            raise ModelError(f"the model card is {values.get('schema')!r}; this version reads {SCHEMA}")
+        _check_kinds(values)
         try:
             card = cls(
                 **{k: v for k, v in values.items() if k not in {"schema", "front_end", "outputs", "tags"}},
@@ -133,15 +130,61 @@ class Card:
 
     @classmethod
     def load(cls, path: Path) -> Card:
-        """Read a card. Raises ModelError with the path where it cannot be."""
+        """Read a card. Raises ModelError with the path where it cannot be.
+
+        A model is called what its file is called, so that a renamed one goes by its new name everywhere.
+        """
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{path}: not a readable model card: {error}") from error
+        except (OSError, ValueError, RecursionError) as error:
+            reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+            raise ModelError(f"{path}: not a readable model card: {reason}") from error
         try:
-            return cls.from_json(values)
+            return dataclasses.replace(cls.from_json(values), name=path.stem)
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
+
+
+_TEXT, _OBJECT = (str, "text"), (Mapping, "an object")
+_KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
+    **dict.fromkeys(("name", "backbone", "task", "weights_sha256", "description", "licence", "attribution"), _TEXT),
+    **dict.fromkeys(("config", "front_end", "training", "metrics", "head", "calibration"), _OBJECT),
+    **dict.fromkeys(("outputs", "tags"), ((list, tuple), "a list")),
+}
+_NONE_MAY_BE = ("head", "calibration")
+_SIZES = ("sample_rate_hz", "n_fft", "hop_samples", "frame_hops", "n_mels")
+"""Numbers of a front end that no default may stand for in a card: each model was trained on its own."""
+_MOST_LEVELS = 32
+
+
+def _check_kinds(values: object) -> None:
+    """Raises ModelError where a card has another schema, or a field of another type than `Card` has there."""
+    if not isinstance(values, Mapping):
+        raise ModelError("the model card is no JSON object")
+    if values.get("schema") != SCHEMA:
+        raise ModelError(f"the model card is {clipped(repr(values.get('schema')))}; this version reads {SCHEMA}")
+    if not _is_shallow(values, _MOST_LEVELS):
+        raise ModelError("the model card cannot be read: it is nested too deeply")
+    for name, value in values.items():
+        kind, called = _KINDS.get(name, (object, ""))
+        if not isinstance(value, kind) and not (value is None and name in _NONE_MAY_BE):
+            raise ModelError(f"the model card cannot be read: {name} is {clipped(repr(value))}, not {called}")
+    named = [*values.get("outputs", ())]
+    for tag in values.get("tags", ()):
+        if not isinstance(tag, Mapping) or not isinstance(tag.get("outputs"), list | tuple):
+            raise ModelError(f"the model card cannot be read: {clipped(repr(tag))} is no tag")
+        named += tag["outputs"]
+    if wrong := [output for output in named if not isinstance(output, str)]:
+        raise ModelError(f"the model card cannot be read: {clipped(repr(wrong[0]))} is no name of an output")
+    if lacks := [size for size in _SIZES if size not in values.get("front_end", _SIZES)]:
+        raise ModelError(f"the model card cannot be read: its front end has no {lacks[0]}")
+
+
+def _is_shallow(value: object, levels: int) -> bool:
+    if not isinstance(value, dict | list | tuple):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_shallow(each, levels - 1) for each in inner)
 
 
 def _is_number(value: object) -> bool:
