@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import math
+import resource
 import subprocess
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 
 from musictagger.errors import ModelError
 from musictagger.models import convert as module
+from musictagger.models import foreign
 from musictagger.models.convert import Converted, convert
 from musictagger.models.fuse import fuse
 from musictagger.models.registry import build
@@ -237,8 +240,9 @@ def test_without_h5py_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.
     def missing(name: str) -> Any:
         raise ImportError(name)
 
-    monkeypatch.setattr(module.importlib, "import_module", missing)  # type: ignore[attr-defined]
-    with pytest.raises(ModelError, match=r"needs h5py.*pip install h5py"):
+    (tmp_path / "w.h5").touch()
+    monkeypatch.setattr(foreign.importlib, "import_module", missing)  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match=r"needs the package h5py.*uv sync --extra keras.*pip install h5py"):
         convert(tmp_path / "w.h5", "choi")
 
 
@@ -437,6 +441,89 @@ def refused(path: Path, form: str) -> None:
         convert(path, form)
     assert str(caught.value).startswith(f"{path}: ")
     assert f"of format {form}" in str(caught.value) and "\n" not in str(caught.value)
+
+
+# --- what claims to be huge, or is no weights --------------------------------------------------------------------
+
+
+def put_h5(path: Path) -> None:
+    """A dataset of 2^45 numbers in a few bytes, as HDF5 keeps what nobody wrote."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("dense/dense_W:0", (1 << 45,), "f4", chunks=(1 << 20,))
+
+
+def put_zip(path: Path, member: str = "archive/data.pkl") -> None:
+    """600 MB of zeros, packed into 600 kB."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(member, "w") as file:
+        for _ in range(600):
+            file.write(bytes(1_000_000))
+
+
+def put_npy_header(path: Path) -> None:
+    """An array of 2^45 numbers, of which none is there."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (1 << 45,)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("output_W:0.npy", header.getvalue())
+
+
+def test_a_file_that_claims_to_be_huge_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
+    expanded = won_stack([3, 4, 4, 4, 2]) | {"dense.weight": torch.zeros(1).expand(1 << 20, 1 << 20)}
+    torch.save(expanded, tmp_path / "expanded.pth")
+    put_zip(tmp_path / "bomb.pth")
+    put_zip(tmp_path / "bomb.npz", "x.npy")
+    put_h5(tmp_path / "huge.h5")
+    put_npy_header(tmp_path / "huge.npz")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(ModelError, match=r"claims to hold .* MB|Unable to allocate"):
+            convert(path, "won" if path.suffix == ".pth" else "choi")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+def test_sizes_that_multiply_are_refused(tmp_path: Path) -> None:
+    state = won_stack([3, 4, 4, 4, 2]) | {"dense.weight": torch.randn(TAGS, 2), "dense.bias": torch.randn(TAGS)}
+    state |= {"layer1.bn.running_mean": torch.zeros(100_000, 1), "layer1.conv.bias": torch.zeros(1, 100_000)}
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(ModelError, match=r"layer1.bn has means of shape \(100000, 1\)"):
+        convert(tmp_path / "x.pth", "won")
+
+
+def test_what_cannot_be_taken_into_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(left: foreign.Tensors) -> Converted:
+        raise MemoryError
+
+    torch.save({"dense.bias": torch.zeros(2)}, tmp_path / "x.pth")
+    monkeypatch.setattr(module, "FORMATS", {"won": (foreign.read_torch, greedy)})
+    with pytest.raises(ModelError, match="MemoryError"):
+        convert(tmp_path / "x.pth", "won")
+
+
+def test_complex_numbers_are_refused(tmp_path: Path) -> None:
+    torch.save({"dense.bias": torch.zeros(2, dtype=torch.complex64)}, tmp_path / "x.pth")
+    with pytest.raises(ModelError, match=r"dense.bias holds values of a kind that is not read \(complex64\)"):
+        convert(tmp_path / "x.pth", "won")
+
+
+def test_pickled_objects_in_an_npz_are_refused_without_advice_to_read_them(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", **{"output_W:0": np.array([{}], object)})  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="what may run code is not read") as caught:
+        convert(tmp_path / "x.npz", "choi")
+    assert "allow_pickle" not in str(caught.value)
+
+
+def test_names_in_a_file_command_no_terminal(tmp_path: Path) -> None:
+    state = won_stack([3, 4, 4, 4, 2]) | {"dense.weight": torch.randn(TAGS, 2), "dense.bias": torch.randn(TAGS)}
+    torch.save(state | {"\x1b[31m" + 1000 * "x": torch.zeros(1)}, tmp_path / "x.pth")
+    with pytest.raises(ModelError) as caught:
+        convert(tmp_path / "x.pth", "won")
+    assert str(caught.value).isprintable() and len(str(caught.value)) < len(str(tmp_path)) + 200
+
+
+def test_what_is_neither_file_nor_folder_is_refused() -> None:
+    with pytest.raises(ModelError, match="is no file"):
+        convert(Path("/dev/zero"), "won")
 
 
 @pytest.mark.filterwarnings("ignore")

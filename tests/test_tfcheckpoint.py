@@ -189,3 +189,10 @@ def test_an_impossible_shape_is_an_error_and_no_allocation() -> None:
     index = table([[(b"", HEADER), (b"s", number(1, 1) + text(2, shape))]])
     with pytest.raises(ModelError):
         read_checkpoint(index, DATA)
+
+
+def test_tensors_that_share_their_bytes_are_an_error() -> None:
+    """A small file could claim terabytes so."""
+    shared = [(b"%04d" % number, entry(ARRAYS["step"], 0)) for number in range(1000)]
+    with pytest.raises(ModelError, match="its tensors overlap"):
+        read_checkpoint(table([[(b"", HEADER), *shared]]), ARRAYS["step"].tobytes())

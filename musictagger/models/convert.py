@@ -1,18 +1,13 @@
 """Published weights, in whatever form their authors left them, as models of our backbones.
 
-A format is read in two steps: the file into tensors by the authors' names, and those into our names, axes and
-conventions. The configuration of the backbone is read off the tensors' shapes. Everything here is exact: what differs
-is the order of numbers, and BatchNorm's constants, which take in what our layers have no place for.
+A format is read in two steps: the file into tensors by the authors' names (models.foreign), and those into our names,
+axes and conventions. The configuration of the backbone is read off the tensors' shapes. Everything here is exact: what
+differs is the order of numbers, and BatchNorm's constants, which take in what our layers have no place for.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import pickle
-import re
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from musictagger.errors import ModelError, printable
-from musictagger.models.tfcheckpoint import read_checkpoint
-
-Tensors = dict[str, npt.NDArray[Any]]
+from musictagger.errors import ModelError, clipped, printable
+from musictagger.models.foreign import Tensors, check_size, line, read_keras, read_tf, read_torch
 
 
 @dataclass(frozen=True)
@@ -42,38 +35,38 @@ def convert(file: Path, form: str, inside: str = "") -> Converted:
     Raises ModelError where the file is of another format, is damaged, or holds another architecture.
     """
     read, model = FORMATS[form]
-    if file.is_dir() and read is not _read_tf:
+    if file.is_dir() and read is not read_tf:
         raise ModelError(f"{printable(file)}: is a folder; name the file in it")
+    if file.exists() and not file.is_dir() and not file.is_file():
+        raise ModelError(f"{printable(file)}: is no file")
     try:
         tensors = read(file, inside)
+        _check(tensors)
     except (OSError, ModelError) as error:
-        raise ModelError(f"{printable(file)}: cannot be read as weights of format {form}: {_line(error)}") from error
+        raise _refused(file, f"cannot be read as weights of format {form}", line(error)) from error
     try:
         converted = model(tensors)
-    except (KeyError, ValueError, IndexError, TypeError) as error:  # by name, size, dimension, and a size of a scalar
-        reason = f"there is no {error}" if isinstance(error, KeyError) else _line(error)
-        raise ModelError(f"{printable(file)}: is no model of format {form} as expected: {reason}") from error
+    except (KeyError, ValueError, IndexError, TypeError, MemoryError) as error:
+        # By name, size, dimension, a size of a scalar, and sizes that multiply.
+        reason = f"there is no {error}" if isinstance(error, KeyError) else line(error)
+        raise _refused(file, f"is no model of format {form} as expected", reason) from error
     if tensors:
-        left = ", ".join(sorted(tensors)[:3])
-        raise ModelError(f"{printable(file)}: is another architecture than those of format {form}: it has {left}")
+        left = ", ".join(map(clipped, sorted(tensors)[:3]))
+        raise _refused(file, f"is another architecture than those of format {form}", f"it has {left}")
     return converted
 
 
-def _line(error: Exception) -> str:
-    """The first line of what an error says: torch's go on for paragraphs."""
-    said = (isinstance(error, OSError) and error.strerror) or str(error)
-    return next(iter(said.splitlines()), "") or type(error).__name__
+def _refused(file: Path, what: str, reason: str) -> ModelError:
+    # The names in a file may hold anything, a terminal's commands too.
+    return ModelError(f"{printable(file)}: {what}: {printable(reason)}")
 
 
-@contextlib.contextmanager
-def _foreign_reader() -> Iterator[None]:
-    """Around another package's reader alone: on a damaged file it raises whatever it stumbles over."""
-    try:
-        yield
-    except (OSError, ModelError):
-        raise
-    except Exception as error:
-        raise ModelError(f"it is damaged, or of a kind that is not read ({_line(error)})") from error
+def _check(tensors: Tensors) -> None:
+    """Raises ModelError for tensors that no weights are. One that is stored as one number may claim to be a million."""
+    check_size(sum(tensor.nbytes for tensor in tensors.values()))
+    for name, tensor in tensors.items():
+        if tensor.dtype.kind not in "biuf" or not tensor.dtype.isnative:
+            raise ModelError(f"{clipped(name)} holds values of a kind that is not read ({tensor.dtype})")
 
 
 # --- what the formats have in common -----------------------------------------------------------------------------
@@ -98,6 +91,8 @@ def _norm(
     more: added to the variance. bias: of the convolution before it, which ours lacks: the mean takes it in.
     """
     weight, shift, mean, variance = (left.pop(part.format(theirs)) for part in parts)
+    if mean.ndim != 1 or (bias is not None and bias.shape != mean.shape):
+        raise ValueError(f"{theirs} has means of shape {mean.shape}")
     mean = mean.astype(np.float64) - (0.0 if bias is None else bias)
     variance = variance.astype(np.float64) + more
     values = (weight, shift, mean.astype(np.float32), variance.astype(np.float32))
@@ -116,22 +111,6 @@ def _whole(state: Tensors) -> Tensors:
 
 
 # --- won: PyTorch, Won et al. 2020 -------------------------------------------------------------------------------
-
-
-def _read_torch(file: Path, inside: str) -> Tensors:
-    """A state dict; weights only, so a file cannot run anything. What torch refuses to read is an error."""
-    import torch
-
-    with _foreign_reader():
-        try:
-            stored = torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:  # what torch says advises to read it all the same
-            reason = "it is no PyTorch checkpoint of tensors alone, and what may run code is not read"
-            raise ModelError(reason) from error
-    if not isinstance(stored, dict) or not all(isinstance(value, torch.Tensor) for value in stored.values()):
-        raise ModelError("it holds no state dict")
-    with _foreign_reader():
-        return {str(name): value.detach().numpy() for name, value in stored.items()}
 
 
 def _won(left: Tensors) -> Converted:
@@ -227,43 +206,6 @@ def _won_musicnn(left: Tensors) -> Converted:
 
 # --- choi: Keras 1, Choi et al. 2017 -----------------------------------------------------------------------------
 
-_KERAS_NAME = re.compile(r"(?:.*/)?(.+?)(?:_1)?:0")
-
-
-def _read_keras(file: Path, inside: str) -> Tensors:
-    """HDF5 as Keras 1 wrote it with TensorFlow, or the same arrays under the same names in an .npz."""
-    if file.suffix == ".npz":
-        with _foreign_reader(), np.load(file, allow_pickle=False) as stored:
-            arrays = dict(stored)
-    else:
-        arrays = _read_hdf5(file)
-    tensors = {}
-    for name, array in arrays.items():
-        match = _KERAS_NAME.fullmatch(name)
-        if match is None:
-            # Theano names its arrays so, and its convolutions are mirrored.
-            raise ModelError(f"{name!r} was not written with TensorFlow; take the authors' file whose name says so")
-        tensors[match[1]] = array
-    return tensors
-
-
-def _read_hdf5(file: Path) -> Tensors:
-    try:
-        h5py = importlib.import_module("h5py")
-    except ImportError as error:
-        raise ModelError(
-            "this needs h5py, which is not installed: `uv pip install h5py` (or `pip install h5py`), then again"
-        ) from error
-    arrays: Tensors = {}
-
-    def note(name: str, value: Any) -> None:
-        if isinstance(value, h5py.Dataset):
-            arrays[name] = np.asarray(value)
-
-    with _foreign_reader(), h5py.File(file, "r") as stored:
-        stored.visititems(note)
-    return arrays
-
 
 def _choi(left: Tensors) -> Converted:
     state = _norm(left, _KERAS_NORM, "bn_0_freq", "cnn.input.norm", more=_MORE_EPS)
@@ -292,21 +234,6 @@ def _choi(left: Tensors) -> Converted:
 
 
 # --- musicnn: TensorFlow, Pons & Serra 2019 ----------------------------------------------------------------------
-
-
-def _read_tf(file: Path, inside: str) -> Tensors:
-    """The checkpoint in folder `inside` of a wheel; or a checkpoint's `.index`, or the folder that has one."""
-    if inside:
-        with _foreign_reader(), zipfile.ZipFile(file) as wheel:
-            return read_checkpoint(wheel.read(f"{inside}/.index"), wheel.read(f"{inside}/.data-00000-of-00001"))
-    if zipfile.is_zipfile(file):
-        raise ModelError("an archive may hold several models; unpack it, and name the folder of one, as MSD_musicnn")
-    indices = sorted(file.glob("*.index")) if file.is_dir() else [file]
-    if len(indices) != 1 or not indices[0].name.endswith(".index"):
-        raise ModelError("a TensorFlow checkpoint is a file `.index`, or a folder with just one such file")
-    index = indices[0]
-    data = index.with_name(f"{index.name.removesuffix('.index')}.data-00000-of-00001")
-    return read_checkpoint(index.read_bytes(), data.read_bytes())
 
 
 def _musicnn(left: Tensors) -> Converted:
@@ -380,9 +307,9 @@ def _numbered(layer: str, i: int) -> str:
 
 
 FORMATS: Mapping[str, tuple[Callable[[Path, str], Tensors], Callable[[Tensors], Converted]]] = {
-    "won": (_read_torch, _won),
-    "choi": (_read_keras, _choi),
-    "musicnn": (_read_tf, _musicnn),
+    "won": (read_torch, _won),
+    "choi": (read_keras, _choi),
+    "musicnn": (read_tf, _musicnn),
 }
 """By format: the file's reader, which raises OSError or ModelError, and what makes a model of the tensors, which it
 takes out as it uses them."""

@@ -44,7 +44,10 @@ def read_checkpoint(index: bytes, data: bytes) -> dict[str, npt.NDArray[Any]]:
         if not entries or entries[0][0] != b"":
             raise _DamagedError("the header is missing")
         _check_header(_Message(entries[0][1]))
-        return {name.decode(): _tensor(_Message(value), data) for name, value in entries[1:]}
+        tensors = [(name.decode(), _Message(value)) for name, value in entries[1:]]
+        if sum(entry.number(5) for _, entry in tensors) > len(data):
+            raise _DamagedError("the data file is truncated, or its tensors overlap")
+        return {name: _tensor(entry, data) for name, entry in tensors}
     except (_DamagedError, ValueError, OverflowError) as error:  # the latter two: names and shapes that cannot be
         raise ModelError(f"not a readable TensorFlow checkpoint: {error}") from error
 
