@@ -97,6 +97,15 @@ def test_the_table_of_epochs_never_outgrows_a_terminal() -> None:
     assert shown == ["1", *(str(epoch) for epoch in range(29, 40))]
 
 
+def test_the_time_left_of_a_resumed_epoch_counts_from_the_resumption() -> None:
+    progress, out, clock = printed(LineProgress)
+    progress.start("epoch 1 of 3", 100, "windows")
+    for done in range(61, 101):
+        clock.now_s += 0.5
+        progress.advance(done, windows_per_s=2.0)
+    assert out.getvalue().splitlines()[0] == "epoch 1 of 3: 80 of 100 windows, 2 windows/s, 10 s left"
+
+
 def test_figures_that_only_some_epochs_have_are_left_empty() -> None:
     table = epoch_table([record(1, auc=None), record(2, accuracy=0.5, note="text")])
     assert [str(column.header) for column in table.columns] == [

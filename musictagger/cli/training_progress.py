@@ -37,7 +37,7 @@ class QuietProgress:
         self._clock = clock
         self._what, self._unit = "", ""
         self._total = 0
-        self._started_s = clock()
+        self._began: tuple[float, int] | None = None
         self._epoch_s: list[float] = []
 
     def __enter__(self) -> Self:
@@ -57,7 +57,7 @@ class QuietProgress:
     def start(self, what: str, total: int, unit: str) -> None:
         """See training.progress.Progress."""
         self._what, self._total, self._unit = what, total, unit
-        self._started_s = self._clock()
+        self._began = None
 
     def advance(self, done: int, **figures: float) -> None:
         """See training.progress.Progress."""
@@ -67,9 +67,10 @@ class QuietProgress:
         self._epoch_s.append(float(record.get("seconds", 0.0)))
 
     def _left_s(self, done: int) -> float | None:
-        """Seconds until the stage is over."""
-        elapsed_s = self._clock() - self._started_s
-        return elapsed_s / done * (self._total - done) if done else None
+        """Seconds until the stage is over, by the pace since it was first heard of: a part may have been done before."""
+        now_s = self._clock()
+        began_s, before = self._began = self._began or (now_s, done)
+        return (now_s - began_s) / (done - before) * (self._total - done) if done > before else None
 
     def _all_epochs_s(self) -> float | None:
         """Seconds that the epochs after this one take at most, from the mean of those that are over."""
@@ -92,11 +93,10 @@ class LineProgress(QuietProgress):
 
     def advance(self, done: int, **figures: float) -> None:
         """See QuietProgress."""
-        now_s = self._clock()
+        now_s, left_s = self._clock(), self._left_s(done)
         if now_s - self._line_s < LINE_EVERY_S:
             return
         self._line_s = now_s
-        left_s = self._left_s(done)
         left = [] if left_s is None else [f"{duration(left_s)} left"]
         parts = [f"{self._what}: {done} of {self._total} {self._unit}", *map(said, figures.items()), *left]
         self.say(", ".join(parts))
