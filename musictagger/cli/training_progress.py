@@ -67,9 +67,9 @@ class QuietProgress:
         self._epoch_s.append(float(record.get("seconds", 0.0)))
 
     def _left_s(self, done: int) -> float | None:
-        """Seconds until the stage is over, by the pace since it was first heard of: a part may have been done before."""
+        """Seconds until the stage is over, by the pace since its first word: a part may have been done long before."""
         now_s = self._clock()
-        began_s, before = self._began = self._began or (now_s, done)
+        self._began = began_s, before = self._began or (now_s, done)
         return (now_s - began_s) / (done - before) * (self._total - done) if done > before else None
 
     def _all_epochs_s(self) -> float | None:
