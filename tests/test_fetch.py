@@ -238,7 +238,7 @@ def test_of_two_pulls_at_once_the_second_takes_what_the_first_fetched(server: Se
 
     second = catalogue.pull("won-msd-fcn", tmp_path, say=say)
     thread.join()
-    assert said == ["another process is fetching won-msd-fcn; waiting for it"]
+    assert said == ["another process is installing won-msd-fcn; waiting for it"]
     assert first == [second]
     assert server.asked == [""]
     assert load_model(second).card.backbone == "fcn"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import make_card
 
-from musictagger.errors import BadRequestError
+from musictagger.errors import BadRequestError, ModelError
 from musictagger.models import find
 from musictagger.models.find import find_model, find_models
 
@@ -102,3 +102,14 @@ def test_a_link_to_nothing_is_listed_with_the_reason(tmp_path: Path) -> None:
     assert gone.card is None
     assert "gone.safetensors: cannot be read: No such file" in gone.error
     assert (whole.error, whole.size_bytes) == ("", len(b"weights"))
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_empty(tmp_path: Path, bundled: Path) -> None:
+    embedded = put(bundled, "b")
+    folder = tmp_path / "models"
+    folder.touch()
+    assert find_model("b", [folder]) == embedded
+    assert [model.name for model in find_models([folder])] == ["b"]
+    for name in ("mine", "musicnn-msd"):
+        with pytest.raises(ModelError, match=r"models: cannot be read: Not a directory"):
+            find_model(name, [folder])

@@ -106,13 +106,16 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"dense.weight": torch.zeros(9, 5), "dense.bias": torch.zeros(9)}, "size mismatch"),
-        ({"dense.weight": torch.zeros(9, 96)}, "Missing key"),
-        (tensors() | {"rnn.weight": torch.zeros(1)}, "Unexpected key"),
+        (
+            {"dense.weight": torch.zeros(9, 5), "dense.bias": torch.zeros(9)},
+            "dense.weight is 9 x 5, and would have to be 9 x 96",
+        ),
+        ({"dense.weight": torch.zeros(9, 96)}, "there is no dense.bias"),
+        (tensors() | {"rnn.weight": torch.zeros(1)}, "it has no place for rnn.weight"),
     ],
 )
 def test_weights_of_another_shape_are_refused(values: dict[str, Tensor], reason: str, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=f"does not fit backbone mine: (?s:.*){reason}"):
+    with pytest.raises(ModelError, match=f"does not fit backbone mine: {reason}$"):
         load(save(tmp_path, values), tmp_path)
 
 

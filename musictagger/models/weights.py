@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from musictagger.errors import ModelError
+from musictagger.errors import ModelError, clipped
 from musictagger.models.backbone import Backbone
 from musictagger.models.card import Card, sha256_of
 from musictagger.models.heads import PREFIX, WithHead, backbone_outputs, build_head
@@ -48,13 +48,43 @@ def load_model(weights: Path, plugin_folders: Sequence[Path] = ()) -> Model:
         tensors = {name: _widened(tensor) for name, tensor in load_file(weights).items()}
         if isinstance(backbone, WithHead):
             tensors = {name if name.startswith(PREFIX) else f"backbone.{name}": tensors[name] for name in tensors}
-        backbone.load_state_dict(tensors)
     except (SafetensorError, RuntimeError, OSError) as error:
         raise ModelError(f"{weights}: does not fit backbone {card.backbone}: {error}") from error
+    try:
+        backbone.load_state_dict(tensors)
+    except RuntimeError as error:
+        # What torch says names every tensor, in a line for each.
+        reason = misfit(tensors, backbone.state_dict()) or next(iter(str(error).splitlines()), "")
+        raise ModelError(f"{weights}: does not fit backbone {card.backbone}: {reason}") from error
+    if reason := not_finite(tensors):
+        raise ModelError(f"{weights}: {reason}; fetch or train the model again")
+    return Model(card, backbone.eval().requires_grad_(False))
+
+
+def misfit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """The first tensor of `wanted`, a backbone's state, that `given` has not or has in another shape; else "".
+
+    Last comes one that `given` has beyond it.
+    """
+    for name, tensor in wanted.items():
+        if name not in given:
+            return f"there is no {name}"
+        if given[name].shape != tensor.shape:
+            return f"{name} is {_shape(given[name])}, and would have to be {_shape(tensor)}"
+    strange = sorted(given.keys() - wanted.keys())
+    return f"it has no place for {clipped(strange[0])}" if strange else ""
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "one number"
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Which tensor holds infinities or NaN; else ""."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ModelError(f"{weights}: {name} holds values that are no numbers; fetch or train the model again")
-    return Model(card, backbone.eval().requires_grad_(False))
+            return f"{name} holds values that are no numbers"
+    return ""
 
 
 def _built(card: Card, plugin_folders: Sequence[Path]) -> Backbone | WithHead:
