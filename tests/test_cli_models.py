@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import TINY, make_model, run
 from test_convert import musicnn_arrays, put_checkpoint
 
 from musictagger.errors import EXIT_USAGE
+from musictagger.models import catalogue
 from musictagger.models.weights import load_model
 
 
@@ -54,3 +57,71 @@ def test_one_bad_model_is_one_row_with_its_reason(models: Path, tmp_path: Path) 
     assert "cannot be read: No such file" in " ".join(shown.out.split())
     listed = {model["name"]: model["error"] for model in run("models", "--json").json["models"]}
     assert listed[TINY] is None and "cannot be read" in listed["dangling"]
+
+
+# --- how they are shown ------------------------------------------------------------------------------------------
+
+LONG = "a-model-that-somebody-trained-on-everything-they-had-last-summer"
+
+
+@pytest.mark.parametrize("width", [1, 40, 80, 100, 120, 200, 0])
+def test_names_are_whole_at_any_width(width: int, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if width:
+        monkeypatch.setenv("COLUMNS", str(width))
+    names = [TINY, LONG, "[red]x", "sound [b]"]
+    for name in names:
+        make_model(models, name)
+    (make_model(models, "damaged").with_suffix(".json")).write_text("{}")
+    shown = run("models")
+    assert shown.code == 0
+    lines = shown.out.splitlines()
+    for name in (*names, "fcn (default)", "damaged", *catalogue.names()):
+        assert any(line == name or line.startswith(f"{name} ") for line in lines), name
+    assert "`musictagger weights pull NAME`" in " ".join(lines)
+    # What is longer than a line may be so: a name, a path.
+    assert all(len(line) <= max(width or 160, 60) or LONG in line or str(models) in line for line in lines)
+
+
+@pytest.mark.parametrize(("default", "said"), [("zzz", "is not here."), ("vgg-msd", "is not here yet; the next scan")])
+def test_a_default_that_is_not_here_is_said(default: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUSICTAGGER_MODEL", default)
+    shown = " ".join(run("models").out.split())
+    assert f"The default, {default} (MUSICTAGGER_MODEL or config.toml names it), {said}" in shown
+
+
+def test_a_default_by_path_is_marked_where_it_is_listed(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUSICTAGGER_MODEL", str(make_model(models)))
+    shown = run("models").out
+    assert f"{TINY} (default)" in shown and "The default" not in shown
+    monkeypatch.setenv("MUSICTAGGER_MODEL", str(make_model(tmp_path / "elsewhere")))
+    assert "is a file elsewhere." in run("models").out
+
+
+def test_figures_that_cannot_be_are_left_out(models: Path) -> None:
+    card = make_model(models).with_suffix(".json")
+    figures = {"metrics": {"x": {"auc": {"value": float("inf")}}, "roc_auc": float("nan")}}
+    speed = {"training": {"speed": {"x_real_time": 10**400, "device": "\x1b[31m"}}}
+    card.write_text(json.dumps(json.loads(card.read_text()) | figures | speed))
+    shown = run("models")
+    assert shown.code == 0 and f"{TINY} " in shown.out
+
+
+@pytest.mark.parametrize("change", [{"front_end": []}, {"licence": None}, {"metrics": 5}, {"training": []}])
+def test_a_bad_card_is_one_row_and_stops_nothing_else(change: dict[str, Any], models: Path, tmp_path: Path) -> None:
+    card = make_model(models, "bad").with_suffix(".json")
+    card.write_text(json.dumps(json.loads(card.read_text()) | change))
+    shown, listed = run("models"), run("models", "--json")
+    assert (shown.code, listed.code) == (0, 0)
+    assert "bad is broken: " in shown.out and "fcn (default)" in shown.out
+    (tmp_path / "music").mkdir()
+    assert run("scan", tmp_path / "music", "--db", tmp_path / "x.db").code == 0
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_what_ships_is_listed(models: Path) -> None:
+    models.touch()
+    for arguments in (["models"], ["models", "--json"]):
+        shown = run(*arguments)
+        assert (shown.code, shown.err) == (0, f"musictagger: {models}: cannot be read: Not a directory\n")
+        assert "fcn" in shown.out

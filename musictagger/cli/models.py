@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from musictagger.cli.options import debug_option, json_output
+from musictagger.errors import printable
+
+if TYPE_CHECKING:
+    from musictagger.models.card import Card
+    from musictagger.models.catalogue import Entry
+    from musictagger.models.find import FoundModel
 
 
 @click.command("models")
@@ -18,10 +26,12 @@ def command(as_json: bool) -> int:
     from musictagger.cli import documents
     from musictagger.config import load_settings
     from musictagger.models import catalogue
-    from musictagger.models.find import DEFAULT, find_models
+    from musictagger.models.find import DEFAULT, find_models, unreadable
 
     settings = load_settings()
     models = find_models(settings.model_folders)
+    for reason in unreadable(settings.model_folders):
+        click.echo(f"musictagger: {reason}", err=True)
     here = {model.name for model in models}
     absent = [catalogue.entry(name) for name in catalogue.names() if name not in here]
     default = settings.model or DEFAULT
@@ -34,49 +44,100 @@ def command(as_json: bool) -> int:
         names = [entry.name for entry in absent]
         documents.print_json({"schema": documents.MODELS, "default": default, "models": listed, "published": names})
         return 0
-    _print(models, absent, default)
+    _print(models, absent, default, settings.model_folders[0])
     return 0
 
 
-def _print(models: list[Any], absent: list[Any], default: str) -> None:
-    from rich.table import Table
+def _print(models: Sequence[FoundModel], absent: Sequence[Entry], default: str, folder: Path) -> None:
+    from rich.text import Text
 
     from musictagger.cli import render
 
-    table = Table("Model", "Backbone", box=None, pad_edge=False, header_style="bold")
-    table.add_column("Tags", justify="right")
-    table.add_column("Accuracy", no_wrap=True)
-    table.add_column("Speed", no_wrap=True)
-    table.add_column("Size", justify="right")
-    table.add_column("Licence", overflow="ellipsis", no_wrap=True)
-    table.add_column("Where", overflow="fold")
-    figures = False
+    console = render.console()
+
+    def say(text: str, style: str = "", indent: str = "") -> None:
+        # What is longer than a line, as a path, is left to the terminal: it can be copied whole then.
+        wrapped = textwrap.wrap(
+            text, min(console.width, 110), break_long_words=False, break_on_hyphens=False, subsequent_indent=indent
+        )
+        for line in wrapped:
+            console.print(Text(line, style), soft_wrap=True)
+
+    def table(columns: dict[str, list[str]], style: str = "") -> None:
+        titles, *lines = render.listing(columns, console.width, right=("Size", "Tags"))
+        console.print(Text(titles, "bold"), soft_wrap=True)
+        for line in lines:
+            console.print(Text(line, style), soft_wrap=True)
+
+    sound = [(model, model.card) for model in models if model.card is not None]
+    columns = _columns([_facts(_called(model, default), model.size_bytes, card) for model, card in sound])
+    columns["Where"] = [_where(model.weights, folder) for model, _ in sound]
+    table(columns)
+    console.print()
     for model in models:
-        name = f"{model.name} (default)" if model.name == default else model.name
         if model.card is None:
-            table.add_row(name, "broken", "", "", "", "", "", model.error, style="red")
-            continue
-        size = f"{model.size_bytes / 1e6:.1f} MB"
-        licence = model.card.licence.partition(",")[0]
-        where = render.home_short(model.weights)
-        tags, backbone = str(len(model.card.tags)), model.card.backbone
-        accuracy, speed = _accuracy(model.card.metrics), _speed(model.card.training)
-        figures = figures or bool(accuracy or speed)
-        table.add_row(name, backbone, tags, accuracy, speed, size, licence, where)
-    for entry in absent:
-        name = f"{entry.name} (default)" if entry.name == default else entry.name
-        licence = entry.licence.partition(",")[0]
-        hint = f"not here: musictagger weights pull {entry.name}"
-        table.add_row(
-            name, entry.backbone, str(len(entry.tags)), _accuracy(entry.metrics), "", "", licence, hint, style="dim"
-        )
-    render.console().print(table)
-    if figures:
-        click.echo(
-            "Accuracy: as the card tells, on the data in brackets (of a model with teachers: how well it agrees with\n"
-            "them); figures on different data do not compare. Speed: times real time, without decoding, where it was\n"
-            "trained. `musictagger compare` measures both here."
-        )
+            say(f"{_called(model, default)} is broken: {model.error}", "red", "  ")
+    say(f"Those that do not come with the program lie in {render.home_short(folder)}")
+    if reason := _why_none_is_default(models, absent, default):
+        say(reason, "red")
+    if absent:
+        console.print()
+        say("Published, not here; `musictagger weights pull NAME` fetches one:")
+        table(_columns([_facts(entry.name, entry.source.size_bytes, entry) for entry in absent]), "dim")
+    if columns["Accuracy"]:
+        console.print()
+        say(_FIGURES)
+
+
+_FIGURES = (
+    "Accuracy: as the card tells, on the data in brackets (of a model with teachers: how well it agrees with them); "
+    "figures on different data do not compare. Speed: times real time, without decoding, where it was trained. "
+    "`musictagger compare` measures both here."
+)
+
+
+def _called(model: FoundModel, default: str) -> str:
+    name = printable(model.name)
+    return f"{name} (default)" if default == model.name or _is_file(default, model) else name
+
+
+def _where(weights: Path, folder: Path) -> str:
+    return str(weights.relative_to(folder)) if weights.is_relative_to(folder) else "with the program"
+
+
+def _is_file(default: str, model: FoundModel) -> bool:
+    return "/" in default and Path(default).expanduser().absolute() == model.weights.absolute()
+
+
+def _why_none_is_default(models: Sequence[FoundModel], absent: Sequence[Entry], default: str) -> str:
+    """What to say where no row is marked as the default; empty where one is."""
+    if any(default == model.name or _is_file(default, model) for model in models):
+        return ""
+    named = f"The default, {printable(default)} (MUSICTAGGER_MODEL or config.toml names it),"
+    if default in {entry.name for entry in absent}:
+        return f"{named} is not here yet; the next scan fetches it."
+    there = Path(default).expanduser().is_file() and (default.endswith(".safetensors") or "/" in default)
+    return f"{named} is a file elsewhere." if there else f"{named} is not here."
+
+
+def _facts(name: str, size_bytes: int, of: Card | Entry) -> dict[str, str]:
+    """What is told of a model that is here, or of one that can be: the most important first."""
+    return {
+        "Model": name,
+        "Accuracy": _accuracy(of.metrics),
+        "Speed": _speed(of.training),
+        "Size": f"{size_bytes / 1e6:.1f} MB",
+        "Tags": str(len(of.tags)),
+        "Backbone": of.backbone,
+        "Licence": of.licence.partition(",")[0],
+    }
+
+
+_TITLES = ("Model", "Accuracy", "Speed", "Size", "Tags", "Backbone", "Licence")
+
+
+def _columns(rows: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
+    return {title: [row[title] for row in rows] for title in _TITLES}
 
 
 def _accuracy(metrics: Mapping[str, Any]) -> str:
@@ -85,14 +146,17 @@ def _accuracy(metrics: Mapping[str, Any]) -> str:
         for name, text in (("accuracy", "{:.0%} right"), ("auc", "AUC {:.3f}")):
             found = figures.get(name) if isinstance(figures, Mapping) else None
             value = found.get("value") if isinstance(found, Mapping) else None
-            if isinstance(value, float):
+            if isinstance(value, float) and 0 <= value <= 1:
                 return f"{text.format(value)} ({data})"
     published = metrics.get("roc_auc")
-    return f"AUC {published:.3f} (by its authors)" if isinstance(published, float) else ""
+    return f"AUC {published:.3f} (by its authors)" if isinstance(published, float) and 0 <= published <= 1 else ""
 
 
 def _speed(training: Mapping[str, Any]) -> str:
     speed = training.get("speed")
-    if not isinstance(speed, Mapping) or not isinstance(speed.get("x_real_time"), int | float):
+    if not isinstance(speed, Mapping):
         return ""
-    return f"{speed['x_real_time']:,.0f} x ({str(speed.get('device', '?')).partition(',')[0]})"
+    times = speed.get("x_real_time")
+    if not isinstance(times, int | float) or not 0 < times < 1e9:
+        return ""
+    return f"{times:,.0f} x ({str(speed.get('device', '?')).partition(',')[0]})"

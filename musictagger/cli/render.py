@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -25,10 +27,12 @@ class _Console(Console):
 
 
 def console() -> Console:
-    """Standard output: styled on a terminal, plain and unwrapped in a pipe."""
+    """Standard output: styled on a terminal, plain in a pipe, there 160 cells wide unless COLUMNS says otherwise."""
     # A file called `:smile:.mp3` is no smiley.
     plain = _Console(highlight=False, emoji=False)
-    return plain if plain.is_terminal else _Console(highlight=False, emoji=False, width=160)
+    if plain.is_terminal or os.environ.get("COLUMNS", "").strip("0").isdigit():
+        return plain
+    return _Console(highlight=False, emoji=False, width=160)
 
 
 def bar(score: float, cells: int = BAR_CELLS) -> str:
@@ -45,6 +49,40 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def listing(columns: Mapping[str, Sequence[str]], width: int, right: Collection[str] = ()) -> list[str]:
+    """Lines of a table, the first its titles, `width` cells wide as long as the first column lets them.
+
+    columns: the cells by title, the most important first: those there is no room for are left out, and empty ones;
+    cells are shortened to 40, in the middle. Those of the first column never are: one that is too long has a line of
+    its own. right: titles of columns that are flush right.
+    """
+    cells = {title: [printable(cell) for cell in each] for title, each in columns.items()}
+    first, *others = cells
+    width = max(width, 40)
+    short = [cell_len(cell) for cell in (first, *cells[first]) if cell_len(cell) <= width // 3]
+    sizes = {first: max(short)}
+    for title in others:
+        size = max(cell_len(title), min(40, max(map(cell_len, cells[title]), default=0)))
+        if any(cells[title]) and sum(sizes.values()) + 2 * len(sizes) + size <= width:
+            sizes[title] = size
+    lines: list[str] = []
+    for row in zip(*([title, *cells[title]] for title in sizes), strict=True):
+        name, *rest = row
+        if cell_len(name) > sizes[first]:
+            lines, name = [*lines, name], ""
+        padded = [_padded(cell, sizes[title], title in right) for title, cell in zip(sizes, (name, *rest), strict=True)]
+        lines.append("  ".join(padded).rstrip())
+    return lines
+
+
+def _padded(cell: str, size: int, flush_right: bool) -> str:
+    room = size - cell_len(cell)
+    if room < 0:
+        end = set_cell_size(cell[::-1], size // 2)[::-1]
+        return f"{set_cell_size(cell, size - 1 - size // 2)}…{end}"
+    return " " * room + cell if flush_right else cell + " " * room
 
 
 def track_table(tracks: Sequence[TrackView], width: int, written: Collection[Path] = ()) -> Table:
