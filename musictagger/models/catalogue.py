@@ -250,7 +250,8 @@ def _check_name(name: str) -> None:
     wrong = name.startswith(".") or name.endswith(".safetensors") or any(c in name for c in "/\\")
     if wrong or not name.strip() or not name.isprintable() or len(name.encode()) > 200:
         raise BadRequestError(
-            f"{clipped(printable(name))!r} cannot be the name of a model: a file gets it, with .safetensors added"
+            f"{clipped(printable(name))!r} cannot be the name of a model: no / or \\, no dot in front, no .safetensors "
+            "behind, nothing that cannot be seen, and at most 200 bytes"
         )
 
 
