@@ -226,7 +226,7 @@ def test_a_broken_description_names_the_file(
 def test_a_card_without_a_head_does_not_take_a_file_with_one(material: Material, plugins: Path, tmp_path: Path) -> None:
     weights = save(tmp_path, plugins, fitted(material, "svm", "tags"), "tags")
     card = weights.with_suffix(".json")
-    for head, message in ((None, "does not fit backbone mine"), ([1], "must be an object"), ({}, "unknown kind")):
+    for head, message in ((None, "does not fit backbone mine"), ([1], "not an object"), ({}, "unknown kind")):
         card.write_text(json.dumps({**json.loads(card.read_text()), "head": head}))
         with pytest.raises(ModelError, match=message):
             load_model(weights, [plugins])
