@@ -149,6 +149,11 @@ def test_a_model_that_is_gone_is_asked_by_the_name_it_had(monkeypatch: pytest.Mo
     assert asked.code == EXIT_USAGE and f"these have: {TINY}); run `musictagger scan` with it first" in asked.err
 
 
+def test_names_in_brackets_are_names(tmp_path: Path) -> None:
+    (tmp_path / "[red]x.py").write_text("nothing = 1")
+    assert "[red]x" in run("plugins", "--plugin-dir", tmp_path).out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

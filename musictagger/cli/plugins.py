@@ -16,6 +16,7 @@ def command(as_json: bool, **flags: Any) -> int:
     """List the backbones found and where; broken ones with the reason."""
     from pathlib import Path
 
+    from rich.markup import escape
     from rich.table import Table
 
     from musictagger.cli import documents, render
@@ -36,6 +37,7 @@ def command(as_json: bool, **flags: Any) -> int:
     for plugin in plugins:
         broken = plugin.backbone is None
         what = f"broken: {plugin.error}" if broken else plugin.summary
-        table.add_row(plugin.name, what, render.home_short(Path(plugin.origin)), style="red" if broken else "")
+        cells = (plugin.name, what, render.home_short(Path(plugin.origin)))
+        table.add_row(*map(escape, cells), style="red" if broken else "")
     render.console().print(table)
     return 0

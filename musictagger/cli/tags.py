@@ -15,6 +15,7 @@ from musictagger.cli.options import json_output, opened_view, view_options
 def command(as_json: bool, **flags: Any) -> int:
     """List every tag of the model with its category, its threshold and the number of tracks that have it."""
     import numpy as np
+    from rich.markup import escape
     from rich.table import Table
 
     from musictagger.cli import documents, render
@@ -37,6 +38,6 @@ def command(as_json: bool, **flags: Any) -> int:
     table.add_column("From score", justify="right")
     table.add_column("Tracks", justify="right")
     for tag, limit, count in tags:
-        table.add_row(tag.category, tag.name, f"{limit:.2f}", str(count), style="" if count else "dim")
+        table.add_row(tag.category, escape(tag.name), f"{limit:.2f}", str(count), style="" if count else "dim")
     render.console().print(table)
     return 0
