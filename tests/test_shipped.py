@@ -39,7 +39,7 @@ class TestEach:
         training = card.training
         assert training["command"].startswith("musictagger train --recipe musictagger-")
         assert training["options"]["seed"] == 0 and len(training["options"]["teachers"]) == 5
-        assert training["speed"]["x_real_time"] > 0
+        assert training["speed"]["x_real_time"] > 0 and training["heard"]
         assert card.metrics["music/test"]["auc"]["value"] > 0.8
         assert card.licence and card.attribution
         assert not re.search(r"/(tmp|home|root|work)/", weights.with_suffix(".json").read_text(encoding="utf-8"))
