@@ -83,9 +83,9 @@ def test_scores_that_do_not_fit_the_tags_are_refused() -> None:
     ("broken", "message"),
     [
         ({}, "model small: the calibration of the model card holds no curves"),
+        (3, "the model card cannot be read: calibration is 3, not an object"),
         ({"curves": {"Rock": {"method": "magic"}}}, "model small: tag 'Rock': no calibration curve: method 'magic'"),
         ({"curves": {"Polka": {"method": "platt"}}}, "model small: calibrates the tag 'Polka', which it does not have"),
-        (3, "model small: the calibration"),
     ],
 )
 def test_a_card_with_a_broken_calibration_is_refused_by_name(broken: Any, message: str, tmp_path: Path) -> None:
