@@ -136,9 +136,9 @@ def calibrated(scores: Scores, calibration: Calibration | None, names: Sequence[
     return calibration.apply(scores, names).astype(np.float32)
 
 
-def logit(scores: Floats) -> Floats:
-    """log(p / (1 - p)) of scores from 0 to 1, finite even at both ends."""
-    clipped = np.clip(scores, SMALLEST_SCORE, 1 - SMALLEST_SCORE)
+def logit(scores: Floats, lowest: float = SMALLEST_SCORE, highest: float = 1 - SMALLEST_SCORE) -> Floats:
+    """log(p / (1 - p)) of scores from 0 to 1, finite at both ends: no score counts as lower or higher."""
+    clipped = np.clip(scores, lowest, highest)
     logits: Floats = np.log(clipped) - np.log1p(-clipped)
     return logits
 

@@ -20,7 +20,7 @@ from musictagger.models.card import CATEGORIES, Card, Category
 from musictagger.models.vocabulary import meaning
 from musictagger.records import Floats
 from musictagger.tagging.aggregate import merge_outputs
-from musictagger.tagging.calibration import sigmoid
+from musictagger.tagging.calibration import logit, sigmoid
 from musictagger.training.checks import Truth
 from musictagger.training.teacherscores import Taught, Teacher, load_teachers, make_teacher, read_rows, teach
 
@@ -85,7 +85,7 @@ class Teachers:
         logits: dict[str, list[float]] = {}
         for card in cards:
             for name, threshold in _raw_thresholds(card).items():
-                logits.setdefault(name, []).append(float(_logit(np.array(threshold))))
+                logits.setdefault(name, []).append(float(logit(np.array(threshold), LOWEST, HIGHEST)))
         means = sigmoid(np.array([np.mean(logits[tag]) for tag in self.tags]))
         self.thresholds: Mapping[str, float] = dict(zip(self.tags, means.tolist(), strict=True))
         place = {tag: index for index, tag in enumerate(self.tags)}
@@ -118,7 +118,7 @@ class Teachers:
             chosen = np.flatnonzero(weights)
             first, last = chosen[0], chosen[-1] + 1
             mean = weights[first:last] @ heard.scores[first:last].astype(np.float32)
-            total[heard.places] += _logit(mean / weights.sum())
+            total[heard.places] += logit(mean / weights.sum(), LOWEST, HIGHEST)
             count[heard.places] += 1
         known = count > 0
         labels: Floats = np.full(len(self.tags), np.nan, np.float32)
@@ -188,12 +188,6 @@ def _overlap(
 ) -> npt.NDArray[np.float64]:
     overlap: npt.NDArray[np.float64] = np.minimum(end_s, high_s) - np.maximum(start_s, low_s)
     return np.maximum(overlap, 0.0)
-
-
-def _logit(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    clear = np.clip(scores, LOWEST, HIGHEST)
-    logits: npt.NDArray[np.float64] = np.log(clear) - np.log1p(-clear)
-    return logits
 
 
 def decisions(scores: Floats, quantile: float = DECISION_QUANTILE) -> Truth:
