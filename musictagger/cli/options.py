@@ -131,12 +131,12 @@ def _asked_model(store: Store, settings: Settings) -> tuple[int, Card]:
     models, wanted = store.models(), settings.model
     if not wanted and models:
         return models[0]
-    unknown = "run `musictagger scan` with it first"
+    card, unknown = None, "run `musictagger scan` with it first"
     try:
-        weights = find_model(wanted, settings.model_folders)
+        weights = find_model(wanted, settings.model_folders) if wanted else None
         card = Card.load(weights.with_suffix(".json")) if weights else None
     except (BadRequestError, ModelError) as error:
-        card, unknown = None, str(error)
+        unknown = str(error)
     if card is not None and (same := [id_ for id_, known in models if known.key == card.key]):
         return same[0], card
     stem = Path(wanted).stem if wanted.endswith(".safetensors") else wanted
