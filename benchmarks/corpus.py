@@ -18,7 +18,7 @@ from typing import Any
 
 from musictagger.audio.walk import absolute
 from musictagger.errors import BadRequestError, MusictaggerError, clipped, printable
-from musictagger.training.datasets.reading import bad_line
+from musictagger.training.datasets.reading import bad_line, json_lines
 
 SHORTEST_S = 20.0
 """Jingles shorter than this are left out: repeated to a frame they teach repetition."""
@@ -55,7 +55,7 @@ def _pair(text: str) -> tuple[Path, Path]:
 
 def records(catalogue: Path, folder: Path) -> Iterator[dict[str, Any]]:
     """The music of one catalogue that is in its folder, as dataset `music` takes it."""
-    for entry in json_lines(catalogue):
+    for entry in _objects(catalogue):
         # `game.pk3!inner.ogg` is unpacked beside the archive.
         inside = _name(entry, catalogue, ("path", "file")).replace("!", ".unzipped/")
         path = folder / (entry.get("package") or "") / inside
@@ -83,23 +83,12 @@ def listing_lines(listing: Path) -> dict[Path, Mapping[str, Any]]:
     BadRequestError for a line that names none.
     """
     given = absolute(listing)
-    return {absolute(given.parent / _name(line, given, ("file", "path"))): line for line in json_lines(given)}
+    return {absolute(given.parent / _name(line, given, ("file", "path"))): line for line in _objects(given)}
 
 
-def json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
+def _objects(path: Path) -> Iterator[Mapping[str, Any]]:
     """The objects of a file of JSON lines. Raises BadRequestError with the line for what is none."""
-    try:
-        # Not splitlines: inside a JSON text U+2028 and the like are letters.
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, ValueError) as error:
-        raise BadRequestError(f"{printable(path)}: cannot be read: {error}") from error
-    for number, text in enumerate(lines, 1):
-        if not text.strip():
-            continue
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            bad_line(path, number, f"is no JSON: {error}")
+    for number, values in json_lines(path):
         if not isinstance(values, dict):
             bad_line(path, number, "is no JSON object")
         yield values

@@ -7,7 +7,6 @@ or LISTING.jsonl             {"file": "a.ogg", "artist": "...", "album": "...", 
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from musictagger.errors import AudioError, BadRequestError, printable
 from musictagger.tagging.containers import FileTags, read_tags
 from musictagger.tagging.genretree import GenreTree, load_tree
 from musictagger.training.datasets.base import SPLITS, Dataset, Example, Split, artist_key
-from musictagger.training.datasets.reading import bad_line, present, require_folder
+from musictagger.training.datasets.reading import bad_line, json_lines, present, require_folder
 from musictagger.training.datasets.splitting import Item, fractions, groups_per_tag, stratified
 
 NAME = "music"
@@ -155,20 +154,10 @@ def _canonical(written: Sequence[str], tree: GenreTree) -> tuple[str, ...]:
 
 def _read_listing(path: Path) -> dict[Path, Mapping[str, str]]:
     """What a listing says, by absolute path; its `file` (or `path`) is relative to where it lies itself."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise BadRequestError(f"{printable(path)}: cannot be read as a listing: {error}") from error
     listed: dict[Path, Mapping[str, str]] = {}
-    for number, text in enumerate(lines, 1):
-        if not text.strip():
-            continue
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            bad_line(path, number, f"is no JSON: {error}")
+    for number, values in json_lines(path):
         name = (values.get("file") or values.get("path")) if isinstance(values, dict) else None
-        if not isinstance(name, str):
+        if not isinstance(values, dict) or not isinstance(name, str):
             bad_line(path, number, 'names no "file"')
         words = {key: values[key].strip() for key in _WORDS if isinstance(values.get(key), str)}
         if values.get("split") is not None and words.get("split") not in SPLITS:

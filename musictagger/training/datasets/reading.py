@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import json
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -34,6 +35,21 @@ def require_folder(folder: Path) -> None:
     """Raise BadRequestError unless the folder exists."""
     if not folder.is_dir():
         raise BadRequestError(f"{printable(folder)}: {'is no folder' if folder.exists() else 'no such folder'}")
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, object]]:
+    """The values of a file of JSON lines, each with its line's number, counted from 1. Raises BadRequestError."""
+    try:
+        # Not splitlines: inside a JSON text U+2028 and the like are letters.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, ValueError) as error:
+        raise BadRequestError(f"{printable(path)}: cannot be read as a listing: {error}") from error
+    for number, text in enumerate(lines, 1):
+        if text.strip():
+            try:
+                yield number, json.loads(text)
+            except ValueError as error:
+                bad_line(path, number, f"is no JSON: {error}")
 
 
 def find_file(folder: Path, names: Sequence[str], what: str) -> Path:
