@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import av
@@ -34,8 +35,17 @@ def test_they_are_small() -> None:
     assert sum(path.stat().st_size for path in TRACKS) < 4_000_000
 
 
-def test_some_have_a_genre_and_some_have_none() -> None:
-    with_genre = [path.name for path in TRACKS if has_genre(path)]
+def as_shipped(path: Path, folder: Path) -> Path:
+    """A copy of `path` as it was committed: whoever tried the README's scan has genres in it by now."""
+    command = ["git", "-C", str(EXAMPLES), "show", f"HEAD:./{path.name}"]
+    committed = subprocess.run(command, capture_output=True, check=False)
+    copy = folder / path.name
+    copy.write_bytes(committed.stdout if committed.returncode == 0 else path.read_bytes())
+    return copy
+
+
+def test_some_have_a_genre_and_some_have_none(tmp_path: Path) -> None:
+    with_genre = [path.name for path in TRACKS if has_genre(as_shipped(path, tmp_path))]
     assert len(with_genre) >= 2
     assert len(TRACKS) - len(with_genre) >= 2
 
