@@ -500,6 +500,15 @@ class TestParts:
         # A word that no model knows costs only its own row.
         assert weights.instruments(bench(tones, tmp_path, told("two", [GUITAR], says)))[0][2] == ["Piano", "2", ""]
 
+    def test_speed(self, tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(weights, "SPEED_ROUNDS", 3)
+        table, figures = weights.speed(
+            bench(tones, tmp_path, contender(tmp_path / "a", "one"), contender(tmp_path / "b", "two"))
+        )
+        assert [row[0] for row in table] == ["model", "one", "two"]
+        assert table[1][2] == "1.00 (1.00 to 1.00)" and table[2][1] == f"{figures['two']['realtime']:,.0f}"
+        assert 0 < figures["two"]["ratio_low"] <= figures["two"]["ratio"] <= figures["two"]["ratio_high"]
+
     def test_held_out(self, tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         paths = [tones / f"{number}.wav" for number in range(5)]
         # The teachers' order of jazz is 0, 1, ... 4, and the model's but for the first two.
