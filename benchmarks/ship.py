@@ -3,8 +3,9 @@
     uv run python -m benchmarks.ship RUN
 
 RUN is the folder of a finished `musictagger train --recipe musictagger-...` run, named after its model. Copies weights
-and card into weights/, with the licence and what it owes to whom. A run that was not measured on its test split, or
-whose card does not say what it was trained on, is refused.
+and card into weights/, with the licence and what it owes to whom, and measures the speed of all models that are there,
+which `musictagger models` shows side by side: leave the machine alone meanwhile. A run that was not measured on its
+test split, or whose card does not say what it was trained on, is refused.
 """
 
 from __future__ import annotations
@@ -14,14 +15,19 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+import torch
+
 from musictagger.errors import BadRequestError, MusictaggerError, printable
 from musictagger.models import catalogue
 from musictagger.models.card import Card
+from musictagger.models.inference import Predictor
 from musictagger.models.weights import load_model
+from musictagger.training.speed import measure_speed
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 MEASURED = "music/test"
 LIMIT_BYTES = 2_000_000
+SPEED_ROUNDS = 15
 MUSIC = "freely licensed music (CC0, CC-BY, CC-BY-SA, Free Art License, GPL and the like), listed in weights/README.md"
 
 
@@ -31,6 +37,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     try:
         shipped = ship(parser.parse_args().run.resolve())
+        measure_together()
     except MusictaggerError as error:
         parser.error(str(error))
     print(f"{shipped}: {shipped.stat().st_size / 1e6:.2f} MB")
@@ -73,6 +80,20 @@ def told(card: Card) -> Card:
         licence="GPL-2.0-or-later, as the program",
         attribution=f"Learnt from {', '.join(each.name for each in teachers)}, which are by {owed}; on {MUSIC}",
     )
+
+
+def measure_together() -> None:
+    """Put into the card of each model in weights/ how fast it is, from waves to scores on the CPU, all in turns.
+
+    What each was found to be at the end of its own training does not compare: machines were busy with other things.
+    """
+    paths = sorted(WEIGHTS.glob("*.safetensors"))
+    predictors = [Predictor(load_model(path), "cpu") for path in paths]
+    device = f"cpu, {torch.get_num_threads()} threads"
+    for path, predictor, speed in zip(paths, predictors, measure_speed(predictors, SPEED_ROUNDS), strict=True):
+        measured = {"x_real_time": round(speed["realtime"]), "device": device}
+        card = dataclasses.replace(predictor.card, training={**predictor.card.training, "speed": measured})
+        card.save(path.with_suffix(".json"))
 
 
 if __name__ == "__main__":

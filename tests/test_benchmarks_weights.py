@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import soundfile
+import torch
 from conftest import make_card
 from dataset_trees import touch, write
 from helpers import TINY_OUTPUTS, make_model, write_tone
@@ -286,6 +287,21 @@ class TestShip:
         assert card.attribution.count("Jordi Pons") == 1 and card.attribution.endswith("listed in weights/README.md")
         assert (card.metrics, card.tags, card.key) == (before.metrics, before.tags, before.key)
         assert sorted(path.name for path in weights.iterdir()) == ["fine.json", "fine.safetensors"]
+
+    def test_speeds_are_measured_side_by_side(
+        self, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ship, "SPEED_ROUNDS", 1)
+        there = make_model(weights, "there").with_suffix(".json")
+        before = Card.load(there)
+        told = {"speed": {"x_real_time": -1, "device": "abacus"}, "seed": 3}
+        dataclasses.replace(before, training=told).save(there)
+        call(ship.main, monkeypatch, self.finished(tmp_path))
+        cards = [load_model(weights / f"{name}.safetensors").card for name in ("fine", "there")]
+        assert all(card.training["speed"]["x_real_time"] > 0 for card in cards)
+        assert [card.training["speed"]["device"] for card in cards] == [f"cpu, {torch.get_num_threads()} threads"] * 2
+        # Nothing else is touched.
+        assert dataclasses.replace(cards[1], training=before.training) == before and cards[1].training["seed"] == 3
 
     @pytest.mark.parametrize(
         ("changes", "told"),
