@@ -1,11 +1,12 @@
-"""Put a trained model among those that come with the program.
+"""Put a trained model among those that come with the program, and measure how fast those are.
 
-    uv run python -m benchmarks.ship RUN
+    uv run python -m benchmarks.ship [RUN] [--beside MODEL ...]
 
 RUN is the folder of a finished `musictagger train --recipe musictagger-...` run, named after its model. Copies weights
-and card into weights/, with the licence and what it owes to whom, and measures the speed of all models that are there,
-which `musictagger models` shows side by side: leave the machine alone meanwhile. A run that was not measured on its
-test split, or whose card does not say what it was trained on, is refused.
+and card into weights/, with the licence and what it owes to whom. A run that was not measured on its test split, or
+whose card does not say what it was trained on, is refused.
+Then, or without a RUN at once, all models in weights/ take turns, beside others that are named, and their cards are
+told how fast each is: `musictagger models` shows them side by side. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from benchmarks.papers import Table, markdown
+from musictagger.config import load_settings
 from musictagger.errors import BadRequestError, MusictaggerError, printable
 from musictagger.models import catalogue
 from musictagger.models.card import Card
+from musictagger.models.find import DEFAULT, find_or_pull
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import load_model
 from musictagger.training.speed import measure_speed
@@ -32,15 +37,20 @@ MUSIC = "freely licensed music (CC0, CC-BY, CC-BY-SA, Free Art License, GPL and 
 
 
 def main() -> None:
-    """Copy, or say why not."""
+    """Copy, measure and print, or say why not."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?")
+    parser.add_argument("--beside", nargs="+", default=[], metavar="MODEL")
+    arguments = parser.parse_args()
     try:
-        shipped = ship(parser.parse_args().run.resolve())
-        measure_together()
+        settings = load_settings({})
+        beside = [find_or_pull(name, settings.model_folders) for name in arguments.beside]
+        if arguments.run:
+            shipped = ship(arguments.run.resolve())
+            print(f"{shipped}: {shipped.stat().st_size / 1e6:.2f} MB")
+        print(markdown(measure_together(beside)))
     except MusictaggerError as error:
         parser.error(str(error))
-    print(f"{shipped}: {shipped.stat().st_size / 1e6:.2f} MB")
 
 
 def ship(run: Path) -> Path:
@@ -82,18 +92,30 @@ def told(card: Card) -> Card:
     )
 
 
-def measure_together() -> None:
-    """Put into the card of each model in weights/ how fast it is, from waves to scores on the CPU, all in turns.
+def measure_together(beside: Sequence[Path] = ()) -> Table:
+    """How fast each model in weights/ is, from waves to scores on the CPU, put into its card; and a table of all.
 
     What each was found to be at the end of its own training does not compare: machines were busy with other things.
     """
-    paths = sorted(WEIGHTS.glob("*.safetensors"))
-    predictors = [Predictor(load_model(path), "cpu") for path in paths]
+    # Ratios are to the default, which is the first.
+    ours = sorted(WEIGHTS.glob("*.safetensors"), key=lambda path: (path.stem != DEFAULT, path.stem))
+    predictors = [Predictor(load_model(path), "cpu") for path in (*ours, *beside)]
+    measured = measure_speed(predictors, SPEED_ROUNDS)
     device = f"cpu, {torch.get_num_threads()} threads"
-    for path, predictor, speed in zip(paths, predictors, measure_speed(predictors, SPEED_ROUNDS), strict=True):
-        measured = {"x_real_time": round(speed["realtime"]), "device": device}
-        card = dataclasses.replace(predictor.card, training={**predictor.card.training, "speed": measured})
+    # Those beside come last and keep their cards.
+    for path, predictor, speed in zip(ours, predictors, measured, strict=False):
+        told_speed = {"x_real_time": round(speed["realtime"]), "device": device}
+        card = dataclasses.replace(predictor.card, training={**predictor.card.training, "speed": told_speed})
         card.save(path.with_suffix(".json"))
+    rows = [
+        [
+            predictor.card.name,
+            f"{speed['realtime']:,.0f}",
+            f"{speed['ratio']:.2f} ({speed['ratio_low']:.2f} to {speed['ratio_high']:.2f})",
+        ]
+        for predictor, speed in zip(predictors, measured, strict=True)
+    ]
+    return [["model", "x real time", "ratio to the first (lowest to highest)"], *rows]
 
 
 if __name__ == "__main__":

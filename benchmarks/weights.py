@@ -14,7 +14,6 @@ instruments  General MIDI instruments, each alone (fluidsynth and two soundfonts
              instrument and of others get its tag
 robustness   the same music as MP3, Opus, resampled, louder, softer, with noise
 clips        the first words for the files in --clips, where there are some
-speed        from waves to scores, models in turns; leave the machine alone while this runs
 """
 
 from __future__ import annotations
@@ -47,14 +46,12 @@ from musictagger.training.melcache import MelCache
 from musictagger.training.metrics import auc_roc
 from musictagger.training.progress import Silent
 from musictagger.training.rank import rank_correlation, same_album_neighbours
-from musictagger.training.speed import measure_speed
 from musictagger.training.teachers import Teachers, decisions, load_teachers
 
 WORST = 10
 FEWEST = 3
 """Tracks with a word; on fewer an AUC says nothing."""
 ROBUST_TRACKS = 24
-SPEED_ROUNDS = 15
 WORDS: Mapping[str, frozenset[str]] = {
     "Classical": frozenset({"classical", "orchestral"}),
     "Metal": frozenset({"metal"}),
@@ -279,6 +276,8 @@ def genres(bench: Bench) -> tuple[Table, Figures]:
 
 def instruments(bench: Bench) -> tuple[Table, Figures]:
     """AUC of an instrument's tag: its recordings against those of all others; and how many of both get the tag."""
+    if not any(tag in each.tags for each in bench.contenders for tag in INSTRUMENTS):
+        raise BadRequestError(f"none of the models knows any of: {', '.join(INSTRUMENTS)}")
     recordings = render_instruments(bench.out / "instruments")
     table = [["instrument", "recordings", *(each.card.name for each in bench.contenders)]]
     heard = {each.card.name: each.hear(list(recordings)) for each in bench.contenders}
@@ -352,17 +351,6 @@ def clips(bench: Bench) -> tuple[Table, Figures]:
     return table, found
 
 
-def speed(bench: Bench) -> tuple[Table, Figures]:
-    """How many times faster than the music lasts, without decoding; and as a ratio to the first model."""
-    table = [["model", "x real time", "ratio to the first (lowest to highest)"]]
-    names = [each.card.name for each in bench.contenders]
-    measured = measure_speed([each.predictor for each in bench.contenders], SPEED_ROUNDS)
-    for name, figures in zip(names, measured, strict=True):
-        ratio = f"{figures['ratio']:.2f} ({figures['ratio_low']:.2f} to {figures['ratio_high']:.2f})"
-        table.append([name, f"{figures['realtime']:,.0f}", ratio])
-    return table, dict(zip(names, measured, strict=True))
-
-
 PARTS: Mapping[str, Callable[[Bench], tuple[Table, Figures]]] = {
     "heldout": held_out,
     "labels": labels,
@@ -370,7 +358,6 @@ PARTS: Mapping[str, Callable[[Bench], tuple[Table, Figures]]] = {
     "instruments": instruments,
     "robustness": robustness,
     "clips": clips,
-    "speed": speed,
 }
 
 if __name__ == "__main__":

@@ -289,19 +289,42 @@ class TestShip:
         assert sorted(path.name for path in weights.iterdir()) == ["fine.json", "fine.safetensors"]
 
     def test_speeds_are_measured_side_by_side(
-        self, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr(ship, "SPEED_ROUNDS", 1)
+        asked: list[tuple[list[str], int]] = []
+
+        def measure(predictors: Sequence[Predictor], rounds: int) -> list[dict[str, float]]:
+            asked.append(([one.card.name for one in predictors], rounds))
+            return [
+                {"realtime": 1000.4 * n, "ratio": n + 0.5, "ratio_low": n + 0.25, "ratio_high": n + 0.75}
+                for n in range(1, 4)
+            ]
+
+        monkeypatch.setattr(ship, "measure_speed", measure)
+        monkeypatch.setattr(ship, "DEFAULT", "there")
         there = make_model(weights, "there").with_suffix(".json")
         before = Card.load(there)
         told = {"speed": {"x_real_time": -1, "device": "abacus"}, "seed": 3}
         dataclasses.replace(before, training=told).save(there)
-        call(ship.main, monkeypatch, self.finished(tmp_path))
-        cards = [load_model(weights / f"{name}.safetensors").card for name in ("fine", "there")]
-        assert all(card.training["speed"]["x_real_time"] > 0 for card in cards)
-        assert [card.training["speed"]["device"] for card in cards] == [f"cpu, {torch.get_num_threads()} threads"] * 2
+        other = make_model(tmp_path, "other")
+        unchanged = other.with_suffix(".json").read_bytes()
+        call(ship.main, monkeypatch, self.finished(tmp_path), "--beside", other)
+        assert asked == [(["there", "fine", "other"], ship.SPEED_ROUNDS)]
+        cards = {name: load_model(weights / f"{name}.safetensors").card for name in ("there", "fine")}
+        device = f"cpu, {torch.get_num_threads()} threads"
+        assert cards["there"].training == {"speed": {"x_real_time": 1000, "device": device}, "seed": 3}
+        assert cards["fine"].training["speed"] == {"x_real_time": 2001, "device": device}
         # Nothing else is touched.
-        assert dataclasses.replace(cards[1], training=before.training) == before and cards[1].training["seed"] == 3
+        assert dataclasses.replace(cards["there"], training=before.training) == before
+        assert other.with_suffix(".json").read_bytes() == unchanged
+        said = capsys.readouterr().out
+        assert "| there | 1,000 | 1.50 (1.25 to 1.75) |" in said and "| other | 3,001 | 3.50 (3.25 to 3.75) |" in said
+
+    def test_speeds_are_measured_again_without_a_run(self, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ship, "SPEED_ROUNDS", 1)
+        make_model(weights, "there")
+        call(ship.main, monkeypatch)
+        assert Card.load(weights / "there.json").training["speed"]["x_real_time"] > 0
 
     @pytest.mark.parametrize(
         ("changes", "told"),
@@ -515,15 +538,8 @@ class TestParts:
         )
         # A word that no model knows costs only its own row.
         assert weights.instruments(bench(tones, tmp_path, told("two", [GUITAR], says)))[0][2] == ["Piano", "2", ""]
-
-    def test_speed(self, tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(weights, "SPEED_ROUNDS", 3)
-        table, figures = weights.speed(
-            bench(tones, tmp_path, contender(tmp_path / "a", "one"), contender(tmp_path / "b", "two"))
-        )
-        assert [row[0] for row in table] == ["model", "one", "two"]
-        assert table[1][2] == "1.00 (1.00 to 1.00)" and table[2][1] == f"{figures['two']['realtime']:,.0f}"
-        assert 0 < figures["two"]["ratio_low"] <= figures["two"]["ratio"] <= figures["two"]["ratio_high"]
+        with pytest.raises(BadRequestError, match="none of the models knows any of: Guitar, Piano"):
+            weights.instruments(bench(tones, tmp_path, told("three", [ROCK], says)))
 
     def test_held_out(self, tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         paths = [tones / f"{number}.wav" for number in range(5)]
