@@ -147,6 +147,7 @@ def test_models_are_compared(folder: Path, tmp_path: Path) -> None:
         (["evaluate", "--model", TINY, "--data", "SORTED", "--split", "most"], "is not one of"),
         (["evaluate", "--model", TINY, "--data", "SORTED", "--report", "NOWHERE/x.html"], "cannot be written"),
         (["compare", TINY, "--data", "SORTED"], "at least two models"),
+        (["compare", TINY, TINY, "--data", "SORTED"], "the same model is named twice"),
         (["compare", TINY, "othr", "--data", "SORTED"], "did you mean 'other'"),
         (
             ["compare", TINY, "other", "--data", "SORTED", "--no-speed", "--html", "NOWHERE/x.html"],

@@ -59,6 +59,26 @@ def test_one_bad_model_is_one_row_with_its_reason(models: Path, tmp_path: Path) 
     assert listed[TINY] is None and "cannot be read" in listed["dangling"]
 
 
+def test_damaged_weights_are_told(models: Path) -> None:
+    make_model(models)
+    damaged = make_model(models, "damaged")
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    shown = run("models")
+    assert shown.code == 0
+    assert "damaged is broken" in shown.out and "is not the file its card describes" in " ".join(shown.out.split())
+    listed = {model["name"]: model for model in run("models", "--json").json["models"]}
+    assert listed[TINY]["error"] is None and "SHA-256 differs" in listed["damaged"]["error"]
+    assert "card" not in listed["damaged"]
+
+
+def test_a_model_that_another_one_hides_is_told(models: Path) -> None:
+    hidden = make_model(models, "fcn")
+    shown = " ".join(run("models").out.split())
+    assert f"fcn hides another model of that name; give its path: {hidden}" in shown
+    listed = {model["name"]: model["hides"] for model in run("models", "--json").json["models"]}
+    assert listed["fcn"] == [str(hidden)] and listed["crnn"] == []
+
+
 # --- how they are shown ------------------------------------------------------------------------------------------
 
 LONG = "a-model-that-somebody-trained-on-everything-they-had-last-summer"

@@ -260,6 +260,13 @@ def test_wrong_usage_is_told_in_words(arguments: list[str], message: str, music:
     assert "Traceback" not in found.err and "internal error" not in found.err
 
 
+@pytest.mark.parametrize("name", ["fcn", "musicnn-msd"])
+def test_a_name_by_which_another_model_would_be_found_is_refused(name: str, music: Path, tmp_path: Path) -> None:
+    refused = run("train", "--data", music, "--name", name, "--dry-run")
+    assert refused.code == EXIT_USAGE and "give another --name, or a folder with --out" in refused.err
+    assert run("train", "--data", music, "--name", name, "--out", tmp_path / "run", "--dry-run").code == 0
+
+
 def test_a_recipe_whose_model_is_not_there_says_how_to_make_it(music: Path) -> None:
     found = run("train", "--recipe", "roy2020-multiframe", "--data", music)
     assert found.code == EXIT_USAGE

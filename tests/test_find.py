@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ from conftest import make_card
 
 from musictagger.errors import BadRequestError, ModelError
 from musictagger.models import find
-from musictagger.models.find import find_model, find_models
+from musictagger.models.card import Card, sha256_of
+from musictagger.models.find import find_model, find_models, verified
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +58,9 @@ def test_an_unknown_name_is_a_usage_error_with_a_suggestion(tmp_path: Path) -> N
     put(tmp_path / "models", "mine")
     with pytest.raises(BadRequestError, match=r"no model 'mien'; did you mean 'mine'.*musictagger models"):
         find_model("mien", [tmp_path / "models"])
+    put(tmp_path / "models", "Crnn_TF")
+    with pytest.raises(BadRequestError, match="no model 'CRNN-TF'; did you mean 'Crnn_TF'"):
+        find_model("CRNN-TF", [tmp_path / "models"])
     with pytest.raises(BadRequestError, match="did you mean 'musicnn-msd'"):
         find_model("musicn-msd", [])
     with pytest.raises(BadRequestError, match="no model 'xyzzy'"):
@@ -78,13 +83,38 @@ def test_models_are_sorted_and_the_first_of_a_name_wins(tmp_path: Path, bundled:
     assert [(model.name, model.weights) for model in find_models(folders)] == [("a", first), ("b", embedded)]
 
 
+def test_what_has_the_name_of_an_earlier_one_is_told(tmp_path: Path, bundled: Path) -> None:
+    put(bundled, "b")
+    put(tmp_path / "models", "a")
+    hidden = [put(tmp_path / "models", "b"), put(tmp_path / "more", "b")]
+    a, b = find_models([tmp_path / "models", tmp_path / "more"])
+    assert (a.hides, b.hides) == ((), tuple(hidden))
+
+
+def test_damaged_weights_are_seen_where_every_byte_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    for name in ("cut", "gone", "whole"):
+        weights = put(folder, name)
+        card = Card.load(weights.with_suffix(".json"))
+        dataclasses.replace(card, weights_sha256=sha256_of(weights)).save(weights.with_suffix(".json"))
+    found = find_models([folder])
+    assert not any(model.error for model in found)
+    (folder / "cut.safetensors").write_bytes(b"weight")
+    (folder / "gone.safetensors").unlink()
+    cut, gone, whole = map(verified, found)
+    assert (cut.card, gone.card) == (None, None) and whole == found[2]
+    assert "cut.safetensors: is not the file its card describes" in cut.error
+    assert "gone.safetensors: cannot be read: No such file" in gone.error
+    assert verified(cut) == cut
+
+
 def test_a_model_without_a_readable_card_is_listed_with_the_reason(tmp_path: Path) -> None:
     put(tmp_path / "models", "bare", card=False)
     put(tmp_path / "models", "list").with_suffix(".json").write_text("[]")
     put(tmp_path / "models", "whole")
     bare, listed, whole = find_models([tmp_path / "models"])
     assert bare.card is None
-    assert "not a readable model card" in bare.error
+    assert bare.error.endswith("bare.json: not a readable model card: No such file or directory")
     assert "no JSON object" in listed.error
     assert (whole.error, whole.card) == ("", make_card(name="whole"))
 

@@ -91,6 +91,8 @@ def _contenders(names: Sequence[str], settings: Settings, reporter: Any) -> list
     for name in names:
         find_model(name, settings.model_folders)
     found = [find_or_pull(name, settings.model_folders, reporter.say) for name in names]
+    if len(set(found)) < len(found):
+        raise BadRequestError("the same model is named twice; name each once")
     return [Contender(load_model(weights, settings.plugin_folders), weights) for weights in found]
 
 

@@ -26,10 +26,10 @@ def command(as_json: bool) -> int:
     from musictagger.cli import documents
     from musictagger.config import load_settings
     from musictagger.models import catalogue
-    from musictagger.models.find import DEFAULT, find_models, unreadable
+    from musictagger.models.find import DEFAULT, find_models, unreadable, verified
 
     settings = load_settings()
-    models = find_models(settings.model_folders)
+    models = [verified(model) for model in find_models(settings.model_folders)]
     for reason in unreadable(settings.model_folders):
         click.echo(f"musictagger: {reason}", err=True)
     here = {model.name for model in models}
@@ -37,7 +37,12 @@ def command(as_json: bool) -> int:
     default = settings.model or DEFAULT
     if as_json:
         listed: list[dict[str, Any]] = [
-            {"name": model.name, "weights": str(model.weights), "error": model.error or None}
+            {
+                "name": model.name,
+                "weights": str(model.weights),
+                "error": model.error or None,
+                "hides": [str(hidden) for hidden in model.hides],
+            }
             | ({} if model.card is None else {"card": model.card.to_json()})
             for model in models
         ]
@@ -64,7 +69,7 @@ def _print(models: Sequence[FoundModel], absent: Sequence[Entry], default: str, 
             console.print(Text(line, style), soft_wrap=True)
 
     def table(columns: dict[str, list[str]], style: str = "") -> None:
-        titles, *lines = render.listing(columns, console.width, right=("Size", "Tags"))
+        titles, *lines = render.listing(columns, console.width, right=("Size", "Download", "Tags"))
         console.print(Text(titles, "bold"), soft_wrap=True)
         for line in lines:
             console.print(Text(line, style), soft_wrap=True)
@@ -77,13 +82,18 @@ def _print(models: Sequence[FoundModel], absent: Sequence[Entry], default: str, 
     for model in models:
         if model.card is None:
             say(f"{_called(model, default)} is broken: {model.error}", "red", "  ")
+        for hidden in model.hides:
+            hides = f"{printable(model.name)} hides another model of that name; give its path: {printable(hidden)}"
+            say(hides, indent="  ")
     say(f"Those that do not come with the program lie in {render.home_short(folder)}")
     if reason := _why_none_is_default(models, absent, default):
         say(reason, "red")
     if absent:
         console.print()
         say("Published, not here; `musictagger weights pull NAME` fetches one:")
-        table(_columns([_facts(entry.name, entry.source.size_bytes, entry) for entry in absent]), "dim")
+        published = _columns([_facts(entry.name, entry.source.size_bytes, entry) for entry in absent])
+        # What comes over the network may hold more than the weights that stay here.
+        table({"Download" if title == "Size" else title: cells for title, cells in published.items()}, "dim")
     if columns["Accuracy"]:
         console.print()
         say(_FIGURES)
@@ -91,8 +101,8 @@ def _print(models: Sequence[FoundModel], absent: Sequence[Entry], default: str, 
 
 _FIGURES = (
     "Accuracy: as the card tells, on the data in brackets (of a model with teachers: how well it agrees with them); "
-    "figures on different data do not compare. Speed: times real time, without decoding, where it was trained. "
-    "`musictagger compare` measures both here."
+    "figures on different data do not compare. Speed: times real time, without decoding, where the card was made; "
+    "those that come with the program were measured side by side. `musictagger compare` measures both here."
 )
 
 

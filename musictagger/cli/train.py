@@ -183,6 +183,8 @@ def _require_known(options: TrainOptions, settings: Settings) -> None:
 def _place(flags: dict[str, Any], options: TrainOptions, recipe: Recipe | None, settings: Settings) -> tuple[Path, str]:
     """The folder of the run, and the model's name."""
     from musictagger.audio.walk import absolute
+    from musictagger.models import catalogue
+    from musictagger.models.find import find_models
     from musictagger.training.options import DEFAULT_BACKBONE
 
     out = None if flags["out"] is None else absolute(flags["out"].expanduser())
@@ -194,6 +196,11 @@ def _place(flags: dict[str, Any], options: TrainOptions, recipe: Recipe | None, 
     if len(name.encode(errors="surrogateescape")) > LONGEST_NAME or not name.isprintable():
         raise BadRequestError(
             f"--name {name!r}: becomes the name of a file, so it has at most {LONGEST_NAME} bytes and one line"
+        )
+    if out is None and name in {*catalogue.names(), *(model.name for model in find_models([]))}:
+        raise BadRequestError(
+            f"--name {name!r}: a model of that name comes with the program or is published, and --model would find "
+            "that one; give another --name, or a folder with --out"
         )
     return out or settings.model_folders[0] / name, name
 

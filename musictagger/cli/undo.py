@@ -44,7 +44,8 @@ def command(paths: tuple[Path, ...], run: int | None, last: bool, dry_run: bool,
     with opened_journal(flags) as (store, journal, settings):
         entries = _chosen(journal, store, paths, run, last)
         if not entries:
-            raise BadRequestError("there is nothing to undo there; `musictagger history` lists what was written")
+            where = " there" if paths else ""
+            raise BadRequestError(f"there is nothing to undo{where}; `musictagger history` lists what was written")
         if dry_run:
             _print(entries)
             return 0

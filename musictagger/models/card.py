@@ -128,6 +128,11 @@ class Card:
         """Write the card as JSON, one stable text for one card."""
         path.write_text(json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
+    def require_weights(self, path: Path) -> None:
+        """Raise ModelError where `path` cannot be read, or holds other weights than those described here."""
+        if sha256_of(path) != self.weights_sha256:
+            raise ModelError(f"{path}: is not the file its card describes (SHA-256 differs); fetch or copy it again")
+
     @classmethod
     def load(cls, path: Path) -> Card:
         """Read a card. Raises ModelError with the path where it cannot be.
@@ -137,7 +142,9 @@ class Card:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+            reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            if isinstance(error, OSError):
+                reason = error.strerror or reason
             raise ModelError(f"{path}: not a readable model card: {reason}") from error
         try:
             return dataclasses.replace(cls.from_json(values), name=path.stem)

@@ -89,8 +89,10 @@ def entry(name: str) -> Entry:
 
 def no_model(what: str, name: str, known: Iterable[str]) -> BadRequestError:
     """What to say of a name that none has, with the likest of those there are."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ";"
+    # Papers write CRNN and FCN, files are in small letters.
+    spelt = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(name.lower(), list(spelt), n=1)
+    hint = f"; did you mean {spelt[close[0]]!r}?" if close else ";"
     return BadRequestError(f"there is no {what} {name!r}{hint} `musictagger models` lists all")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from musictagger.errors import BadRequestError, ModelError, printable
@@ -13,8 +13,8 @@ from musictagger.models.card import Card
 from musictagger.paths import bundled_folder
 
 DEFAULT = "fcn"
-"""Used when none is named: of those that come with the program the best for its speed, as
-docs/decisions/0010-models-that-ship.md shows."""
+"""Used when none is named: of those that come with the program the best, at about the same speed
+(docs/decisions/0010-models-that-ship.md)."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class FoundModel:
     size_bytes: int = 0
     card: Card | None = None
     error: str = ""
+    hides: tuple[Path, ...] = ()
+    """Weights of the same name in folders looked into later: only their path finds them."""
 
 
 def find_models(folders: Sequence[Path]) -> list[FoundModel]:
@@ -35,8 +37,10 @@ def find_models(folders: Sequence[Path]) -> list[FoundModel]:
         # A trained model lies in the folder of its run, which bears its name and holds other weights as well.
         runs = (weights for weights in folder.glob("*/*.safetensors") if weights.stem == weights.parent.name)
         for weights in sorted([*folder.glob("*.safetensors"), *runs]):
-            if not weights.name.startswith("."):
-                found.setdefault(weights.stem, _examine(weights))
+            if weights.name.startswith("."):
+                continue
+            first = found.get(weights.stem)
+            found[weights.stem] = replace(first, hides=(*first.hides, weights)) if first else _examine(weights)
     return [found[name] for name in sorted(found)]
 
 
@@ -49,6 +53,20 @@ def _examine(weights: Path) -> FoundModel:
         return FoundModel(weights.stem, weights, error=f"{weights}: cannot be read: {error.strerror}")
     except ModelError as error:
         return FoundModel(weights.stem, weights, error=str(error))
+
+
+def verified(model: FoundModel) -> FoundModel:
+    """The same, or without a card and with the reason where the weights are not those that it describes.
+
+    Reads the whole file, which a model that is only looked for does not need.
+    """
+    if model.card is None:
+        return model
+    try:
+        model.card.require_weights(model.weights)
+    except ModelError as error:
+        return replace(model, card=None, error=str(error))
+    return model
 
 
 def unreadable(folders: Sequence[Path]) -> list[str]:

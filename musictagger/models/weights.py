@@ -14,7 +14,7 @@ from torch import Tensor
 
 from musictagger.errors import ModelError, clipped
 from musictagger.models.backbone import Backbone
-from musictagger.models.card import Card, sha256_of
+from musictagger.models.card import Card
 from musictagger.models.heads import PREFIX, WithHead, backbone_outputs, build_head
 from musictagger.models.registry import build
 from musictagger.paths import replacing
@@ -37,8 +37,7 @@ class Model:
 def load_model(weights: Path, plugin_folders: Sequence[Path] = ()) -> Model:
     """Load NAME.safetensors and its card. Raises ModelError naming the file that is missing, damaged or foreign."""
     card = Card.load(weights.with_suffix(".json"))
-    if sha256_of(weights) != card.weights_sha256:
-        raise ModelError(f"{weights}: is not the file its card describes (SHA-256 differs); fetch or copy it again")
+    card.require_weights(weights)
     try:
         backbone = _built(card, plugin_folders)
     except ModelError as error:
