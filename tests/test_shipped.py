@@ -17,6 +17,7 @@ from musictagger.paths import bundled_folder
 
 WEIGHTS = sorted(bundled_folder("weights").glob("*.safetensors"))
 EXAMPLES = Path(__file__).parent.parent / "examples"
+README = Path(__file__).parent.parent / "README.md"
 LIMIT_BYTES = 2_000_000
 
 
@@ -43,6 +44,14 @@ class TestEach:
         assert card.metrics["music/test"]["auc"]["value"] > 0.8
         assert card.licence and card.attribution
         assert not re.search(r"/(tmp|home|root|work)/", weights.with_suffix(".json").read_text(encoding="utf-8"))
+
+    def test_readme_says_what_the_card_says(self, weights: Path) -> None:
+        card = Card.load(weights.with_suffix(".json"))
+        (row,) = re.findall(rf"^\| `{weights.stem}`.*$", README.read_text(encoding="utf-8"), re.MULTILINE)
+        auc = card.metrics["music/test"]["auc"]
+        assert f"{auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})" in row
+        assert f"| {card.training['speed']['x_real_time']:,} |" in row
+        assert f"| {weights.stat().st_size / 1e6:.1f} MB |" in row
 
     def test_vocabulary(self, weights: Path) -> None:
         tags = Card.load(weights.with_suffix(".json")).tags
