@@ -17,8 +17,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from benchmarks.papers import Table, markdown
 from musictagger.config import load_settings
 from musictagger.errors import BadRequestError, MusictaggerError, printable
@@ -27,7 +25,7 @@ from musictagger.models.card import Card
 from musictagger.models.find import DEFAULT, find_or_pull
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import load_model
-from musictagger.training.speed import measure_speed
+from musictagger.training.speed import card_speed, measure_speed
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 MEASURED = "music/test"
@@ -101,11 +99,10 @@ def measure_together(beside: Sequence[Path] = ()) -> Table:
     ours = sorted(WEIGHTS.glob("*.safetensors"), key=lambda path: (path.stem != DEFAULT, path.stem))
     predictors = [Predictor(load_model(path), "cpu") for path in (*ours, *beside)]
     measured = measure_speed(predictors, SPEED_ROUNDS)
-    device = f"cpu, {torch.get_num_threads()} threads"
     # Those beside come last and keep their cards.
     for path, predictor, speed in zip(ours, predictors, measured, strict=False):
-        told_speed = {"x_real_time": round(speed["realtime"]), "device": device}
-        card = dataclasses.replace(predictor.card, training={**predictor.card.training, "speed": told_speed})
+        training = {**predictor.card.training, "speed": card_speed(predictor, speed)}
+        card = dataclasses.replace(predictor.card, training=training)
         card.save(path.with_suffix(".json"))
     rows = [
         [

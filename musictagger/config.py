@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import os
 import types
@@ -15,7 +14,7 @@ from typing import Any, Literal
 
 from musictagger.audio.frames import FrameRule
 from musictagger.audio.frontend import FrontEnd
-from musictagger.errors import BadRequestError
+from musictagger.errors import BadRequestError, hint
 from musictagger.paths import read_toml, user_config_folder, user_data_folder
 from musictagger.records import MergeMode
 from musictagger.tagging.aggregate import Aggregator
@@ -132,9 +131,8 @@ def _known(name: str, source: object) -> str:
     plain = name.replace("-", "_")
     names = [field.name for field in dataclasses.fields(Settings)]
     if plain not in names:
-        close = difflib.get_close_matches(plain, names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else f"; known are: {', '.join(names)}"
-        raise BadRequestError(f"{source}: unknown setting {name!r}{hint}")
+        known = hint(plain, names) or f"; known are: {', '.join(names)}"
+        raise BadRequestError(f"{source}: unknown setting {name!r}{known}")
     return plain
 
 

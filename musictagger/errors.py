@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Iterable
 from typing import ClassVar
 
 EXIT_OK = 0
@@ -51,6 +53,14 @@ class AudioError(_FileError):
 
 class TagWriteError(_FileError):
     """One file's tags could not be written; the file is as it was."""
+
+
+def hint(wrong: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` where something known is like what was written, in capitals or small letters."""
+    # Papers write CRNN and FCN, files are in small letters.
+    spelt = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(wrong.lower(), list(spelt), n=1)
+    return f"; did you mean {spelt[close[0]]!r}?" if close else ""
 
 
 def printable(path: str | os.PathLike[str]) -> str:

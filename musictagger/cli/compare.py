@@ -88,11 +88,9 @@ def _contenders(names: Sequence[str], settings: Settings, reporter: Any) -> list
     if len(names) < 2:
         raise BadRequestError("name at least two models; `musictagger evaluate` measures one")
     # All names first: a typing error in the last one should not cost the loading of the others.
-    for name in names:
-        find_model(name, settings.model_folders)
-    found = [find_or_pull(name, settings.model_folders, reporter.say) for name in names]
-    if len(set(found)) < len(found):
+    if len({find_model(name, settings.model_folders) or name for name in names}) < len(names):
         raise BadRequestError("the same model is named twice; name each once")
+    found = [find_or_pull(name, settings.model_folders, reporter.say) for name in names]
     return [Contender(load_model(weights, settings.plugin_folders), weights) for weights in found]
 
 

@@ -12,7 +12,7 @@ import click
 
 from musictagger.cli.labelled import data_of, dataset_options
 from musictagger.cli.options import ExistingPath, json_output, plugin_options, stoppable
-from musictagger.errors import EXIT_INTERRUPTED, BadRequestError, printable
+from musictagger.errors import EXIT_INTERRUPTED, BadRequestError, hint, printable
 
 if TYPE_CHECKING:
     from musictagger.config import Settings
@@ -159,7 +159,7 @@ def _require_known(options: TrainOptions, settings: Settings) -> None:
     from musictagger.models.find import find_model
     from musictagger.models.registry import find_backbones
     from musictagger.training.datasets import DATASETS
-    from musictagger.training.datasets.reading import hint, require_known
+    from musictagger.training.datasets.reading import require_known
     from musictagger.training.recipes import recipes
 
     require_known("dataset", options.dataset, list(DATASETS))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import re
 import tempfile
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musictagger.audio.frontend import FrontEnd
-from musictagger.errors import BadRequestError, ModelError, clipped, printable
+from musictagger.errors import BadRequestError, ModelError, clipped, hint, printable
 from musictagger.models.card import Card, Tag, Task, sha256_of
 from musictagger.models.fetch import Progress, Say, Wanted, WebFile, Wheel, fetch
 from musictagger.models.install import alone, disk_trouble, install
@@ -89,11 +88,7 @@ def entry(name: str) -> Entry:
 
 def no_model(what: str, name: str, known: Iterable[str]) -> BadRequestError:
     """What to say of a name that none has, with the likest of those there are."""
-    # Papers write CRNN and FCN, files are in small letters.
-    spelt = {each.lower(): each for each in known}
-    close = difflib.get_close_matches(name.lower(), list(spelt), n=1)
-    hint = f"; did you mean {spelt[close[0]]!r}?" if close else ";"
-    return BadRequestError(f"there is no {what} {name!r}{hint} `musictagger models` lists all")
+    return BadRequestError(f"there is no {what} {name!r}{hint(name, known) or ';'} `musictagger models` lists all")
 
 
 @functools.cache

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
 
 from musictagger.audio.frontend import FrontEnd
-from musictagger.errors import BadRequestError
-from musictagger.training.datasets.reading import hint
+from musictagger.errors import BadRequestError, hint
 
 Optimiser = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["constant", "exponential", "inverse", "cosine", "onecycle"]

@@ -41,7 +41,7 @@ from musictagger.training.processes import Processes, joined
 from musictagger.training.progress import Progress, Silent
 from musictagger.training.report import example_mels, write_report
 from musictagger.training.scoring import Judged, score_tracks
-from musictagger.training.speed import measure_speed
+from musictagger.training.speed import card_speed, measure_speed
 from musictagger.training.trainer import BEST, Fitted, Record, Trainer
 from musictagger.training.windows import steps_per_epoch
 
@@ -352,7 +352,8 @@ def _measured(
         # Thresholds of the tracks heard so far would look like those of all.
         return Outcome(weights, predictor.card, fitted.epochs, fitted.best_epoch, True, None)
     card = fit_card(predictor.card, judged, dataset, options, aggregator=settings.aggregate)
-    card = dataclasses.replace(card, training={**card.training, "speed": _speed(predictor)})
+    (speed,) = measure_speed([predictor])
+    card = dataclasses.replace(card, training={**card.training, "speed": card_speed(predictor, speed)})
     card.save(weights.with_suffix(".json"))
     split: Split = "test" if dataset.split("test") else "valid"
     if split == "test":
@@ -382,13 +383,6 @@ def _measured(
             weights=weights,
         )
     return Outcome(weights, card, fitted.epochs, fitted.best_epoch, False, report)
-
-
-def _speed(predictor: Predictor) -> dict[str, Any]:
-    """From waves to scores, without decoding, for who chooses among models that one machine trained."""
-    (speed,) = measure_speed([predictor])
-    threads = f", {torch.get_num_threads()} threads" if predictor.device.type == "cpu" else ""
-    return {"x_real_time": round(speed["realtime"]), "device": f"{predictor.device.type}{threads}"}
 
 
 def _heard(

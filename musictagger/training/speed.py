@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from musictagger.models.inference import Predictor
 from musictagger.records import Floats
@@ -37,6 +38,12 @@ def measure_speed(predictors: Sequence[Predictor], rounds: int = 5) -> list[Json
         _speed(of_one, realtime[0], one.card.front_end.frame_s)
         for of_one, one in zip(realtime, predictors, strict=True)
     ]
+
+
+def card_speed(predictor: Predictor, measured: Json) -> Json:
+    """What a card keeps of an item of `measure_speed`, for who chooses among models that one machine measured."""
+    threads = f", {torch.get_num_threads()} threads" if predictor.device.type == "cpu" else ""
+    return {"x_real_time": round(measured["realtime"]), "device": f"{predictor.device.type}{threads}"}
 
 
 def _speed(realtime: Sequence[float], first: Sequence[float], frame_s: float) -> Json:

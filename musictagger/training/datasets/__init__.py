@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from musictagger.errors import BadRequestError
+from musictagger.errors import BadRequestError, hint
 from musictagger.training.datasets import fma, folders, gtzan, jamendo, library, manifest, mtat, music
 from musictagger.training.datasets.base import (
     SPLITS,
@@ -23,7 +23,7 @@ from musictagger.training.datasets.base import (
     shared_audio,
     split_lines,
 )
-from musictagger.training.datasets.reading import hint, require_known
+from musictagger.training.datasets.reading import require_known
 
 __all__ = [
     "DATASETS",

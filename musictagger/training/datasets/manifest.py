@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from musictagger.audio.walk import absolute
-from musictagger.errors import BadRequestError, printable
+from musictagger.errors import BadRequestError, hint, printable
 from musictagger.models.card import Task
 from musictagger.training.datasets.base import Dataset, Example, Split
 from musictagger.training.datasets.reading import (
     bad_line,
     column,
     find_file,
-    hint,
     number,
     present,
     read_rows,

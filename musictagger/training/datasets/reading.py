@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import json
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from musictagger.errors import BadRequestError, printable
+from musictagger.errors import BadRequestError, hint, printable
 
 FIELD_BYTES = 1 << 24
 """The longest field of a table. FMA's biographies are longer than the 131,072 that Python stops at."""
@@ -130,12 +129,6 @@ def number(path: Path, line: int, text: str) -> float | None:
     if not 0 <= value <= LONGEST_S:
         bad_line(path, line, f"{text!r} is no length in seconds")
     return value
-
-
-def hint(wrong: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?` where something known is like what was written."""
-    close = difflib.get_close_matches(wrong, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def require_known(what: str, value: str, known: Sequence[str]) -> None:
