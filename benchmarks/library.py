@@ -26,10 +26,10 @@ from musictagger.library.store import Store
 from musictagger.library.view import View, search
 from musictagger.models.card import Card
 from musictagger.models.inference import load_predictor
+from musictagger.pipeline.scan import ScanOptions, scan
 from musictagger.records import Analysed
-from musictagger.scan import ScanOptions, scan
-from musictagger.tagging.containers import FileTags
-from musictagger.tagging.journal import Journal
+from musictagger.tags.containers import FileTags
+from musictagger.tags.journal import Journal
 
 FRAMES = 7
 """Of a track of three and a half minutes."""

@@ -2,7 +2,7 @@
 
     uv run python -m benchmarks.papers STYLEBANK OUT [--parts a,b,c,d] [--seeds 0,1,2] [--scans 1,2,4,8] [--epochs N]
 
-STYLEBANK is a folder that benchmarks/stylebank.py made. Each run has a folder in OUT; one that is finished is not
+STYLEBANK is a folder that tools/stylebank.py made. Each run has a folder in OUT; one that is finished is not
 trained again, one that was interrupted is gone on with. OUT/a.md to OUT/d.md have the tables, OUT/a.json to OUT/d.json
 all figures. Other --epochs need another OUT.
 
@@ -27,9 +27,9 @@ from typing import Any
 
 from musictagger.cli.training_progress import reporter
 from musictagger.config import load_settings
+from musictagger.datasets.splitting import shuffled
 from musictagger.models.card import Card
 from musictagger.models.registry import build
-from musictagger.training.datasets.splitting import shuffled
 from musictagger.training.options import options_from
 from musictagger.training.run import RunRequest, run_training
 from musictagger.training.trainer import LOG, read_log

@@ -2,7 +2,7 @@
 
     uv run python -m benchmarks.weights OUT MODEL... --listing LISTING.jsonl --cache DIR [--parts heldout,labels,...]
 
-LISTING is what the models were trained on (benchmarks/corpus.py), DIR the --cache-dir of that training, in which the
+LISTING is what the models were trained on (tools/corpus.py), DIR the --cache-dir of that training, in which the
 teachers' scores lie. Every model is asked by the way a scan asks it. OUT/PART.md has the table, OUT/PART.json all
 figures. What models heard is kept in OUT/heard, so that a run that is begun again goes on; another OUT hears anew.
 
@@ -30,23 +30,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.corpus import listing_lines
 from benchmarks.papers import Figures, Table, markdown
 from benchmarks.weights_sounds import INSTRUMENTS, VARIANTS, Contender, render_instruments, write_variants
 from musictagger.audio.frontend import FrontEnd
 from musictagger.config import load_settings
+from musictagger.datasets import read_dataset
 from musictagger.errors import BadRequestError, MusictaggerError, printable
+from musictagger.evaluation.metrics import auc_roc
+from musictagger.evaluation.rank import rank_correlation, same_album_neighbours
 from musictagger.models.find import find_or_pull
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import load_model
-from musictagger.records import Floats
-from musictagger.tagging.genres import GenreChoice, chooser, ranked, thresholds
-from musictagger.training.datasets import read_dataset
-from musictagger.training.melcache import MelCache
-from musictagger.training.metrics import auc_roc
-from musictagger.training.progress import Silent
-from musictagger.training.rank import rank_correlation, same_album_neighbours
-from musictagger.training.teachers import Teachers, decisions, load_teachers
+from musictagger.progress import Silent
+from musictagger.records import FloatArray
+from musictagger.scores.genres import GenreChoice, chooser, ranked, thresholds
+from musictagger.training.distillation.targets import Teachers, decisions, load_teachers
+from musictagger.training.melcache.cache import MelCache
+from tools.corpus import listing_lines
 
 WORST = 10
 FEWEST = 3
@@ -174,7 +174,7 @@ def held_out(bench: Bench) -> tuple[Table, Figures]:
     return table, found
 
 
-def _taught(bench: Bench) -> tuple[tuple[str, ...], Mapping[Path, Floats]]:
+def _taught(bench: Bench) -> tuple[tuple[str, ...], Mapping[Path, FloatArray]]:
     """The teachers' words, and what they say of each held-out track that they have heard, float32 [words]."""
     settings = load_settings({})
     said = (each.card.training.get("options", {}).get("teachers") for each in bench.contenders)
@@ -192,7 +192,7 @@ def _taught(bench: Bench) -> tuple[tuple[str, ...], Mapping[Path, Floats]]:
     return tuple(teachers.tags), taught
 
 
-def _against(each: Contender, bench: Bench, words: Sequence[str], taught: Mapping[Path, Floats]) -> Figures:
+def _against(each: Contender, bench: Bench, words: Sequence[str], taught: Mapping[Path, FloatArray]) -> Figures:
     heard = each.hear(list(taught))
     shared = [tag for tag in each.tags if tag in words]
     ours = heard.scores[:, [each.tags.index(tag) for tag in shared]]
@@ -214,7 +214,7 @@ def labels(bench: Bench) -> tuple[Table, Figures]:
     table = [["tag", "kind", "tracks", *(each.card.name for each in bench.contenders)]]
     found: Figures = {}
     with_words = [path for path, line in bench.lines.items() if line.get("genre") or line.get("style")]
-    heard: dict[str, dict[Path, Floats]] = {}
+    heard: dict[str, dict[Path, FloatArray]] = {}
     for each in bench.contenders:
         model = each.hear(with_words)
         heard[each.card.name] = dict(zip(model.paths, model.scores, strict=True))
@@ -296,7 +296,7 @@ def instruments(bench: Bench) -> tuple[Table, Figures]:
     return table, found
 
 
-def _given(each: Contender, tag: str, scores: Floats, own: npt.NDArray[np.bool_]) -> Figures:
+def _given(each: Contender, tag: str, scores: FloatArray, own: npt.NDArray[np.bool_]) -> Figures:
     """Of scores [tracks, tags]: AUC, mean score and how many get the tag, of those that are `own` and the others."""
     column = each.tags.index(tag)
     values = scores[:, column]

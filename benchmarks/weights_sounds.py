@@ -22,18 +22,18 @@ import numpy as np
 import soundfile
 import soxr
 
-from benchmarks.stylebank_render import render, write
 from musictagger.audio.decode import decode_frames
 from musictagger.audio.frames import FrameRule, Wave
 from musictagger.audio.walk import absolute
 from musictagger.errors import AudioError, BadRequestError, printable
+from musictagger.evaluation.scoring import score_tracks
+from musictagger.models.calibration import calibrated
 from musictagger.models.card import Card
 from musictagger.models.inference import Predictor
 from musictagger.paths import replacing
-from musictagger.records import Floats
-from musictagger.tagging.aggregate import aggregate, merge_outputs
-from musictagger.tagging.calibration import calibrated
-from musictagger.training.scoring import score_tracks
+from musictagger.records import FloatArray
+from musictagger.scores.aggregate import aggregate, merge_outputs
+from tools.stylebank_render import render, write
 
 INSTRUMENTS: Mapping[str, tuple[int, ...]] = {
     "Guitar": (24, 25, 26, 27),
@@ -99,11 +99,11 @@ def _piece(random: Random, name: str, program: int) -> bytes:
     return written.getvalue()
 
 
-Beat = tuple[tuple[int, ...], int]
+Heartbeat = tuple[tuple[int, ...], int]
 """Pitches at once, and for how many eighths."""
 
 
-def _chords(random: Random, key: int, name: str) -> Iterator[Beat]:
+def _chords(random: Random, key: int, name: str) -> Iterator[Heartbeat]:
     root = 48 + (key + random.choice((0, 5, 7, 9))) % 12
     third = random.choice((3, 4))
     chord = (root, root + third, root + 7, root + 12)
@@ -113,7 +113,7 @@ def _chords(random: Random, key: int, name: str) -> Iterator[Beat]:
         yield from (((pitch,), 1) for pitch in (*chord, *reversed(chord)))
 
 
-def _melody(random: Random, key: int, name: str) -> Iterator[Beat]:
+def _melody(random: Random, key: int, name: str) -> Iterator[Heartbeat]:
     low, high = _MELODIC[name]
     scale = [pitch for pitch in range(low, high) if (pitch - key) % 12 in {0, 2, 4, 5, 7, 9, 11}]
     place = random.randrange(len(scale))
@@ -122,7 +122,7 @@ def _melody(random: Random, key: int, name: str) -> Iterator[Beat]:
         yield (scale[place],), random.choice((1, 2, 3))
 
 
-def _drummer(random: Random, key: int, name: str) -> Iterator[Beat]:
+def _drummer(random: Random, key: int, name: str) -> Iterator[Heartbeat]:
     for eighth in range(8):
         hits = [42, *([36] if eighth % 4 == 0 or random.random() < 0.15 else []), *([38] if eighth % 4 == 2 else [])]
         yield tuple(hits), 1
@@ -229,14 +229,14 @@ class Heard:
     """What a model says of tracks: calibrated scores float32 [tracks, tags] in the card's order, embeddings."""
 
     paths: tuple[Path, ...]
-    scores: Floats
-    embeddings: Floats
+    scores: FloatArray
+    embeddings: FloatArray
 
-    def of(self, path: Path) -> Floats:
+    def of(self, path: Path) -> FloatArray:
         """The scores of one track. Raises BadRequestError where it could not be heard."""
         if path not in self.paths:
             raise BadRequestError(f"{path}: cannot be heard")
-        row: Floats = self.scores[self.paths.index(path)]
+        row: FloatArray = self.scores[self.paths.index(path)]
         return row
 
 
@@ -266,9 +266,11 @@ class Contender:
         missing = [path for path, key in keys.items() if key not in self._heard]
         failures: dict[Path, str] = {}
         for start in range(0, len(missing), KEPT_AFTER):
-            judged = score_tracks(self.predictor, missing[start : start + KEPT_AFTER])
-            failures |= judged.failures
-            for path, frames, embedding in zip(judged.paths, judged.frame_scores, judged.embeddings, strict=True):
+            track_scores = score_tracks(self.predictor, missing[start : start + KEPT_AFTER])
+            failures |= track_scores.failures
+            for path, frames, embedding in zip(
+                track_scores.paths, track_scores.frame_scores, track_scores.embeddings, strict=True
+            ):
                 self._heard[keys[path]] = (aggregate(merge_outputs(frames, self.card)), embedding)
             self._keep()
         known = {path: self._heard[key] for path, key in keys.items() if key in self._heard}
@@ -285,7 +287,7 @@ class Contender:
         return self.folder / f"{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]}.npz"
 
     @cached_property
-    def _heard(self) -> dict[str, tuple[Floats, Floats]]:
+    def _heard(self) -> dict[str, tuple[FloatArray, FloatArray]]:
         """Scores before calibration and embedding of each sound that it has heard."""
         if not self._file.exists():
             return {}

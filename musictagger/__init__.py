@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from musictagger.version import __version__
+
 if TYPE_CHECKING:
     from musictagger.api import Tagger, TrackTags
 
-__version__ = "0.1.0"
 __all__ = ["Tagger", "TrackTags", "__version__"]
 
 

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from musictagger.analyse import NO_NUMBERS
 from musictagger.audio.decode import Decoded, decode_frames
 from musictagger.audio.frames import Status, Wave
 from musictagger.config import frame_rule, load_settings
 from musictagger.errors import AudioError
 from musictagger.library.view import view_of
+from musictagger.models.calibration import calibrated
 from musictagger.models.card import Card
 from musictagger.models.inference import Prediction, load_predictor
-from musictagger.tagging.aggregate import Scores, aggregate, merge_outputs
-from musictagger.tagging.calibration import calibrated
-from musictagger.tagging.genres import ranked
+from musictagger.pipeline.analyse import NOT_FINITE
+from musictagger.scores.aggregate import Scores, aggregate, merge_outputs
+from musictagger.scores.genres import ranked
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Tagger:
         file = Path(path)
         decoded, prediction = self._analyse(file)
         if not np.isfinite(prediction.scores).all():
-            raise AudioError(file, NO_NUMBERS)
+            raise AudioError(file, NOT_FINITE)
         frame_scores = merge_outputs(prediction.scores, self.card)
         scores = self._track_scores(frame_scores) if decoded.frames else None
         return TrackTags(

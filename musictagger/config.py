@@ -16,8 +16,7 @@ from musictagger.audio.frames import FrameRule
 from musictagger.audio.frontend import FrontEnd
 from musictagger.errors import BadRequestError, hint
 from musictagger.paths import read_toml, user_config_folder, user_data_folder
-from musictagger.records import MergeMode
-from musictagger.tagging.aggregate import Aggregator
+from musictagger.records import Aggregator, MergeMode
 
 PREFIX = "MUSICTAGGER_"
 

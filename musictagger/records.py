@@ -11,7 +11,9 @@ import numpy.typing as npt
 from musictagger.audio.frames import Status
 from musictagger.audio.walk import FoundFile
 
-Floats = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float32]
+Aggregator = Literal["mean", "median", "geometric", "max"]
+"""How the scores of a track's frames become one (see aggregate_tracks)."""
 MergeMode = Literal["fill", "append", "replace", "none"]
 """How new values of a field meet those that are there (see merge_genres)."""
 
@@ -25,8 +27,8 @@ class Analysed:
     status: Status
     duration_s: float
     padded: bool
-    scores: Floats
-    embedding: Floats
+    scores: FloatArray
+    embedding: FloatArray
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class Known:
 
 @dataclass(frozen=True)
 class Broken:
-    """A file that could not be inspected or decoded; `passing` when that may be over soon."""
+    """A file that could not be inspected or decoded; `transient` when that may be over soon."""
 
     file: FoundFile
     reason: str
-    passing: bool
+    transient: bool

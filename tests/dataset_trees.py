@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from musictagger.audio.walk import FoundFile
+from musictagger.datasets import gtzan
 from musictagger.library.store import Store
-from musictagger.tagging.containers import FileTags
-from musictagger.training.datasets import gtzan
+from musictagger.tags.containers import FileTags
 
 Tree = Callable[[Path], Path]
 """Makes a tree in an empty folder; returns what `read` is given."""

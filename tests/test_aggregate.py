@@ -13,16 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musictagger.models.card import Tag
-from musictagger.tagging.aggregate import AGGREGATORS, Aggregator, aggregate, aggregate_tracks, merge_outputs
+from musictagger.records import Aggregator
+from musictagger.scores.aggregate import AGGREGATORS, aggregate, aggregate_tracks, merge_outputs
 
-Floats = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float32]
 
 
-def geometric(scores: Floats) -> Any:
+def geometric(scores: FloatArray) -> Any:
     return np.exp(np.log(np.maximum(scores.astype(np.float64), 1e-7)).mean(axis=0))
 
 
-BY_NUMPY: dict[Aggregator, Callable[[Floats], Any]] = {
+BY_NUMPY: dict[Aggregator, Callable[[FloatArray], Any]] = {
     "mean": lambda scores: scores.astype(np.float64).mean(axis=0),
     "median": lambda scores: np.median(scores, axis=0),
     "geometric": geometric,
@@ -32,7 +33,7 @@ BY_NUMPY: dict[Aggregator, Callable[[Floats], Any]] = {
 frame_counts = st.lists(st.integers(1, 9), min_size=1, max_size=8)
 
 
-def random_scores(frames: int, tags: int = 5, seed: int = 0) -> Floats:
+def random_scores(frames: int, tags: int = 5, seed: int = 0) -> FloatArray:
     """As they are stored: float16, some of them exactly 0 or 1."""
     scores = np.random.default_rng(seed).random((frames, tags)).round(2)
     return scores.astype(np.float16).astype(np.float32)

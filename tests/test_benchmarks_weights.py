@@ -19,17 +19,18 @@ from conftest import make_card
 from dataset_trees import touch, write
 from helpers import TINY_OUTPUTS, make_model, write_tone
 
-from benchmarks import corpus, mixes, ship, weights, weights_sounds
-from benchmarks.corpus import listing_lines
+from benchmarks import weights, weights_sounds
 from benchmarks.weights import Bench
 from benchmarks.weights_sounds import VARIANTS, Contender, Heard, write_variants
+from musictagger.datasets import read_dataset, shared_artists
 from musictagger.errors import BadRequestError, ModelError, MusictaggerError
+from musictagger.evaluation.scoring import TrackScores
 from musictagger.models.card import Card, Tag
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import load_model
-from musictagger.training.datasets import read_dataset, shared_artists
-from musictagger.training.scoring import Judged
-from musictagger.training.teachers import make_teacher
+from musictagger.training.distillation.targets import make_teacher
+from tools import corpus, mixes, ship
+from tools.corpus import listing_lines
 
 ODD = "Q\u2028R\u0085S é \udcff"
 """What str.splitlines splits, and a byte that is no UTF-8."""
@@ -397,12 +398,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The names of files each time that a model is to hear some. What it then hears depends on their bytes alone."""
     found: list[list[str]] = []
 
-    def score_tracks(_: Predictor, paths: Sequence[Path]) -> Judged:
+    def score_tracks(_: Predictor, paths: Sequence[Path]) -> TrackScores:
         found.append([path.name for path in paths])
         randoms = [np.random.default_rng(list(path.read_bytes())) for path in paths]
         frames = tuple(random.random((3, len(TINY_OUTPUTS)), np.float32) for random in randoms)
         embeddings = np.stack([random.random(8, np.float32) for random in randoms])
-        return Judged(tuple(paths), frames, embeddings, {}, 0.0, 0.0, interrupted=False)
+        return TrackScores(tuple(paths), frames, embeddings, {}, 0.0, 0.0, interrupted=False)
 
     monkeypatch.setattr(weights_sounds, "score_tracks", score_tracks)
     monkeypatch.setattr(weights_sounds, "KEPT_AFTER", 2)

@@ -15,8 +15,8 @@ from helpers import TINY, make_model, run, write_tone
 
 from musictagger import Tagger
 from musictagger.errors import BadRequestError, ModelError
+from musictagger.models.calibration import Calibration, Curve, calibrated, read_calibration
 from musictagger.models.card import Card
-from musictagger.tagging.calibration import Calibration, Curve, calibrated, read_calibration
 
 LOWER = {"curves": {"Rock": Curve("platt", offset=-1.0).to_json()}, "left_out": ["Jazz"]}
 

@@ -26,10 +26,10 @@ from test_convert import musicnn_arrays
 
 from musictagger.cli.weights import command as weights_command
 from musictagger.errors import BadRequestError, ModelError
-from musictagger.models import catalogue, convert, foreign
 from musictagger.models.card import Card
-from musictagger.models.fetch import WebFile
 from musictagger.models.find import find_model, find_or_pull
+from musictagger.models.published import catalogue, convert, foreign
+from musictagger.models.published.fetch import WebFile
 from musictagger.models.registry import find_backbones
 from musictagger.models.weights import load_model
 
@@ -86,7 +86,8 @@ class Pip:
 
 
 def test_importing_the_catalogue_imports_neither_torch_nor_numpy() -> None:
-    code = "import sys, musictagger.models.catalogue as c; c.names(); print({'torch', 'numpy'} & set(sys.modules))"
+    listing = "from musictagger.models.published import catalogue as c; c.names()"
+    code = f"import sys; {listing}; print({{'torch', 'numpy'}} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 

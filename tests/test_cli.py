@@ -73,7 +73,7 @@ def test_help_imports_no_torch() -> None:
 
 
 def test_worker_imports_no_torch() -> None:
-    code = "import sys, musictagger.worker; assert not {'torch', 'sqlalchemy', 'rich'} & set(sys.modules)"
+    code = "import sys, musictagger.pipeline.worker; assert not {'torch', 'sqlalchemy', 'rich'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -14,8 +14,8 @@ from helpers import TINY, make_model, run, write_tone
 from musictagger.audio.digest import audio_digest
 from musictagger.cli import figures, training_progress
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE
+from musictagger.evaluation.overlap import digest_prefixes
 from musictagger.models.card import Card
-from musictagger.training.heard import packed
 
 FAST = ("--device", "cpu", "--workers", "1")
 
@@ -104,7 +104,7 @@ def test_figures_on_tracks_of_the_training_are_not_kept(folder: Path) -> None:
     path = folder / "data" / "models" / "other.json"
     before = path.read_text()
     tracks = [folder / "sorted" / "Rock" / f"{index}.flac" for index in range(3)]
-    heard = packed(audio_digest(track) for track in tracks)
+    heard = digest_prefixes(audio_digest(track) for track in tracks)
     Card.load(path)
     path.write_text(json.dumps({**json.loads(before), "training": {"heard": heard}}))
     try:

@@ -12,7 +12,7 @@ from helpers import TINY, make_model, run
 from test_convert import musicnn_arrays, put_checkpoint
 
 from musictagger.errors import EXIT_USAGE
-from musictagger.models import catalogue
+from musictagger.models.published import catalogue
 from musictagger.models.weights import load_model
 
 

@@ -17,9 +17,9 @@ from musictagger.cli import train, training_progress
 from musictagger.cli.assignments import assigned, nested, read_value
 from musictagger.cli.labelled import SPLITS
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_USAGE, BadRequestError
+from musictagger.evaluation.labelled import SplitOrAll
 from musictagger.models.card import Card
 from musictagger.training import options as training_options
-from musictagger.training.labelled import Part
 from musictagger.training.recipes import find_recipe, options_of, recipes
 
 GENRES = {"Rock": 90, "Jazz": 500, "Metal": 2500}
@@ -77,7 +77,7 @@ def test_choices_are_those_of_the_options() -> None:
     assert get_args(hints.Schedule) == train.SCHEDULES
     assert get_args(hints.Freeze) == train.PARTS
     assert get_args(hints.HeadKind) == train.HEADS
-    assert {*get_args(get_args(Part)[0]), "all"} == set(SPLITS)
+    assert {*get_args(get_args(SplitOrAll)[0]), "all"} == set(SPLITS)
 
 
 # ---- The whole way ------------------------------------------------------------------------------------------------

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from helpers import make_model, write_tone
 
+from musictagger.datasets.base import Dataset, Example
 from musictagger.errors import BadRequestError, MusictaggerError
+from musictagger.evaluation.compare import GENRE_METRICS, TAG_METRICS, Contender, compare
+from musictagger.evaluation.evaluate import evaluate_model
 from musictagger.models.card import Card, Tag
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import Model, load_model
-from musictagger.training.compare import GENRE_METRICS, TAG_METRICS, Contender, compare
-from musictagger.training.datasets.base import Dataset, Example
-from musictagger.training.judge import evaluate_model
 
 
 def contender(weights: Path) -> Contender:

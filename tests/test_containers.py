@@ -22,7 +22,7 @@ from mutagen.mp4 import MP4Cover, MP4FreeForm
 
 from musictagger.audio.digest import audio_digest
 from musictagger.errors import AudioError, TagWriteError
-from musictagger.tagging.containers import (
+from musictagger.tags.containers import (
     CONTAINERS,
     FIELDS,
     LOCATIONS,

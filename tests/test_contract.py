@@ -15,8 +15,8 @@ from torch import Tensor
 
 from musictagger.audio.frontend import FrontEnd
 from musictagger.models.backbone import Backbone, Output
-from musictagger.models.catalogue import entry
 from musictagger.models.fuse import fuse
+from musictagger.models.published.catalogue import entry
 from musictagger.models.registry import build, find_backbones
 
 N_TAGS = 7

@@ -18,10 +18,10 @@ from test_tfcheckpoint import checkpoint
 from torch import Tensor, nn
 
 from musictagger.errors import ModelError
-from musictagger.models import convert as module
-from musictagger.models import foreign
-from musictagger.models.convert import Converted, convert
 from musictagger.models.fuse import fuse
+from musictagger.models.published import convert as module
+from musictagger.models.published import foreign
+from musictagger.models.published.convert import Converted, convert
 from musictagger.models.registry import build
 
 TAGS = 5

@@ -8,8 +8,7 @@ from dataset_trees import write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musictagger.errors import BadRequestError
-from musictagger.training.datasets.base import (
+from musictagger.datasets.base import (
     Dataset,
     Example,
     Split,
@@ -20,8 +19,9 @@ from musictagger.training.datasets.base import (
     shared_artists,
     shared_audio,
 )
-from musictagger.training.datasets.reading import read_rows
-from musictagger.training.datasets.splitting import Item, fractions, shuffled, stratified
+from musictagger.datasets.reading import read_rows
+from musictagger.datasets.splitting import Item, fractions, shuffled, stratified
+from musictagger.errors import BadRequestError
 
 
 def example(name: str, split: Split = "train", tags: tuple[str, ...] = ("rock",), artist: str | None = None) -> Example:

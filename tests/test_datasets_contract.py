@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from dataset_trees import TREES, write
 
+from musictagger.datasets import DATASETS, Dataset, check_leaks, describe, read_dataset, require_usable
 from musictagger.errors import BadRequestError, MusictaggerError
 from musictagger.models.card import CATEGORIES
-from musictagger.training.datasets import DATASETS, Dataset, check_leaks, describe, read_dataset, require_usable
 
 NAMES = sorted(DATASETS)
 

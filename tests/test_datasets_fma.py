@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from dataset_trees import FMA_COLUMNS, FmaTrack, fma_table, fma_tree, touch, write
 
+from musictagger.datasets import fma, shared_artists
 from musictagger.errors import BadRequestError
-from musictagger.training.datasets import fma, shared_artists
 
 
 def test_the_table_has_the_columns_of_the_real_one() -> None:

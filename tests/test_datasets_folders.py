@@ -7,8 +7,8 @@ import media
 import pytest
 from dataset_trees import folders_tree, touch
 
+from musictagger.datasets import check_leaks, folders, require_usable
 from musictagger.errors import BadRequestError
-from musictagger.training.datasets import check_leaks, folders, require_usable
 
 
 def test_one_folder_a_genre(tmp_path: Path) -> None:

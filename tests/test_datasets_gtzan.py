@@ -7,8 +7,8 @@ import pytest
 from conftest import SHARED
 from dataset_trees import gtzan_lists, gtzan_tree, touch, write
 
+from musictagger.datasets import gtzan, require_usable
 from musictagger.errors import BadRequestError
-from musictagger.training.datasets import gtzan, require_usable
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".au", ".mp3"])

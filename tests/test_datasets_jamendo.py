@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from dataset_trees import JAMENDO_HEADER, jamendo_table, jamendo_tree, write
 
+from musictagger.datasets import jamendo
 from musictagger.errors import BadRequestError
-from musictagger.training.datasets import jamendo
 
 SPLITS = Path("data") / "splits" / "split-0"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from dataset_trees import library_of, library_tree, write
 
+from musictagger.datasets import check_leaks, library, require_usable
 from musictagger.errors import BadRequestError, StoreError
 from musictagger.library.store import Store
-from musictagger.training.datasets import check_leaks, library, require_usable
 
 Row = tuple[str, str | None, Sequence[str]]
 
@@ -98,7 +98,7 @@ def test_failed_files_are_no_tracks(tmp_path: Path) -> None:
     with Store(str(location)) as store:
         from musictagger.audio.walk import FoundFile
 
-        store.record_failure(FoundFile(tmp_path / "music" / "0-Jazz-0.mp3", 5, 0), "broken", passing=False)
+        store.record_failure(FoundFile(tmp_path / "music" / "0-Jazz-0.mp3", 5, 0), "broken", transient=False)
     assert len(library.read(location).examples) == 35
 
 

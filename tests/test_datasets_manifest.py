@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from dataset_trees import manifest_tree, touch, write
 
+from musictagger.datasets import manifest, require_usable
 from musictagger.errors import BadRequestError
-from musictagger.training.datasets import manifest, require_usable
 
 
 def test_a_table(tmp_path: Path) -> None:

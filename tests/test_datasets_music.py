@@ -9,8 +9,8 @@ from dataset_trees import touch, write
 from helpers import write_tone
 from media import add_tags, make
 
+from musictagger.datasets import Dataset, read_dataset, require_usable, shared_artists
 from musictagger.errors import BadRequestError
-from musictagger.training.datasets import Dataset, read_dataset, require_usable, shared_artists
 
 
 def tagged(path: Path, **tags: str) -> Path:

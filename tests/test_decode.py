@@ -208,7 +208,7 @@ def test_frames_start_over_with_the_second_decoder(tmp_path: Path, monkeypatch: 
     path = write(tmp_path / "a.wav", noise(30))
 
     @contextmanager
-    def breaking(path: Path) -> Iterator[decode.Reader]:
+    def breaking(path: Path) -> Iterator[decode.AudioReader]:
         with open_soundfile(path) as reader:
             whole = reader.blocks
             monkeypatch.setattr(reader, "blocks", lambda start=0: fail_after(whole(start), 3))
@@ -226,7 +226,7 @@ def fail_after(blocks: Iterator[Wave], count: int) -> Iterator[Wave]:
 
 def test_the_reasons_of_both_decoders_are_told_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
-    def refusing(path: Path) -> Iterator[decode.Reader]:
+    def refusing(path: Path) -> Iterator[decode.AudioReader]:
         raise BrokenAudio("does not like it")
         yield
 

@@ -29,9 +29,9 @@ import pytest
 
 from musictagger.audio.digest import audio_digest
 from musictagger.errors import StoreError, TagWriteError
-from musictagger.tagging.containers import FIELDS, read_fields, snapshot
-from musictagger.tagging.journal import STEPS, Journal, State, Values, journalled_write
-from musictagger.tagging.safewrite import sweep, write_fields
+from musictagger.tags.containers import FIELDS, read_fields, snapshot
+from musictagger.tags.journal import STEPS, Journal, State, Values, journalled_write
+from musictagger.tags.safewrite import sweep, write_fields
 
 TAGS = {"artist": "Ein Künstler", "title": "A title", "genre": "Rock"}
 AFTER: Values = {"genre": ("Jazz", "Música"), "mood": ("calm", "träumerisch"), "provenance": ('{"model": "m"}',)}

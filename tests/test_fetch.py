@@ -21,8 +21,8 @@ import torch
 from test_convert import won_stack
 
 from musictagger.errors import ModelError
-from musictagger.models import catalogue
-from musictagger.models.fetch import Wanted, WebFile, fetch
+from musictagger.models.published import catalogue
+from musictagger.models.published.fetch import Wanted, WebFile, fetch
 from musictagger.models.weights import load_model
 
 CONTENT = bytes(range(256)) * 1000
@@ -211,7 +211,7 @@ def test_an_interruption_keeps_the_part(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def published(server: Server, monkeypatch: pytest.MonkeyPatch) -> catalogue.Entry:
+def published(server: Server, monkeypatch: pytest.MonkeyPatch) -> catalogue.CatalogueEntry:
     """A small FCN in the place of won-msd-fcn, where this server has it."""
     state = won_stack([3, 4, 4, 4, 2]) | {"dense.weight": torch.randn(50, 2), "dense.bias": torch.randn(50)}
     content = io.BytesIO()
@@ -245,7 +245,9 @@ def test_of_two_pulls_at_once_the_second_takes_what_the_first_fetched(server: Se
     assert sorted(path.name for path in tmp_path.iterdir()) == ["won-msd-fcn.json", "won-msd-fcn.safetensors"]
 
 
-def test_a_part_that_cannot_be_written_is_trouble_of_the_disk(published: catalogue.Entry, tmp_path: Path) -> None:
+def test_a_part_that_cannot_be_written_is_trouble_of_the_disk(
+    published: catalogue.CatalogueEntry, tmp_path: Path
+) -> None:
     (tmp_path / f".{published.source.sha256[:16]}.pth.part").mkdir()
     with pytest.raises(ModelError, match="cannot be written: Is a directory"):
         catalogue.pull("won-msd-fcn", tmp_path)
@@ -270,7 +272,7 @@ def test_pull_goes_on_where_it_stopped_and_leaves_only_the_model(server: Server,
 
 
 def test_the_published_file_brought_by_hand_is_the_same_model(
-    server: Server, published: catalogue.Entry, tmp_path: Path
+    server: Server, published: catalogue.CatalogueEntry, tmp_path: Path
 ) -> None:
     (tmp_path / "best_model.pth").write_bytes(server.content)
     imported = catalogue.import_file(tmp_path / "best_model.pth", "won", "won-msd-fcn", tmp_path / "a")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from musictagger.audio.frontend import FRAME_HOPS, FrontEnd
 from musictagger.errors import ModelError
-from musictagger.models.catalogue import entry
+from musictagger.models.published.catalogue import entry
 
 
 def test_the_default_frame_is_that_of_the_papers() -> None:

@@ -12,11 +12,11 @@ from conftest import TAGS, make_card
 from hypothesis import given
 from hypothesis import strategies as st
 
+from musictagger.models.calibration import Calibration, Curve
 from musictagger.models.card import Card, Tag
 from musictagger.models.vocabulary import known_words, tags_for
-from musictagger.tagging.calibration import Calibration, Curve
-from musictagger.tagging.genres import GenreChoice, choose_genres, chooser, moods, most_specific, ranked, thresholds
-from musictagger.tagging.genretree import load_tree
+from musictagger.scores.genres import GenreChoice, choose_genres, chooser, moods, most_specific, ranked, thresholds
+from musictagger.scores.genretree import load_tree
 
 CARD = make_card()
 ORDER = [tag.name for tag in TAGS]

@@ -10,9 +10,9 @@ import pytest
 
 from musictagger.errors import BadRequestError
 from musictagger.models import vocabulary
-from musictagger.models.catalogue import entry
+from musictagger.models.published.catalogue import entry
 from musictagger.models.vocabulary import known_words
-from musictagger.tagging.genretree import OWN_FILE, GenreTree, genre_key, load_tree, read_allowed
+from musictagger.scores.genretree import OWN_FILE, GenreTree, genre_key, load_tree, read_allowed
 
 TREE = load_tree()
 GENRES = sorted({name for name, category in known_words().values() if category == "genre"})

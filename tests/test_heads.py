@@ -22,6 +22,7 @@ from sklearn.svm import SVC
 
 from musictagger.audio.frontend import FrontEnd
 from musictagger.audio.logmel import LogMel
+from musictagger.datasets.base import Example
 from musictagger.errors import BadRequestError, ModelError
 from musictagger.models.card import Tag, Task
 from musictagger.models.fuse import fuse
@@ -29,9 +30,8 @@ from musictagger.models.heads import NEAR, PRIOR_VOTES, LinearHead, WithHead, bu
 from musictagger.models.inference import Predictor
 from musictagger.models.registry import build
 from musictagger.models.weights import load_model, save_weights
-from musictagger.training.datasets.base import Example
-from musictagger.training.headfits import platt
-from musictagger.training.heads import (
+from musictagger.training.heads.classifiers import platt
+from musictagger.training.heads.fit import (
     FittedHead,
     FittedKind,
     embed_tracks,
@@ -47,7 +47,7 @@ FRONT_END = FrontEnd(frame_hops=60)
 KINDS: tuple[FittedKind, ...] = get_args(FittedKind)
 TASKS: tuple[Task, ...] = get_args(Task)
 NAMES = ("dull", "middling", "bright")
-Floats = npt.NDArray[Any]
+FloatArray = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def save(folder: Path, plugins: Path, head: FittedHead, task: Task, **descriptio
     return weights
 
 
-def sklearns(material: Material, kind: FittedKind, task: Task, head: FittedHead) -> Floats:
+def sklearns(material: Material, kind: FittedKind, task: Task, head: FittedHead) -> FloatArray:
     """What scikit-learn's own classifiers say of the last 30 rows, [30, 3]."""
     scaled = ((material.x - head.tensors["mean"].numpy()) / head.tensors["deviation"].numpy()).astype(np.float64)
     x, y, test = scaled[:90], material.targets(task)[:90], scaled[90:]
@@ -126,7 +126,7 @@ def sklearns(material: Material, kind: FittedKind, task: Task, head: FittedHead)
             return np.asarray(logistic(chosen["C"]).fit(x, y.argmax(axis=1)).predict_proba(test))
         return np.stack([logistic(chosen["C"]).fit(x, column).predict_proba(test)[:, 1] for column in y.T], axis=1)
     margins = np.stack([svm(chosen).fit(x, column).decision_function(test) for column in y.T], axis=1)
-    own: Floats = 1 / (1 + np.exp(-(head.tensors["slope"].numpy() * margins + head.tensors["offset"].numpy())))
+    own: FloatArray = 1 / (1 + np.exp(-(head.tensors["slope"].numpy() * margins + head.tensors["offset"].numpy())))
     return own / own.sum(axis=1, keepdims=True) if task == "genre" else own
 
 
@@ -138,7 +138,7 @@ def svm(chosen: Mapping[str, Any]) -> SVC:
     return SVC(C=chosen["C"], gamma=chosen["gamma"], tol=1e-5)
 
 
-def neighbours(x: Floats, y: npt.NDArray[np.bool_], test: Floats, task: Task, k: int) -> Floats:
+def neighbours(x: FloatArray, y: npt.NDArray[np.bool_], test: FloatArray, task: Task, k: int) -> FloatArray:
     model = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=lambda distance: 1 / (distance + NEAR))
     if task == "genre":
         return np.asarray(model.fit(x, y.argmax(axis=1)).predict_proba(test))

@@ -24,11 +24,11 @@ from musictagger import sqlite
 from musictagger.audio.digest import audio_digest
 from musictagger.errors import StoreError, TagWriteError
 from musictagger.library.store import Store
-from musictagger.tagging import journal as journal_module
-from musictagger.tagging import journalfile
-from musictagger.tagging.containers import read_field, read_fields, set_fields, snapshot
-from musictagger.tagging.journal import STEPS, Entry, Journal, State, journalled_write
-from musictagger.tagging.safewrite import sweep
+from musictagger.tags import journal as journal_module
+from musictagger.tags import journalfile
+from musictagger.tags.containers import read_field, read_fields, set_fields, snapshot
+from musictagger.tags.journal import STEPS, Journal, JournalEntry, State, journalled_write
+from musictagger.tags.safewrite import sweep
 
 TAGS = {"artist": "An artist", "title": "A title", "genre": "Rock"}
 ROCK: Any = {"genre": ("Rock",), "mood": ()}
@@ -58,12 +58,12 @@ def write(journal: Journal, path: Path, **options: Any) -> os.stat_result:
     return journalled_write(journal, run, path, settings.pop("before"), settings.pop("after"), **settings)
 
 
-def undo(journal: Journal, entry: Entry) -> None:
+def undo(journal: Journal, entry: JournalEntry) -> None:
     write(journal, entry.path, before=entry.after, after=entry.before, digest=entry.digest, kind="undo")
     journal.settle(entry.id, "undone")
 
 
-def all_of(journal: Journal) -> list[Entry]:
+def all_of(journal: Journal) -> list[JournalEntry]:
     return journal.entries(states=STATES)
 
 
@@ -138,7 +138,7 @@ def test_runs_and_entries(file: Path) -> None:
         assert journal.entries(states=["failed"])[0].reason == "the disk is full"
         newest, oldest = journal.entries(paths=[SONG])
         assert (newest.before, newest.after) == (JAZZ, {"genre": ("Pop!",), "mood": ()})
-        assert oldest == Entry(old, first, SONG, "d" * 64, ROCK, JAZZ, "written", "", oldest.at)
+        assert oldest == JournalEntry(old, first, SONG, "d" * 64, ROCK, JAZZ, "written", "", oldest.at)
         assert oldest.at.tzinfo == UTC
         journal.settle(new, "undone")
         assert journal.entries(paths=[SONG]) == [oldest]
@@ -189,7 +189,7 @@ def test_unknown_ids_are_refused(file: Path) -> None:
 
 def test_an_entry_is_there_after_a_kill_right_behind_it(file: Path) -> None:
     program = (
-        "import os, signal, sys; from pathlib import Path; from musictagger.tagging.journal import Journal\n"
+        "import os, signal, sys; from pathlib import Path; from musictagger.tags.journal import Journal\n"
         "journal = Journal(Path(sys.argv[1]))\n"
         "run = journal.start_run('scan', '')\n"
         "journal.intend(run, Path('/a.mp3'), None, {'genre': ('A',)}, {'genre': ()})\n"

@@ -21,7 +21,7 @@ from musictagger.audio.frames import FrameRule
 from musictagger.audio.frontend import FrontEnd
 from musictagger.audio.logmel import LogMel, mel_filters
 
-Floats = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float32]
 EXAMPLES = Path(__file__).parents[1] / "examples"
 CHOI = SHARED / "data" / "choi"
 
@@ -33,14 +33,14 @@ SHORT = FrontEnd(frame_hops=250)
 pytestmark = pytest.mark.filterwarnings("ignore:Empty filters")
 
 
-def log_mel(front_end: FrontEnd, *waves: Floats) -> Floats:
+def log_mel(front_end: FrontEnd, *waves: FloatArray) -> FloatArray:
     with torch.inference_mode():
-        mel: Floats = LogMel(front_end)(torch.from_numpy(np.stack(waves))).numpy()
+        mel: FloatArray = LogMel(front_end)(torch.from_numpy(np.stack(waves))).numpy()
     return mel
 
 
-def librosa_power(wave: Floats, front_end: FrontEnd) -> Floats:
-    power: Floats = librosa.feature.melspectrogram(
+def librosa_power(wave: FloatArray, front_end: FrontEnd) -> FloatArray:
+    power: FloatArray = librosa.feature.melspectrogram(
         y=wave,
         sr=front_end.sample_rate_hz,
         n_fft=front_end.n_fft,
@@ -56,13 +56,13 @@ def librosa_power(wave: Floats, front_end: FrontEnd) -> Floats:
     return power
 
 
-def librosa_db(wave: Floats, front_end: FrontEnd) -> Floats:
+def librosa_db(wave: FloatArray, front_end: FrontEnd) -> FloatArray:
     power = librosa_power(wave, front_end) ** front_end.mel_exponent
-    decibel: Floats = librosa.power_to_db(power, ref=1.0, amin=front_end.amin, top_db=front_end.top_db)
+    decibel: FloatArray = librosa.power_to_db(power, ref=1.0, amin=front_end.amin, top_db=front_end.top_db)
     return decibel
 
 
-def assert_equal(got: Floats, expected: Floats) -> None:
+def assert_equal(got: FloatArray, expected: FloatArray) -> None:
     """Within 1e-3 dB, except more than 60 dB below a pure tone: there a window in float32 is worth 2e-3 dB."""
     deviation = np.abs(got - expected)
     below_db = expected.max(axis=0) - expected
@@ -70,37 +70,37 @@ def assert_equal(got: Floats, expected: Floats) -> None:
     assert deviation[below_db <= 80].max() < 5e-3
 
 
-def noise(samples: int) -> Floats:
+def noise(samples: int) -> FloatArray:
     return np.asarray(np.random.default_rng(1).normal(0, 0.1, samples), np.float32)
 
 
-def chirp(samples: int) -> Floats:
+def chirp(samples: int) -> FloatArray:
     """From 30 to 5,900 Hz, every octave in the same time."""
     octaves = np.log(5_900 / 30)
     turns = 30 * samples / RATE_HZ / octaves * np.expm1(octaves * np.arange(samples) / samples)
     return np.asarray(np.sin(2 * np.pi * turns) / 2, np.float32)
 
 
-def click(samples: int) -> Floats:
+def click(samples: int) -> FloatArray:
     wave = np.zeros(samples, np.float32)
     wave[samples // 2] = 1
     return wave
 
 
-def music(samples: int) -> Floats:
+def music(samples: int) -> FloatArray:
     path = next(path for path in sorted(EXAMPLES.iterdir()) if path.suffix == ".mp3")
     return next(decode_frames(path, RATE_HZ, FrameRule(samples, 5 * RATE_HZ)))[1]
 
 
-def quiet(samples: int) -> Floats:
+def quiet(samples: int) -> FloatArray:
     return music(samples) * np.float32(1e-3)
 
 
-def silence(samples: int) -> Floats:
+def silence(samples: int) -> FloatArray:
     return np.zeros(samples, np.float32)
 
 
-def loud(samples: int) -> Floats:
+def loud(samples: int) -> FloatArray:
     return np.clip(noise(samples) * 100, -1, 1)
 
 

@@ -28,12 +28,13 @@ from musictagger.audio.frontend import FrontEnd
 from musictagger.audio.logmel import LogMel
 from musictagger.audio.walk import FoundFile
 from musictagger.errors import MusictaggerError
-from musictagger.training import melcache, melfill
-from musictagger.training.melcache import OPEN_FILES, Filled, MelCache, level_key, stream_waves
-from musictagger.training.melfiles import ABANDONED_S, MelWriter
-from musictagger.training.melfill import LevelStream, whole_track
-from musictagger.training.progress import Silent
-from musictagger.worker import Answer, Beat, Decode, Failed, Finished, Frame, Inspect, Inspected, Job, run
+from musictagger.pipeline.worker import Answer, Decode, Failed, Finished, Frame, Heartbeat, Inspect, Inspected, Job, run
+from musictagger.progress import Silent
+from musictagger.training.melcache import cache as cache_module
+from musictagger.training.melcache import fill as fill_module
+from musictagger.training.melcache.cache import OPEN_FILES, Filled, MelCache, level_key, stream_waves
+from musictagger.training.melcache.files import ABANDONED_S, MelWriter
+from musictagger.training.melcache.fill import LevelStream, whole_track
 
 FRONT_END = FrontEnd()
 NEVER = 1 << 40
@@ -80,8 +81,8 @@ class InlinePool:
         self.pending -= not isinstance(answer, Frame)
         return answer
 
-    def _take(self, answer: Answer | Beat) -> None:
-        if not isinstance(answer, Beat):
+    def _take(self, answer: Answer | Heartbeat) -> None:
+        if not isinstance(answer, Heartbeat):
             self._answers.append(answer)
 
     def names(self, kind: type[Job]) -> list[str]:
@@ -100,8 +101,8 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> InlinePool:
     inline = InlinePool()
-    monkeypatch.setattr(melcache, "WorkerPool", inline)
-    monkeypatch.setattr(melfill, "WorkerPool", inline)
+    monkeypatch.setattr(cache_module, "WorkerPool", inline)
+    monkeypatch.setattr(fill_module, "WorkerPool", inline)
     return inline
 
 
@@ -488,15 +489,15 @@ def test_the_plan_asks_a_few_headers_and_the_labels_after_them(
     bad.write_bytes(b"fLaC")
     assert cache.estimate([bad, *paths], {bad: 324.0}).hours == pytest.approx(0.1)
     assert cache.estimate([bad, *paths]).hours == pytest.approx(0.0125)
-    monkeypatch.setattr(melcache, "HEADERS_READ", 2)
+    monkeypatch.setattr(cache_module, "HEADERS_READ", 2)
     asked: list[FoundFile] = []
-    stated_s = melcache._stated_s
+    stated_s = cache_module._stated_s
 
     def ask(file: FoundFile) -> float | None:
         asked.append(file)
         return stated_s(file)
 
-    monkeypatch.setattr(melcache, "_stated_s", ask)
+    monkeypatch.setattr(cache_module, "_stated_s", ask)
     assert cache.estimate(paths).hours == pytest.approx(0.01)
     assert [file.path for file in asked] == [paths[1], paths[3]]
 
@@ -535,7 +536,7 @@ def test_front_ends_share_what_they_hear_alike(cache: MelCache, pool: InlinePool
 
 def test_few_tracks_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert OPEN_FILES == 256
-    monkeypatch.setattr(melcache, "OPEN_FILES", 16)
+    monkeypatch.setattr(cache_module, "OPEN_FILES", 16)
     cache = MelCache(tmp_path, FRONT_END)
     digests = [f"{index:064x}" for index in range(40)]
     for digest in digests:
@@ -600,7 +601,7 @@ def test_digests_need_no_mel_and_are_found_out_once(tmp_path: Path, monkeypatch:
     shutil.copy(paths[0], paths[2])
     cache = MelCache(tmp_path / "cache", FRONT_END)
     pool = InlinePool()
-    monkeypatch.setattr(melfill, "WorkerPool", pool)
+    monkeypatch.setattr(fill_module, "WorkerPool", pool)
     found = cache.digests([*paths, tmp_path / "gone.wav"], workers=2, progress=Silent())
     assert set(found) == set(paths) and found[paths[0]] == found[paths[2]] != found[paths[1]]
     assert {type(job) for job in pool.jobs} == {Inspect} and not list((tmp_path / "cache").rglob("*.npy"))

@@ -19,11 +19,11 @@ from hypothesis.extra import numpy as hnp
 from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieval_recall
 
 from musictagger.errors import BadRequestError
-from musictagger.training import metrics
-from musictagger.training.bootstrap import bootstrap, mean_defined, mean_of_rows, once
-from musictagger.training.report_data import genre_figures, tag_figures
+from musictagger.evaluation import metrics
+from musictagger.evaluation.bootstrap import bootstrap, mean_defined, mean_of_rows, once
+from musictagger.evaluation.results import genre_figures, tag_figures
 
-Floats = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.float64]
 Truth = npt.NDArray[np.bool_]
 
 TRACKS, TAGS = 300, 12
@@ -33,7 +33,7 @@ def names_of(tags: int) -> list[str]:
     return [f"tag {index:02}" for index in range(tags)]
 
 
-def tagged(seed: int, *, ties: bool, tracks: int = TRACKS, tags: int = TAGS) -> tuple[Truth, Floats]:
+def tagged(seed: int, *, ties: bool, tracks: int = TRACKS, tags: int = TAGS) -> tuple[Truth, FloatArray]:
     """Scores from 0 to 1 that know something about the truth; each track and tag has a positive."""
     random = np.random.default_rng(seed)
     truth = random.random((tracks, tags)) < 0.2
@@ -42,7 +42,7 @@ def tagged(seed: int, *, ties: bool, tracks: int = TRACKS, tags: int = TAGS) -> 
     return truth, scores.round(1) if ties else scores
 
 
-def genres(seed: int, rows: int = 400, n: int = 7) -> tuple[npt.NDArray[np.intp], Floats]:
+def genres(seed: int, rows: int = 400, n: int = 7) -> tuple[npt.NDArray[np.intp], FloatArray]:
     random = np.random.default_rng(seed)
     truth = random.choice(n, size=rows, p=np.arange(1, n + 1) / (n * (n + 1) / 2)).astype(np.intp)
     scores = random.random((rows, n)) + 0.5 * (truth[:, None] == np.arange(n))
@@ -214,7 +214,7 @@ def test_the_mean_over_frames_outvotes_a_frame() -> None:
 
 
 @st.composite
-def any_tags(draw: st.DrawFn) -> tuple[Truth, Floats]:
+def any_tags(draw: st.DrawFn) -> tuple[Truth, FloatArray]:
     shape = draw(st.tuples(st.integers(1, 12), st.integers(1, 6)))
     truth = draw(hnp.arrays(np.bool_, shape))
     # Sixteenths stay apart under the maps below, and few enough of them make ties.
@@ -222,7 +222,7 @@ def any_tags(draw: st.DrawFn) -> tuple[Truth, Floats]:
     return truth, scores
 
 
-def all_figures(truth: Truth, scores: Floats) -> Floats:
+def all_figures(truth: Truth, scores: FloatArray) -> FloatArray:
     ranking = metrics.ranking_statistic(truth, scores)(once(len(truth)))
     means = [mean_defined(ranking[0])]
     for k in (1, 3, 50):
@@ -231,14 +231,14 @@ def all_figures(truth: Truth, scores: Floats) -> Floats:
 
 
 @given(any_tags())
-def test_figures_lie_between_0_and_1(case: tuple[Truth, Floats]) -> None:
+def test_figures_lie_between_0_and_1(case: tuple[Truth, FloatArray]) -> None:
     figures = all_figures(*case)
     defined = figures[~np.isnan(figures)]
     assert ((defined >= 0) & (defined <= 1 + 1e-12)).all()
 
 
 @given(any_tags(), st.randoms(use_true_random=False))
-def test_the_order_of_tracks_and_tags_decides_nothing(case: tuple[Truth, Floats], random: Any) -> None:
+def test_the_order_of_tracks_and_tags_decides_nothing(case: tuple[Truth, FloatArray], random: Any) -> None:
     truth, scores = case
     rows, columns = (random.sample(range(n), n) for n in truth.shape)
     shuffled = truth[rows][:, columns], scores[rows][:, columns]
@@ -246,19 +246,19 @@ def test_the_order_of_tracks_and_tags_decides_nothing(case: tuple[Truth, Floats]
 
 
 @given(any_tags(), st.sampled_from([np.exp, lambda x: x**3, lambda x: 7 * x - 40]))
-def test_only_the_order_of_scores_counts(case: tuple[Truth, Floats], rising: Any) -> None:
+def test_only_the_order_of_scores_counts(case: tuple[Truth, FloatArray], rising: Any) -> None:
     assert all_figures(case[0], rising(case[1])) == pytest.approx(all_figures(*case), nan_ok=True)
 
 
 @given(any_tags())
-def test_turning_scores_round_turns_auc_round(case: tuple[Truth, Floats]) -> None:
+def test_turning_scores_round_turns_auc_round(case: tuple[Truth, FloatArray]) -> None:
     truth, scores = case
     one, other = (metrics.ranking_statistic(truth, s)(once(len(truth)))[0, 0] for s in (scores, -scores))
     assert one + other == pytest.approx(np.where(np.isnan(one), np.nan, 1.0), nan_ok=True)
 
 
 @given(any_tags())
-def test_constant_scores_know_nothing(case: tuple[Truth, Floats]) -> None:
+def test_constant_scores_know_nothing(case: tuple[Truth, FloatArray]) -> None:
     truth, scores = case
     auc, ap = metrics.ranking_statistic(truth, np.zeros_like(scores))(once(len(truth)))[0]
     assert set(auc[~np.isnan(auc)]) <= {0.5}
@@ -266,7 +266,7 @@ def test_constant_scores_know_nothing(case: tuple[Truth, Floats]) -> None:
 
 
 @given(any_tags())
-def test_recall_never_falls_with_k(case: tuple[Truth, Floats]) -> None:
+def test_recall_never_falls_with_k(case: tuple[Truth, FloatArray]) -> None:
     recalls = np.array([metrics.recall_per_track(*case, k) for k in (1, 2, 3, 6)])
     assert not (np.diff(recalls, axis=0) < 0).any()
     assert (recalls[-1][~np.isnan(recalls[-1])] == 1).all()
@@ -342,7 +342,7 @@ def test_the_same_seed_gives_the_same_interval_however_it_is_cut(monkeypatch: py
     truth, scores = tagged(8, ties=True)
     statistic = metrics.ranking_statistic(truth, scores)
     whole = bootstrap(statistic, TRACKS, resamples=50, seed=3)
-    monkeypatch.setattr("musictagger.training.bootstrap.CHUNK_CELLS", 7 * TRACKS)
+    monkeypatch.setattr("musictagger.evaluation.bootstrap.CHUNK_CELLS", 7 * TRACKS)
     assert all((a == b).all() for a, b in zip(whole, bootstrap(statistic, TRACKS, resamples=50, seed=3), strict=True))
     assert (whole.low != bootstrap(statistic, TRACKS, resamples=50, seed=4).low).any()
 

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from musictagger.errors import ModelError
-from musictagger.models import catalogue, layers
+from musictagger.models import layers
 from musictagger.models.inference import Predictor
 from musictagger.models.layers import cut, mean_score_logits
+from musictagger.models.published import catalogue
 from musictagger.models.registry import find_backbones
 from musictagger.models.weights import Model, load_model
 

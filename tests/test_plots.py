@@ -19,7 +19,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from sklearn.calibration import calibration_curve
 
-from musictagger.training import plots
+from musictagger.evaluation import plots
 
 NAMES = [f"tag number {index}" for index in range(50)]
 RECORDS = [

@@ -16,8 +16,8 @@ import soundfile
 
 from musictagger.audio.digest import audio_digest
 from musictagger.audio.frames import FrameRule
-from musictagger.pool import QUEUED_ANSWERS, WorkerPool
-from musictagger.worker import Answer, Decode, Failed, Finished, Frame, Inspect, Inspected, run
+from musictagger.pipeline.pool import QUEUED_ANSWERS, WorkerPool
+from musictagger.pipeline.worker import Answer, Decode, Failed, Finished, Frame, Inspect, Inspected, run
 
 RATE_HZ = 12_000
 RULE = FrameRule(5 * RATE_HZ)
@@ -102,7 +102,7 @@ def test_a_worker_makes_of_broken_files_what_is_expected(name: str) -> None:
     if entry.get("outcome_when_named", entry["outcome"]) == "failed":
         assert isinstance(last, Failed)
         assert last.reason
-        assert not last.passing
+        assert not last.transient
     else:
         assert isinstance(last, Finished)
         assert last.decoded.status == {"tagged": "ok"}.get(entry["outcome"], last.decoded.status)

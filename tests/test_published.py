@@ -20,9 +20,9 @@ from conftest import SHARED
 
 from musictagger.audio.logmel import LogMel
 from musictagger.errors import ModelError
-from musictagger.models import catalogue
 from musictagger.models.fuse import fuse
 from musictagger.models.inference import Predictor
+from musictagger.models.published import catalogue
 from musictagger.models.weights import load_model
 
 DATA = SHARED / "data"
@@ -31,7 +31,7 @@ CLIPS = ("bensound-actionable", "bensound-cute", "bensound-dubstep", "bensound-t
 PATCH_SAMPLES = 48_000
 
 pytestmark = pytest.mark.skipif(not (DATA / "won").is_dir(), reason="the reference data are not here")
-Floats = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float32]
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +49,7 @@ def won(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Predictor]:
     return {name: Predictor(load_model(weights), "cpu") for name, weights in made.items()}
 
 
-def clip(name: str, rate_hz: int = 16_000, skipped: int = 0) -> Floats:
+def clip(name: str, rate_hz: int = 16_000, skipped: int = 0) -> FloatArray:
     """Samples of a clip without its first `skipped`; or the chirp."""
     if name == "chirp":
         t = np.arange(464_000) / 16_000
@@ -58,7 +58,7 @@ def clip(name: str, rate_hz: int = 16_000, skipped: int = 0) -> Floats:
     return np.asarray(soxr.resample(wave.mean(axis=1)[skipped:], own_hz, rate_hz, quality="HQ"))
 
 
-def scores(predictor: Predictor, name: str, model: str) -> Floats:
+def scores(predictor: Predictor, name: str, model: str) -> FloatArray:
     """As the golden scores were made: of 29 s at once, or the mean of patches of 3 s."""
     wave = np.resize(clip(name), 464_000)
     if not model.endswith("musicnn"):
@@ -122,7 +122,7 @@ def choi(choi_weights: Path) -> Predictor:
     return Predictor(load_model(choi_weights), "cpu")
 
 
-def frame(name: str) -> Floats:
+def frame(name: str) -> FloatArray:
     """The 29.12 s from the middle, as their code cut them."""
     wave = clip(name, 12_000, DECODER_SAMPLES)
     start = (len(wave) - 349_440) // 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata, spearmanr
 
-from musictagger.training.rank import mean_ranks, rank_correlation, same_album_neighbours
+from musictagger.evaluation.rank import mean_ranks, rank_correlation, same_album_neighbours
 
 
 class TestRankCorrelation:

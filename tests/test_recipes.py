@@ -9,9 +9,9 @@ import pytest
 import torch
 from dataset_trees import TREES
 
+from musictagger.datasets import SPLITS, check_leaks, read_dataset
 from musictagger.errors import BadRequestError
 from musictagger.models.registry import build
-from musictagger.training.datasets import SPLITS, check_leaks, read_dataset
 from musictagger.training.options import DEFAULT_BACKBONE, TrainOptions
 from musictagger.training.recipes import Recipe, find_recipe, flattened, option_lines, options_of, recipes
 

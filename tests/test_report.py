@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import write_tone
-from test_judge import GENRE_CARD, genre_case, make_dataset, make_judged
+from test_evaluate import GENRE_CARD, genre_case, make_dataset, make_judged
 
+from musictagger.datasets.base import Dataset
 from musictagger.errors import BadRequestError
+from musictagger.evaluation import plots
+from musictagger.evaluation.evaluate import Evaluation, evaluate_scores
+from musictagger.evaluation.fit_card import fit_card
+from musictagger.evaluation.report import example_mels, write_report
 from musictagger.models.card import Card
-from musictagger.training import plots
-from musictagger.training.datasets.base import Dataset
-from musictagger.training.judge import Evaluation, evaluate_judged, fit_card
 from musictagger.training.options import TrainOptions
-from musictagger.training.report import example_mels, write_report
 
 RECORDS = [
     {"epoch": e, "lr": 0.001, "train_loss": 1 / e, "valid_loss": 1.1 / e, "auc": 0.8, "accuracy": None, "seconds": 3.0}
@@ -61,10 +62,12 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def genre() -> tuple[Card, Evaluation, Dataset]:
-    dataset, judged = genre_case(120)
-    judged = dataclasses.replace(judged, embeddings=np.random.default_rng(0).normal(size=(120, 8)).astype(np.float32))
-    card = fit_card(GENRE_CARD, judged, dataset, TrainOptions(calibration="platt"))
-    return card, evaluate_judged(card, judged, dataset, "valid", resamples=20), dataset
+    dataset, track_scores = genre_case(120)
+    track_scores = dataclasses.replace(
+        track_scores, embeddings=np.random.default_rng(0).normal(size=(120, 8)).astype(np.float32)
+    )
+    card = fit_card(GENRE_CARD, track_scores, dataset, calibration="platt")
+    return card, evaluate_scores(card, track_scores, dataset, "valid", resamples=20), dataset
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +151,7 @@ def test_a_model_of_tags_has_no_confusion(tmp_path: Path) -> None:
     names = ["rock", "jazz", "folk"]
     given = [[name for name in names[:2] if random.random() < 0.4] for _ in range(12)]
     dataset = make_dataset(names, given)
-    evaluation = evaluate_judged(GENRE_CARD, make_judged(random.random((12, 3))), dataset, "valid", resamples=5)
+    evaluation = evaluate_scores(GENRE_CARD, make_judged(random.random((12, 3))), dataset, "valid", resamples=5)
     text = write_report(tmp_path / "r.html", card=GENRE_CARD, evaluation=evaluation).read_text(encoding="utf-8")
     # The embeddings are all the same, so there is no map; no track is folk, so that tag has no AUC.
     assert Reader(text).headings == ["Results", "Model", "How well each tag is told from the rest", "Tags"]

@@ -14,15 +14,15 @@ from safetensors.torch import load_file
 from training_material import BANDS_HZ, RATE_HZ, write_genres
 
 from musictagger.config import Settings
+from musictagger.datasets import read_dataset
 from musictagger.errors import BadRequestError, ModelError, MusictaggerError
+from musictagger.evaluation.evaluate import evaluate_model
 from musictagger.models.card import Card
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import load_model
+from musictagger.progress import Silent
 from musictagger.training import checkpoint
-from musictagger.training.datasets import read_dataset
-from musictagger.training.judge import evaluate_model
 from musictagger.training.options import options_from
-from musictagger.training.progress import Silent
 from musictagger.training.run import Outcome, RunRequest, run_training
 from musictagger.training.trainer import BEST, LOG, read_log
 
@@ -214,12 +214,12 @@ def first(music: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_tracks_of_the_training_are_known_again(first: Path, music: Path) -> None:
     predictor = Predictor(load_model(first), "cpu")
-    assert evaluate_model(predictor, read_dataset("folders", music)).heard == 0
+    assert evaluate_model(predictor, read_dataset("folders", music)).overlap == 0
     trained = {example.path for example in read_dataset("folders", music).split("train")}
     other = read_dataset("folders", music, seed=1, test=0.5)
     both = trained & {example.path for example in other.split("test")}
-    assert both and evaluate_model(predictor, other).heard == len(both)
-    assert evaluate_model(predictor, other, "train").heard == 0
+    assert both and evaluate_model(predictor, other).overlap == len(both)
+    assert evaluate_model(predictor, other, "train").overlap == 0
 
 
 @pytest.fixture(scope="module")

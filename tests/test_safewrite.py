@@ -21,9 +21,9 @@ import pytest
 
 from musictagger.audio.digest import audio_digest
 from musictagger.errors import TagWriteError
-from musictagger.tagging import safewrite
-from musictagger.tagging.containers import read_field, read_fields, set_fields, snapshot
-from musictagger.tagging.safewrite import STEPS, sweep, write_fields
+from musictagger.tags import safewrite
+from musictagger.tags.containers import read_field, read_fields, set_fields, snapshot
+from musictagger.tags.safewrite import STEPS, sweep, write_fields
 
 TAGS = {"artist": "An artist", "title": "A title", "genre": "Rock"}
 JAZZ: Any = {"genre": ("Jazz", "Latin Jazz"), "mood": ("calm",)}

@@ -26,9 +26,9 @@ from musictagger.cli.progress import QuietReporter
 from musictagger.config import load_settings
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE
 from musictagger.models.inference import load_predictor
-from musictagger.scan import Report, ScanOptions
-from musictagger.scan import scan as run_scan
-from musictagger.tagging import safewrite
+from musictagger.pipeline.scan import Report, ScanOptions
+from musictagger.pipeline.scan import scan as run_scan
+from musictagger.tags import safewrite
 
 CORPUS = Path(__file__).parent / "corpus"
 

@@ -11,8 +11,8 @@ import mutagen
 import mutagen.id3
 import pytest
 
-from musictagger.tagging.containers import Field, read_tags
-from musictagger.tagging.safewrite import write_fields
+from musictagger.tags.containers import Field, read_tags
+from musictagger.tags.safewrite import write_fields
 
 LINE = '{"model": "größer", "version": "1.0", "time": null, "scores": {"Jazz/Funk": 0.5}}'
 NEW: dict[Field, tuple[str, ...]] = {

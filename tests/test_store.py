@@ -18,7 +18,7 @@ from musictagger.audio.walk import FoundFile
 from musictagger.errors import StoreError
 from musictagger.library.store import CHUNK, Store, Todo, TrackRow
 from musictagger.records import Analysed
-from musictagger.tagging.containers import FileTags
+from musictagger.tags.containers import FileTags
 
 RULE = "12000/349440/60000"
 TAGS = FileTags("mp3", "ID3v2.4", "artist", "title", "album", ("Rock",), {"genre": ("Rock",)})
@@ -74,7 +74,7 @@ def test_what_a_file_needs(store: Store) -> None:
 
 def test_a_failed_file_is_left_alone_until_it_changes_or_is_asked_for(store: Store) -> None:
     model = store.model_id(CARD)
-    store.record_failure(file("a.mp3"), "no audio in it", passing=False)
+    store.record_failure(file("a.mp3"), "no audio in it", transient=False)
     assert need(store, file("a.mp3"), model) == ("nothing", "failed before")
     assert need(store, file("a.mp3"), model, force=True) == ("nothing", "failed before")
     assert need(store, file("a.mp3"), model, retry_failed=True) == ("inspection", "failed before")
@@ -89,7 +89,7 @@ def test_a_failure_takes_the_former_sound_from_the_file_but_not_from_its_copy(st
     model = store.model_id(CARD)
     record(store, "a.mp3", "d1", model=model)
     record(store, "b.mp3", "d1")
-    store.record_failure(file("a.mp3", size=3), "truncated", passing=False)
+    store.record_failure(file("a.mp3", size=3), "truncated", transient=False)
     failed, copy = rows(store, model)
     assert (failed.failure, failed.scores, failed.status) == ("truncated", None, None)
     assert copy.status == "ok"
@@ -197,7 +197,7 @@ def test_many_files_are_asked_for_in_their_order(store: Store) -> None:
     model = store.model_id(CARD)
     files = [file(f"{number:05}.mp3") for number in range(2 * CHUNK + 7)]
     for found in files[::2]:
-        store.record_failure(found, "x", passing=False)
+        store.record_failure(found, "x", transient=False)
     todos: list[Todo] = list(store.todo(iter(files), model, RULE))
     assert [todo.file for todo in todos] == files
     assert [todo.why for todo in todos[:4]] == ["failed before", "new", "failed before", "new"]

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from benchmarks import stylebank, stylebank_render
-from benchmarks.stylebank import Options, Track, main, make_track
-from benchmarks.stylebank_bank import CYCLE, SOUNDFONTS, deal, load_bank, splits
-from benchmarks.stylebank_charts import KINDS, draw_chart, melody, note_name
-from benchmarks.stylebank_render import Grooves, Piece, SilentError, StyleError, parse_grooves, script
+from musictagger.datasets import manifest
+from musictagger.datasets.base import SPLITS, check_leaks
 from musictagger.errors import BadRequestError
-from musictagger.training.datasets import manifest
-from musictagger.training.datasets.base import SPLITS, check_leaks
+from tools import stylebank, stylebank_render
+from tools.stylebank import Options, Track, main, make_track
+from tools.stylebank_bank import CYCLE, SOUNDFONTS, deal, load_bank, splits
+from tools.stylebank_charts import KINDS, draw_chart, melody, note_name
+from tools.stylebank_render import Grooves, Piece, SilentError, StyleError, parse_grooves, script
 
 OPTIONS = Options(seed=0, seconds=6, test_seconds=8, genres=12)
 DURATIONS = {"2": 2.0, "4": 1.0, "4.": 1.5, "8": 0.5, "16": 0.25}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from musictagger.config import Settings
-from musictagger.tagging.containers import (
+from musictagger.tags.containers import (
     CONTAINERS,
     DEFAULT_JOIN,
     FIELDS,

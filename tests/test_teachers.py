@@ -21,17 +21,16 @@ from musictagger.audio.frames import FrameRule, fill_frame
 from musictagger.audio.frontend import FrontEnd
 from musictagger.config import Settings
 from musictagger.errors import BadRequestError, MusictaggerError
+from musictagger.models.calibration import Calibration, Curve
 from musictagger.models.card import Card, Tag
 from musictagger.models.heads import WithHead
 from musictagger.models.inference import Predictor, has_bfloat16
 from musictagger.models.registry import build
 from musictagger.models.vocabulary import tags_for
 from musictagger.models.weights import Model, load_model
-from musictagger.tagging.calibration import Calibration, Curve
-from musictagger.training import teacherscores
-from musictagger.training.melcache import stream_waves
-from musictagger.training.progress import Silent
-from musictagger.training.teachers import (
+from musictagger.progress import Silent
+from musictagger.training.distillation import teacher_scores
+from musictagger.training.distillation.targets import (
     DistilledTargets,
     Teacher,
     Teachers,
@@ -41,7 +40,8 @@ from musictagger.training.teachers import (
     mix,
     teach,
 )
-from musictagger.training.teacherscores import read_rows, row_type, rows_path
+from musictagger.training.distillation.teacher_scores import read_rows, row_type, rows_path
+from musictagger.training.melcache.cache import stream_waves
 
 RATE_HZ = 8_000
 SMALL: dict[str, Any] = {
@@ -96,7 +96,7 @@ def both(fcn: Model) -> list[Teacher]:
 def cache(both: list[Teacher], music: dict[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     taught = hear(both, music, folder)
-    assert taught == teacherscores.Taught({}, False)
+    assert taught == teacher_scores.Taught({}, False)
     return folder
 
 
@@ -178,8 +178,8 @@ class TestHearing:
         def refuse(*_: Any, **__: Any) -> None:
             raise AssertionError("heard again")
 
-        monkeypatch.setattr(teacherscores, "stream_waves", refuse)
-        assert hear(both, music, cache) == teacherscores.Taught({}, False)
+        monkeypatch.setattr(teacher_scores, "stream_waves", refuse)
+        assert hear(both, music, cache) == teacher_scores.Taught({}, False)
 
     def test_teachers_of_one_rate_share_the_decoding(
         self, music: dict[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -190,7 +190,7 @@ class TestHearing:
             asked.extend(paths)
             return stream_waves(paths, *rest, **options)
 
-        monkeypatch.setattr(teacherscores, "stream_waves", counted)
+        monkeypatch.setattr(teacher_scores, "stream_waves", counted)
         model = small_musicnn()
         once = make_teacher(model)
         pair = [once, dataclasses.replace(once, hop_samples=4000)]
@@ -222,7 +222,7 @@ class TestHearing:
         assert hear(both, music, tmp_path, stop=stop).interrupted
         assert 0 < len(done) < 6
         before = {path: path.stat().st_mtime_ns for path in done}
-        assert hear(both, music, tmp_path) == teacherscores.Taught({}, False)
+        assert hear(both, music, tmp_path) == teacher_scores.Taught({}, False)
         assert len(list(tmp_path.rglob("*.npy"))) == 6
         assert all(path.stat().st_mtime_ns == time for path, time in before.items())
 
@@ -242,7 +242,7 @@ class TestHearing:
         broken.write_bytes(b"RIFF")
         tiny = next(path for path in music if path.stem == "tiny")
         taught = hear([make_teacher(small_musicnn())], {broken: digest_of("t"), tiny: digest_of("t")}, tmp_path / "c")
-        assert taught == teacherscores.Taught({}, False)
+        assert taught == teacher_scores.Taught({}, False)
 
     def test_scores_that_are_no_numbers_are_not_kept(self, music: dict[Path, str], tmp_path: Path) -> None:
         model = small_musicnn()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musictagger.errors import ModelError
-from musictagger.models.tfcheckpoint import crc32c, masked_crc32c, read_checkpoint
+from musictagger.models.published.tfcheckpoint import crc32c, masked_crc32c, read_checkpoint
 
 MAGIC = 0xDB4775248B80FB57
 TYPES = {"<f4": 1, "<i4": 3, "<i8": 9}

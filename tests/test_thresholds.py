@@ -17,14 +17,14 @@ from sklearn.linear_model import LogisticRegression
 from torchmetrics.functional.classification import binary_calibration_error
 
 from musictagger.errors import BadRequestError
-from musictagger.tagging.calibration import METHODS, Calibration, Method
-from musictagger.training.thresholds import (
+from musictagger.evaluation.thresholds import (
     fit_calibration,
     fit_lift,
     fit_thresholds,
 )
+from musictagger.models.calibration import METHODS, Calibration, Method
 
-Floats = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.float64]
 Truth = npt.NDArray[np.bool_]
 
 NAMES = ["rock", "jazz", "folk"]
@@ -32,7 +32,7 @@ NAMES = ["rock", "jazz", "folk"]
 both_methods = pytest.mark.parametrize("method", METHODS)
 
 
-def overconfident(seed: int, tracks: int = 4000) -> tuple[Truth, Floats]:
+def overconfident(seed: int, tracks: int = 4000) -> tuple[Truth, FloatArray]:
     """Scores whose logits are twice those of the chances the truth is drawn from, and a bit too high."""
     random = np.random.default_rng(seed)
     logits = random.normal(-1.0, 1.5, (tracks, len(NAMES)))
@@ -41,7 +41,7 @@ def overconfident(seed: int, tracks: int = 4000) -> tuple[Truth, Floats]:
 
 
 @st.composite
-def one_tag(draw: st.DrawFn) -> tuple[Truth, Floats]:
+def one_tag(draw: st.DrawFn) -> tuple[Truth, FloatArray]:
     tracks = draw(st.integers(2, 20))
     truth = draw(hnp.arrays(np.bool_, (tracks, 1)))
     truth[:2, 0] = [True, False]
@@ -52,7 +52,7 @@ def one_tag(draw: st.DrawFn) -> tuple[Truth, Floats]:
 
 
 @given(one_tag(), st.sampled_from([0.0, 0.4, 0.8]))
-def test_no_score_as_threshold_is_better(case: tuple[Truth, Floats], floor: float) -> None:
+def test_no_score_as_threshold_is_better(case: tuple[Truth, FloatArray], floor: float) -> None:
     truth, scores = case
     found = fit_thresholds(truth, scores, ["rock"], min_precision=floor)
     tried = []
@@ -153,7 +153,7 @@ def test_platt_agrees_with_logistic_regression_on_softened_targets() -> None:
 
 
 @given(one_tag())
-def test_isotonic_agrees_with_scikit_learn(case: tuple[Truth, Floats]) -> None:
+def test_isotonic_agrees_with_scikit_learn(case: tuple[Truth, FloatArray]) -> None:
     truth, scores = case
     calibration = fit_calibration(truth, scores, ["rock"], "isotonic", min_positives=1)
     expected = IsotonicRegression(out_of_bounds="clip").fit(scores[:, 0], truth[:, 0])
@@ -165,7 +165,9 @@ def test_isotonic_agrees_with_scikit_learn(case: tuple[Truth, Floats]) -> None:
 
 
 @given(one_tag(), st.sampled_from(METHODS))
-def test_calibrated_scores_never_swap_two_tracks_nor_leave_0_to_1(case: tuple[Truth, Floats], method: Method) -> None:
+def test_calibrated_scores_never_swap_two_tracks_nor_leave_0_to_1(
+    case: tuple[Truth, FloatArray], method: Method
+) -> None:
     calibration = fit_calibration(*case, ["rock"], method, min_positives=1)
     calibrated = calibration.apply(np.linspace(0, 1, 200)[:, None], ["rock"])
     assert (np.diff(calibrated[:, 0]) >= 0).all()

@@ -21,10 +21,10 @@ from training_material import CONFIG, material, small_options
 from musictagger.errors import BadRequestError, MusictaggerError
 from musictagger.models.backbone import Backbone
 from musictagger.models.registry import build
+from musictagger.progress import Silent
 from musictagger.training import checkpoint
+from musictagger.training.distributed import Processes
 from musictagger.training.options import TrainOptions
-from musictagger.training.processes import Processes
-from musictagger.training.progress import Silent
 from musictagger.training.trainer import BEST, LOG, Trainer, read_log
 
 
@@ -335,7 +335,7 @@ _ONE_FAILS = """
 import sys
 import torch
 from musictagger.errors import MusictaggerError
-from musictagger.training.processes import Processes, joined
+from musictagger.training.distributed import Processes, joined
 try:
     with joined(torch.device("cpu")) as device:
         if Processes(device).first:

@@ -16,8 +16,8 @@ from musictagger.library.query import parse
 from musictagger.library.store import Store
 from musictagger.library.view import TrackView, View, columns, look, search
 from musictagger.records import Analysed
-from musictagger.tagging.containers import FileTags
-from musictagger.tagging.genres import GenreChoice
+from musictagger.scores.genres import GenreChoice
+from musictagger.tags.containers import FileTags
 
 CARD = make_card()
 VIEW = View(CARD)
@@ -41,7 +41,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
             store.record_analysis(model, "rule", analysed)
         silent = Analysed(found("c.mp3"), "c.mp3", "silent", 9.0, False, np.zeros((0, 9)), np.zeros(0))  # type: ignore[arg-type]
         store.record_analysis(model, "rule", silent)
-        store.record_failure(found("d.mp3"), "truncated", passing=False)
+        store.record_failure(found("d.mp3"), "truncated", transient=False)
         yield store
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from musictagger.errors import ModelError
 from musictagger.models import vocabulary
 from musictagger.models.card import CATEGORIES
-from musictagger.models.catalogue import entry
+from musictagger.models.published.catalogue import entry
 from musictagger.models.vocabulary import known_words, meaning, tags_for
 
 TABLES = tomllib.loads(Path(vocabulary.__file__).with_name("tags.toml").read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from training_material import FRONT_END
 
-from musictagger.training.windows import Reader, Track, ahead, frames_of, plan_epoch, steps_per_epoch, window
+from musictagger.training.windows import Track, WindowLoader, frames_of, plan_epoch, prefetched, steps_per_epoch, window
 
 COLUMNS = FRONT_END.columns
 MELS = {
@@ -20,13 +20,13 @@ MELS = {
 TRACKS = [Track(Path(name), name, len(mel)) for name, mel in MELS.items()]
 
 
-def _reader(heard: list[tuple[str, float, float]] | None = None, rank: int = 0, world: int = 1) -> Reader:
+def _reader(heard: list[tuple[str, float, float]] | None = None, rank: int = 0, world: int = 1) -> WindowLoader:
     def target(track: Track, start_s: float, length_s: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         if heard is not None:
             heard.append((track.digest, start_s, length_s))
         return np.array([start_s], np.float32)
 
-    return Reader(TRACKS, MELS.__getitem__, FRONT_END, target, rank, world)
+    return WindowLoader(TRACKS, MELS.__getitem__, FRONT_END, target, rank, world)
 
 
 @pytest.mark.parametrize(("windows", "batch", "steps"), [(100, 32, 3), (112, 32, 4), (5, 32, 1), (64, 32, 2)])
@@ -105,7 +105,7 @@ def test_what_reading_raises_is_raised_where_it_is_read() -> None:
         yield 1
         raise OSError("gone")
 
-    items = ahead(broken())
+    items = prefetched(broken())
     assert next(items) == 1
     with pytest.raises(OSError, match="gone"):
         next(items)

@@ -17,7 +17,7 @@ from helpers import TINY, make_model, run, write_tone
 
 from musictagger.audio.digest import audio_digest
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE
-from musictagger.tagging.containers import FIELDS, read_fields, snapshot
+from musictagger.tags.containers import FIELDS, read_fields, snapshot
 
 
 @pytest.fixture(autouse=True)
@@ -424,7 +424,7 @@ def test_after_a_kill_the_library_says_what_the_files_hold(music: Path, monkeypa
 
     for command in (["apply"], ["undo", "--last"]):
         with monkeypatch.context() as patch:
-            patch.setattr("musictagger.tagging.journal.Journal.settle", killed)
+            patch.setattr("musictagger.tags.journal.Journal.settle", killed)
             assert run(*command).code == EXIT_INTERRUPTED
         # The first command after it settles what was left, too late for a plan that it has made already.
         assert run(*command).code in {0, EXIT_SOME_FAILED}

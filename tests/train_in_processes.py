@@ -10,8 +10,8 @@ from training_material import CONFIG, material, small_options
 
 from musictagger.models.backbone import Backbone
 from musictagger.models.registry import build
-from musictagger.training.processes import joined
-from musictagger.training.progress import Silent
+from musictagger.progress import Silent
+from musictagger.training.distributed import joined
 from musictagger.training.trainer import Trainer
 
 torch.manual_seed(0)

@@ -1,1 +1,1 @@
-"""From a folder to frames: which files, their samples, the slicing rule and the log-mel spectrogram."""
+"""From a folder to frames: files, samples, slicing and the log-mel spectrogram. Knows no tag, model or database."""

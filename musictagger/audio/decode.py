@@ -59,7 +59,7 @@ class Decoded:
     status: Status
 
 
-class Reader(Protocol):
+class AudioReader(Protocol):
     """An open file of one decoder."""
 
     rate_hz: int
@@ -126,7 +126,7 @@ def _mp3_of_unknown_length(path: Path) -> bool:
 
 
 def _frames_of(
-    reader: Reader, rate_hz: int, rule: FrameRule, promised_s: float, beat: Callable[[], None]
+    reader: AudioReader, rate_hz: int, rule: FrameRule, promised_s: float, beat: Callable[[], None]
 ) -> Generator[tuple[int, Wave], None, Decoded]:
     if reader.promised_samples is not None:
         promised_s = max(promised_s, reader.promised_samples / reader.rate_hz)
@@ -140,7 +140,7 @@ def _frames_of(
 
 
 def _streamed(
-    reader: Reader, rate_hz: int, rule: FrameRule, promised_s: float, beat: Callable[[], None]
+    reader: AudioReader, rate_hz: int, rule: FrameRule, promised_s: float, beat: Callable[[], None]
 ) -> Generator[tuple[int, Wave], None, Decoded]:
     slicer = Slicer(rule)
     index = 0
@@ -161,7 +161,7 @@ def _streamed(
 
 
 def _sought(
-    reader: Reader, rate_hz: int, frame_samples: int, starts: list[int], total: int, beat: Callable[[], None]
+    reader: AudioReader, rate_hz: int, frame_samples: int, starts: list[int], total: int, beat: Callable[[], None]
 ) -> Generator[tuple[int, Wave], None, Decoded]:
     peak = 0.0
     for index, start in enumerate(starts):
@@ -174,7 +174,7 @@ def _sought(
     return Decoded(total / rate_hz, len(starts) if status == "ok" else 0, False, status)
 
 
-def _frame_at(reader: Reader, start: int, samples: int, rate_hz: int, beat: Callable[[], None]) -> Wave:
+def _frame_at(reader: AudioReader, start: int, samples: int, rate_hz: int, beat: Callable[[], None]) -> Wave:
     """One frame from `start` on, both counted at `rate_hz`; shorter where the file ends before its header says."""
     margin = min(start, round(SEEK_MARGIN_S * rate_hz))
     # Rounding to the source's rate moves a frame by less than one of its samples.
@@ -189,7 +189,7 @@ def _frame_at(reader: Reader, start: int, samples: int, rate_hz: int, beat: Call
     return np.concatenate(got)[margin : margin + samples]
 
 
-def _length(reader: Reader, beat: Callable[[], None]) -> int:
+def _length(reader: AudioReader, beat: Callable[[], None]) -> int:
     """The file's length in its own samples: promised by the header or, failing that, counted."""
     if reader.promised_samples is not None:
         return reader.promised_samples
@@ -206,7 +206,7 @@ def _check_whole(duration_s: float, promised_s: float) -> None:
         raise Truncated(duration_s, promised_s)
 
 
-def _resampled(reader: Reader, start: int, rate_hz: int, beat: Callable[[], None]) -> Iterator[Wave]:
+def _resampled(reader: AudioReader, start: int, rate_hz: int, beat: Callable[[], None]) -> Iterator[Wave]:
     """Blocks at `rate_hz` from `start` (counted at the reader's rate) on, with no NaN and no infinity."""
     stream = None
     if reader.rate_hz != rate_hz:
@@ -220,7 +220,7 @@ def _resampled(reader: Reader, start: int, rate_hz: int, beat: Callable[[], None
 
 
 @contextmanager
-def open_soundfile(path: Path) -> Iterator[Reader]:
+def open_soundfile(path: Path) -> Iterator[AudioReader]:
     """libsndfile's view of a file: wav, flac, ogg, opus, mp3, aiff."""
     try:
         # As bytes: soundfile encodes text strictly and would refuse an undecodable name.
@@ -273,7 +273,7 @@ class _SoundFileReader:
 
 
 @contextmanager
-def open_ffmpeg(path: Path) -> Iterator[Reader]:
+def open_ffmpeg(path: Path) -> Iterator[AudioReader]:
     """FFmpeg's view of a file: its first audio stream."""
     try:
         # Through Python's own file: PyAV encodes names strictly and would refuse an undecodable one.

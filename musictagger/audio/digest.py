@@ -56,7 +56,7 @@ def audio_digest(path: Path, beat: Callable[[], None] = _no_beat) -> str:
     that a watchdog can tell a slow disk from a hung one. Raises OSError and nothing else.
     """
     with path.open("rb", buffering=0) as raw:
-        file = Reader(raw, beat)
+        file = ByteReader(raw, beat)
         try:
             kind, start = sniff(file)
             digest = hashlib.sha256(kind.encode() + b"\0")
@@ -69,7 +69,7 @@ def audio_digest(path: Path, beat: Callable[[], None] = _no_beat) -> str:
     return digest.hexdigest()
 
 
-def sniff(file: Reader) -> tuple[str, int]:
+def sniff(file: ByteReader) -> tuple[str, int]:
     """The container's name (see above) and the offset in bytes at which it starts, after ID3v2 tags in front.
 
     Raises MalformedError when a tag in front is longer than the file.
@@ -96,7 +96,7 @@ def _kind(head: bytes) -> str:
     return "matroska" if head[:4] == b"\x1a\x45\xdf\xa3" else "stream"
 
 
-class Reader:
+class ByteReader:
     """A file that knows its size, and whose `exact` refuses to come back short."""
 
     def __init__(self, raw: FileIO, beat: Callable[[], None] = _no_beat) -> None:
@@ -126,7 +126,7 @@ class Reader:
         return data
 
 
-def _hash_span(file: Reader, start: int, end: int, digest: Digest) -> int:
+def _hash_span(file: ByteReader, start: int, end: int, digest: Digest) -> int:
     """Hash the bytes `start` to `end`, as far as the file has them; returns how many there were."""
     file.seek(start)
     view = memoryview(bytearray(min(BLOCK_BYTES, max(1, end - start))))
@@ -153,7 +153,7 @@ def synchsafe(data: bytes) -> int:
     return value
 
 
-def skip_id3v2(file: Reader) -> int:
+def skip_id3v2(file: ByteReader) -> int:
     """The offset in bytes after all ID3v2 tags in front. Raises MalformedError when a tag is longer than the file."""
     size = file.seek(0, SEEK_END)
     offset = 0
@@ -172,7 +172,7 @@ def skip_id3v2(file: Reader) -> int:
             raise MalformedError("an ID3v2 tag longer than the file")
 
 
-def trailing_tags(file: Reader, start: int) -> int:
+def trailing_tags(file: ByteReader, start: int) -> int:
     """The offset in bytes at which the tags at the end of the file begin, not before `start`."""
     end = file.size
     while True:
@@ -182,7 +182,7 @@ def trailing_tags(file: Reader, start: int) -> int:
         end -= length
 
 
-def last_tag_bytes(file: Reader, end: int) -> int:
+def last_tag_bytes(file: ByteReader, end: int) -> int:
     """Length in bytes of the tag that ends at `end`, or 0."""
 
     def tail(distance: int, count: int) -> bytes:
@@ -205,18 +205,18 @@ def last_tag_bytes(file: Reader, end: int) -> int:
     return 0
 
 
-def _hash_stream(file: Reader, start: int, digest: Digest) -> int:
+def _hash_stream(file: ByteReader, start: int, digest: Digest) -> int:
     return _hash_span(file, start, trailing_tags(file, start), digest)
 
 
-def _hash_matroska(file: Reader, start: int, digest: Digest) -> int:
+def _hash_matroska(file: ByteReader, start: int, digest: Digest) -> int:
     return _hash_span(file, 0, file.size, digest)
 
 
 # ---- containers of chunks -----------------------------------------------------------------------------------------
 
 
-def _hash_flac(file: Reader, start: int, digest: Digest) -> int:
+def _hash_flac(file: ByteReader, start: int, digest: Digest) -> int:
     offset, last, index = start + 4, False, 0
     while not last:
         head = file.at(offset, 4)
@@ -230,7 +230,7 @@ def _hash_flac(file: Reader, start: int, digest: Digest) -> int:
     return _hash_span(file, offset, trailing_tags(file, offset), digest)
 
 
-def mp4_atoms(file: Reader, start: int, end: int) -> Iterator[tuple[bytes, int, int, int]]:
+def mp4_atoms(file: ByteReader, start: int, end: int) -> Iterator[tuple[bytes, int, int, int]]:
     """Name, offset, offset of the payload and end of each atom in `start` .. `end`.
 
     Raises MalformedError where a size makes no sense; an atom cut off by the end of the file is given as it is.
@@ -248,7 +248,7 @@ def mp4_atoms(file: Reader, start: int, end: int) -> Iterator[tuple[bytes, int, 
         offset = stop
 
 
-def _hash_mp4(file: Reader, start: int, digest: Digest) -> int:
+def _hash_mp4(file: ByteReader, start: int, digest: Digest) -> int:
     total = 0
     for name, _, body, end in mp4_atoms(file, start, file.size):
         if name == b"mdat":
@@ -257,7 +257,7 @@ def _hash_mp4(file: Reader, start: int, digest: Digest) -> int:
     return total
 
 
-def chunks(file: Reader, start: int) -> Iterator[tuple[bytes, int, int]]:
+def chunks(file: ByteReader, start: int) -> Iterator[tuple[bytes, int, int]]:
     """Name, offset of the payload and its length in bytes of each chunk of a RIFF, RF64 or IFF form at `start`."""
     big = file.at(start, 4) == b"FORM"
     long_data = -1
@@ -274,7 +274,7 @@ def chunks(file: Reader, start: int) -> Iterator[tuple[bytes, int, int]]:
         offset = body + length + (length & 1)
 
 
-def _hash_chunks(file: Reader, start: int, digest: Digest) -> int:
+def _hash_chunks(file: ByteReader, start: int, digest: Digest) -> int:
     wanted = {b"fmt ", b"data", b"COMM", b"SSND"}
     seen, total = set(), 0
     for name, body, length in chunks(file, start):
@@ -286,7 +286,7 @@ def _hash_chunks(file: Reader, start: int, digest: Digest) -> int:
     return total if len(seen) >= 2 else 0
 
 
-def _hash_asf(file: Reader, start: int, digest: Digest) -> int:
+def _hash_asf(file: ByteReader, start: int, digest: Digest) -> int:
     offset = start
     while offset + 24 <= file.size:
         guid, size = struct.unpack("<16sQ", file.at(offset, 24))
@@ -357,7 +357,7 @@ _OGG_FLAC_STREAMINFO = 17  # 0x7F "FLAC", version, number of packets, "fLaC", he
 _OGG_PAGE_MAX_BYTES = 27 + 255 + 255 * 255
 
 
-def _hash_ogg(file: Reader, start: int, digest: Digest) -> int:
+def _hash_ogg(file: ByteReader, start: int, digest: Digest) -> int:
     streams: dict[int, _OggStream] = {}
     order: list[_OggStream] = []
     offset = start
@@ -373,7 +373,7 @@ def _hash_ogg(file: Reader, start: int, digest: Digest) -> int:
     return offset - start
 
 
-def ogg_pages(file: Reader, start: int) -> Iterator[tuple[int, bool, bytes, bytes]]:
+def ogg_pages(file: ByteReader, start: int) -> Iterator[tuple[int, bool, bytes, bytes]]:
     """Serial number, whether its stream begins here, segment table and bytes of each whole page from `start` on."""
     buffer, position = b"", 0
     file.seek(start)

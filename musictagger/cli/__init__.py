@@ -13,8 +13,8 @@ from typing import NoReturn
 
 import click
 
-from musictagger import __version__
 from musictagger.errors import EXIT_ERROR, EXIT_INTERRUPTED, MusictaggerError
+from musictagger.version import __version__
 
 COMMANDS = (
     *("scan", "query", "show", "tags"),

@@ -13,9 +13,9 @@ from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, BadRequestErr
 if TYPE_CHECKING:
     from musictagger.config import Settings
     from musictagger.library.store import Store
-    from musictagger.tagging.journal import Journal
-    from musictagger.tagging.plan import Plan
-    from musictagger.writing import Outcome
+    from musictagger.pipeline.writing import Outcome
+    from musictagger.tags.journal import Journal
+    from musictagger.tags.plan import Plan
 
 PLANNING = (
     *("write", "moods", "provenance", "model", "aggregate"),
@@ -29,7 +29,7 @@ def wanted_plan(what: tuple[str, ...], flags: dict[str, Any]) -> Plan:
 
     Raises BadRequestError for a saved one together with flags that it would not heed.
     """
-    from musictagger.tagging.plan import load_plan
+    from musictagger.tags.plan import load_plan
 
     if len(what) != 1 or not what[0].endswith(".json"):
         return make_plan(" ".join(what), flags)
@@ -47,8 +47,8 @@ def make_plan(query: str, flags: dict[str, Any]) -> Plan:
     from musictagger.config import load_settings
     from musictagger.library.query import parse
     from musictagger.library.view import search
-    from musictagger.tagging.plan import Plan
-    from musictagger.writing import plan_track
+    from musictagger.pipeline.writing import plan_track
+    from musictagger.tags.plan import Plan
 
     settings = load_settings(flags)
     with opened_view(flags) as (store, model_id, view):
@@ -65,7 +65,7 @@ def apply_plan(plan: Plan, note: str, as_json: bool, flags: dict[str, Any]) -> i
 
 def apply_opened(plan: Plan, note: str, as_json: bool, store: Store, journal: Journal, settings: Settings) -> int:
     """The same with everything open already."""
-    from musictagger.writing import apply_changes
+    from musictagger.pipeline.writing import apply_changes
 
     run = journal.start_run("apply", note)
     with stoppable(lambda text: click.echo(text, err=True)) as stop:

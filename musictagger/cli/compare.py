@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from musictagger.config import Settings
-    from musictagger.training.compare import Contender
+    from musictagger.evaluation.compare import Contender
 
 SPEED_ROUNDS = 5
 """Turns in which all models are timed."""
@@ -42,7 +42,7 @@ def command(
     """
     from musictagger.cli import documents, training_progress
     from musictagger.config import load_settings
-    from musictagger.training.compare import compare
+    from musictagger.evaluation.compare import compare
 
     require_place(html)
     settings = load_settings({name: flags[name] for name in _SETTINGS})
@@ -81,9 +81,9 @@ def command(
 
 
 def _contenders(names: Sequence[str], settings: Settings, reporter: Any) -> list[Contender]:
+    from musictagger.evaluation.compare import Contender
     from musictagger.models.find import find_model, find_or_pull
     from musictagger.models.weights import load_model
-    from musictagger.training.compare import Contender
 
     if len(names) < 2:
         raise BadRequestError("name at least two models; `musictagger evaluate` measures one")

@@ -11,13 +11,13 @@ import click
 
 if TYPE_CHECKING:
     from musictagger.library.view import TrackView
-    from musictagger.scan import Report
-    from musictagger.tagging.journal import Entry, Run
-    from musictagger.writing import Outcome
+    from musictagger.pipeline.scan import Report
+    from musictagger.pipeline.writing import Outcome
+    from musictagger.tags.journal import JournalEntry, Run
 
 TRACK = "musictagger.track/1"
 QUERY = "musictagger.query/1"
-SCAN = "musictagger.scan/1"
+SCAN = "musictagger.pipeline.scan/1"
 TAGS = "musictagger.tags/1"
 APPLIED = "musictagger.applied/1"
 HISTORY = "musictagger.history/1"
@@ -105,7 +105,7 @@ def outcome_document(run: int, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def history_document(runs: Iterable[Run], entries: Iterable[Entry]) -> dict[str, Any]:
+def history_document(runs: Iterable[Run], entries: Iterable[JournalEntry]) -> dict[str, Any]:
     """The journal: runs, and the entries of the one asked for."""
     return {
         "schema": HISTORY,

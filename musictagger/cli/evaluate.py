@@ -13,8 +13,8 @@ from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, MusictaggerEr
 
 if TYPE_CHECKING:
     from musictagger.config import Settings
-    from musictagger.training.datasets import Dataset
-    from musictagger.training.judge import Evaluation
+    from musictagger.datasets import Dataset
+    from musictagger.evaluation.evaluate import Evaluation
 
 _SETTINGS = ("model", "plugin_dir", "device", "workers", "batch_size", "aggregate")
 
@@ -38,7 +38,7 @@ def command(split: str, report: Path | None, save: bool, quiet: bool, as_json: b
     """
     from musictagger.cli import training_progress
     from musictagger.config import load_settings
-    from musictagger.training.datasets import describe
+    from musictagger.datasets import describe
 
     require_place(report)
     settings = load_settings({name: flags[name] for name in _SETTINGS})
@@ -58,15 +58,15 @@ def command(split: str, report: Path | None, save: bool, quiet: bool, as_json: b
         written = _write(evaluation, dataset, settings, report, save)
         reporter.close()
         _show(evaluation, written, as_json, quiet)
-    if evaluation.judged.interrupted:
+    if evaluation.track_scores.interrupted:
         return EXIT_INTERRUPTED
-    return EXIT_SOME_FAILED if evaluation.judged.failures else 0
+    return EXIT_SOME_FAILED if evaluation.track_scores.failures else 0
 
 
 def _evaluate(settings: Settings, dataset: Dataset, split: Any, reporter: Any, stop: Any) -> Evaluation:
     from musictagger.config import frame_rule
+    from musictagger.evaluation.evaluate import evaluate_model
     from musictagger.models.inference import load_predictor
-    from musictagger.training.judge import evaluate_model
 
     predictor = load_predictor(settings, reporter.say)
     reporter.say(f"{predictor.card.name} on {predictor.device}")
@@ -87,9 +87,9 @@ def _write(
     evaluation: Evaluation, dataset: Dataset, settings: Settings, report: Path | None, save: bool
 ) -> dict[str, str]:
     """The report and the figures in the card: what became of each, as a sentence or a path."""
+    from musictagger.evaluation.evaluate import save_metrics
+    from musictagger.evaluation.report import example_mels, write_report
     from musictagger.models.find import DEFAULT, find_model
-    from musictagger.training.judge import save_metrics
-    from musictagger.training.report import example_mels, write_report
 
     written: dict[str, str] = {}
     if report is not None:
@@ -97,7 +97,7 @@ def _write(
         mels = example_mels(card, evaluation)
         written["report"] = str(write_report(report, card=card, evaluation=evaluation, dataset=dataset, mels=mels))
     weights = find_model(settings.model or DEFAULT, settings.model_folders)
-    if save and weights is not None and evaluation.heard:
+    if save and weights is not None and evaluation.overlap:
         path = printable(weights.with_suffix(".json"))
         written["saved"] = f"{path}: not written, since the model was trained on some of these tracks"
     elif save and weights is not None:
@@ -111,7 +111,7 @@ def _show(evaluation: Evaluation, written: dict[str, str], as_json: bool, quiet:
     if as_json:
         documents.print_json(_document(evaluation, written))
         return
-    for path, reason in sorted(evaluation.judged.failures.items()):
+    for path, reason in sorted(evaluation.track_scores.failures.items()):
         click.echo(f"{printable(path)}: {printable(reason)}", err=True)
     if quiet:
         return
@@ -124,15 +124,15 @@ def _show(evaluation: Evaluation, written: dict[str, str], as_json: bool, quiet:
 
 def _print(evaluation: Evaluation) -> None:
     from musictagger.cli import figures, render
-    from musictagger.training.judge import headline
+    from musictagger.evaluation.evaluate import headline
 
     console = render.console()
     heads = f"{evaluation.model} on {evaluation.dataset}, {evaluation.split}: {len(evaluation.paths):,} tracks"
     console.print(heads, style="bold", markup=False)
     for reason, count in evaluation.figures["tracks_left_out"].items():
         console.print(f"{count:,} left out: {printable(reason)}", markup=False)
-    if evaluation.heard:
-        console.print(figures.too_good(evaluation.model, evaluation.heard), style="bold", markup=False)
+    if evaluation.overlap:
+        console.print(figures.too_good(evaluation.model, evaluation.overlap), style="bold", markup=False)
     console.print()
     console.print(figures.headline_table(headline(evaluation.figures)))
     console.print()
@@ -146,7 +146,7 @@ def _print(evaluation: Evaluation) -> None:
 def _document(evaluation: Evaluation, written: dict[str, str]) -> dict[str, Any]:
     from musictagger.cli import documents
 
-    judged = evaluation.judged
+    track_scores = evaluation.track_scores
     return {
         "schema": documents.EVALUATION,
         "model": evaluation.model,
@@ -155,12 +155,12 @@ def _document(evaluation: Evaluation, written: dict[str, str]) -> dict[str, Any]
         "task": evaluation.task,
         "aggregate": evaluation.aggregator,
         "tracks": len(evaluation.paths),
-        "heard_in_training": evaluation.heard,
-        "interrupted": judged.interrupted,
-        "audio_hours": round(judged.audio_s / 3600, 4),
-        "seconds": round(judged.seconds, 3),
+        "heard_in_training": evaluation.overlap,
+        "interrupted": track_scores.interrupted,
+        "audio_hours": round(track_scores.audio_s / 3600, 4),
+        "seconds": round(track_scores.seconds, 3),
         "figures": evaluation.figures,
-        "failures": documents.failure_list(sorted(judged.failures.items())),
+        "failures": documents.failure_list(sorted(track_scores.failures.items())),
         "report": written.get("report"),
         "saved": written.get("saved"),
     }

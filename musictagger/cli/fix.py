@@ -46,8 +46,8 @@ def command(
     from musictagger.audio.walk import absolute
     from musictagger.config import load_settings
     from musictagger.library.view import look
-    from musictagger.tagging.plan import Plan
-    from musictagger.writing import plan_track
+    from musictagger.pipeline.writing import plan_track
+    from musictagger.tags.plan import Plan
 
     wanted = [absolute(path) for path in paths]
     settings = load_settings(flags)

@@ -18,8 +18,8 @@ def command(run: int | None, as_json: bool, **flags: Any) -> int:
     """List the runs that wrote into files, the newest first; `musictagger undo --run ID` takes one back."""
     from musictagger.cli import documents
     from musictagger.config import load_settings
-    from musictagger.tagging.journal import Journal
-    from musictagger.tagging.journalfile import STATES
+    from musictagger.tags.journal import Journal
+    from musictagger.tags.journalfile import STATES
 
     journal_file = load_settings(flags).journal_file
     if not journal_file.exists():

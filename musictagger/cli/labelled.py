@@ -13,7 +13,7 @@ from musictagger.errors import BadRequestError, printable
 
 if TYPE_CHECKING:
     from musictagger.config import Settings
-    from musictagger.training.datasets import Dataset
+    from musictagger.datasets import Dataset
 
 SPLITS = ("test", "valid", "train", "all")
 
@@ -49,8 +49,8 @@ def measuring_options(command: Command) -> Command:
 
 def data_of(data: str | None, dataset: str, settings: Settings) -> Path | str:
     """Where a dataset is read from. Raises BadRequestError where that was not said; only a library is known anyway."""
-    from musictagger.training.datasets import DATASETS
-    from musictagger.training.datasets.library import NAME as LIBRARY
+    from musictagger.datasets import DATASETS
+    from musictagger.datasets.library import NAME as LIBRARY
 
     if data:
         return data if dataset == LIBRARY else Path(data).expanduser()
@@ -73,8 +73,8 @@ def require_place(file: Path | None) -> None:
 def read_labelled(flags: dict[str, Any], settings: Settings) -> Dataset:
     """The dataset that the flags name."""
     from musictagger.cli.assignments import assigned
-    from musictagger.training.datasets import DATASETS, read_dataset
-    from musictagger.training.datasets.reading import require_known
+    from musictagger.datasets import DATASETS, read_dataset
+    from musictagger.datasets.reading import require_known
 
     name = flags["dataset"] or "folders"
     require_known("dataset", name, list(DATASETS))

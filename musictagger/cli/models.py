@@ -14,8 +14,8 @@ from musictagger.errors import printable
 
 if TYPE_CHECKING:
     from musictagger.models.card import Card
-    from musictagger.models.catalogue import Entry
     from musictagger.models.find import FoundModel
+    from musictagger.models.published.catalogue import CatalogueEntry
 
 
 @click.command("models")
@@ -25,8 +25,8 @@ def command(as_json: bool) -> int:
     """List the models found, where they lie, and the published ones that `weights pull` fetches."""
     from musictagger.cli import documents
     from musictagger.config import load_settings
-    from musictagger.models import catalogue
     from musictagger.models.find import DEFAULT, find_models, unreadable, verified
+    from musictagger.models.published import catalogue
 
     settings = load_settings()
     models = [verified(model) for model in find_models(settings.model_folders)]
@@ -53,7 +53,7 @@ def command(as_json: bool) -> int:
     return 0
 
 
-def _print(models: Sequence[FoundModel], absent: Sequence[Entry], default: str, folder: Path) -> None:
+def _print(models: Sequence[FoundModel], absent: Sequence[CatalogueEntry], default: str, folder: Path) -> None:
     from rich.text import Text
 
     from musictagger.cli import render
@@ -119,7 +119,7 @@ def _is_file(default: str, model: FoundModel) -> bool:
     return "/" in default and Path(default).expanduser().absolute() == model.weights.absolute()
 
 
-def _why_none_is_default(models: Sequence[FoundModel], absent: Sequence[Entry], default: str) -> str:
+def _why_none_is_default(models: Sequence[FoundModel], absent: Sequence[CatalogueEntry], default: str) -> str:
     """What to say where no row is marked as the default; empty where one is."""
     if any(default == model.name or _is_file(default, model) for model in models):
         return ""
@@ -130,7 +130,7 @@ def _why_none_is_default(models: Sequence[FoundModel], absent: Sequence[Entry], 
     return f"{named} is a file elsewhere." if there else f"{named} is not here."
 
 
-def _facts(name: str, size_bytes: int, of: Card | Entry) -> dict[str, str]:
+def _facts(name: str, size_bytes: int, of: Card | CatalogueEntry) -> dict[str, str]:
     """What is told of a model that is here, or of one that can be: the most important first."""
     return {
         "Model": name,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from musictagger.library.store import Store
     from musictagger.library.view import View
     from musictagger.models.card import Card
-    from musictagger.tagging.journal import Journal
+    from musictagger.tags.journal import Journal
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -158,8 +158,8 @@ def opened_journal(flags: dict[str, Any], *, new: bool = False) -> Iterator[tupl
     from musictagger.config import load_settings
     from musictagger.library.database import exclusive
     from musictagger.library.store import Store
-    from musictagger.tagging.journal import Journal
-    from musictagger.writing import recover
+    from musictagger.pipeline.writing import recover
+    from musictagger.tags.journal import Journal
 
     settings = load_settings(flags)
     create = new or not settings.db

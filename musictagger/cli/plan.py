@@ -12,7 +12,7 @@ from musictagger.cli.options import ExistingPath, json_output, view_options, wri
 from musictagger.errors import printable
 
 if TYPE_CHECKING:
-    from musictagger.tagging.plan import Plan
+    from musictagger.tags.plan import Plan
 
 
 @click.command("plan")
@@ -27,7 +27,7 @@ def command(query: tuple[str, ...], out: Path | None, as_json: bool, **flags: An
     The plan is computed from the library: no file is opened.
     """
     from musictagger.cli import documents
-    from musictagger.tagging.plan import save_plan
+    from musictagger.tags.plan import save_plan
 
     plan = make_plan(" ".join(query), flags)
     if out:

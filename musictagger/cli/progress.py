@@ -21,7 +21,7 @@ from rich.progress import (
 )
 
 from musictagger.errors import printable
-from musictagger.scan import FileOutcome
+from musictagger.pipeline.scan import FileOutcome
 
 LINE_EVERY_S = 10.0
 """Between two progress lines in a log."""

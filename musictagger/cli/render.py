@@ -14,7 +14,7 @@ from rich.text import Text
 
 from musictagger.errors import printable
 from musictagger.library.view import TrackView
-from musictagger.tagging.plan import FileChange
+from musictagger.tags.plan import FileChange
 
 BAR_CELLS = 30
 _EIGHTHS = " ▏▎▍▌▋▊▉█"

@@ -15,7 +15,7 @@ from musictagger.errors import printable
 
 if TYPE_CHECKING:
     from musictagger.library.store import Store, TrackRow
-    from musictagger.tagging.plan import FileChange, Plan
+    from musictagger.tags.plan import FileChange, Plan
 
 Key = Literal["a", "s", "e", "l", "r", "q"]
 KEYS: Mapping[Key, str] = {
@@ -52,7 +52,7 @@ def command(what: tuple[str, ...], out: Path | None, **flags: Any) -> int:
     What was accepted is written at the end, also after quitting; `musictagger undo --last` takes it back. A genre
     that you edit is remembered as your own choice, like `musictagger fix --genre`.
     """
-    from musictagger.tagging.plan import save_plan
+    from musictagger.tags.plan import save_plan
 
     plan = wanted_plan(what, flags)
     # Opened before the first question: nobody should decide for an hour and then hear that a scan is running.

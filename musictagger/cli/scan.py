@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from musictagger.library.store import Store
     from musictagger.library.view import TrackView
     from musictagger.models.card import Card
-    from musictagger.scan import Report
+    from musictagger.pipeline.scan import Report
 
 MOST_ROWS = 40
 """Tracks shown one by one; of more than these, only the summary."""
@@ -69,7 +69,7 @@ def command(
     """
     from musictagger.cli import progress
     from musictagger.models.inference import load_predictor
-    from musictagger.scan import ScanOptions, scan
+    from musictagger.pipeline.scan import ScanOptions, scan
 
     options = ScanOptions(all_files=all_files, force=force, retry_failed=retry_failed, dry_run=dry_run)
     with progress.reporter(quiet) as reporter, stoppable(reporter.say) as stop:
@@ -126,7 +126,7 @@ def _show(
 
 
 def _summary(report: Report, settings: Settings, dry_run: bool) -> list[str]:
-    from musictagger.tagging.containers import CONTAINERS
+    from musictagger.tags.containers import CONTAINERS
 
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report.skipped.items()))
     counts = [

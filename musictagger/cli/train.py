@@ -156,10 +156,10 @@ def overrides(flags: dict[str, Any]) -> dict[str, Any]:
 
 def _require_known(options: TrainOptions, settings: Settings) -> None:
     """Before the data are looked at: a typing error should not cost the making of a cache."""
+    from musictagger.datasets import DATASETS
+    from musictagger.datasets.reading import require_known
     from musictagger.models.find import find_model
     from musictagger.models.registry import find_backbones
-    from musictagger.training.datasets import DATASETS
-    from musictagger.training.datasets.reading import require_known
     from musictagger.training.recipes import recipes
 
     require_known("dataset", options.dataset, list(DATASETS))
@@ -183,8 +183,8 @@ def _require_known(options: TrainOptions, settings: Settings) -> None:
 def _place(flags: dict[str, Any], options: TrainOptions, recipe: Recipe | None, settings: Settings) -> tuple[Path, str]:
     """The folder of the run, and the model's name."""
     from musictagger.audio.walk import absolute
-    from musictagger.models import catalogue
     from musictagger.models.find import find_models
+    from musictagger.models.published import catalogue
     from musictagger.training.options import DEFAULT_BACKBONE
 
     out = None if flags["out"] is None else absolute(flags["out"].expanduser())

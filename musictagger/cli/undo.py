@@ -20,7 +20,7 @@ from musictagger.errors import BadRequestError, printable
 
 if TYPE_CHECKING:
     from musictagger.library.store import Store
-    from musictagger.tagging.journal import Entry, Journal
+    from musictagger.tags.journal import Journal, JournalEntry
 
 
 @click.command("undo")
@@ -37,7 +37,7 @@ def command(paths: tuple[Path, ...], run: int | None, last: bool, dry_run: bool,
     PATHS are files or folders. A field that somebody changed since is left alone and reported. An undo is a run
     too, and can be undone.
     """
-    from musictagger.writing import undo_entries
+    from musictagger.pipeline.writing import undo_entries
 
     if sum([bool(paths), run is not None, last]) != 1:
         raise BadRequestError("say what to undo: --last, --run ID, or files and folders")
@@ -56,13 +56,13 @@ def command(paths: tuple[Path, ...], run: int | None, last: bool, dry_run: bool,
     return tell(new_run, outcome, as_json, "put back")
 
 
-def _print(entries: list[Entry]) -> None:
+def _print(entries: list[JournalEntry]) -> None:
     for entry in entries:
         for name, values in entry.before.items():
             click.echo(f"{printable(entry.path)}: {name} back to {printable('; '.join(values)) or '(none)'}")
 
 
-def _chosen(journal: Journal, store: Store, paths: tuple[Path, ...], run: int | None, last: bool) -> list[Entry]:
+def _chosen(journal: Journal, store: Store, paths: tuple[Path, ...], run: int | None, last: bool) -> list[JournalEntry]:
     runs = journal.runs()
     if last:
         standing = [known.id for known in runs if known.kind != "undo" and known.counts.get("written")]

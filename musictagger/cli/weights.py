@@ -28,7 +28,7 @@ def pull(names: tuple[str, ...]) -> int:
 
     from musictagger.cli import progress
     from musictagger.config import load_settings
-    from musictagger.models import catalogue
+    from musictagger.models.published import catalogue
 
     settings = load_settings()
     for name in names:
@@ -67,8 +67,8 @@ def import_(file: Path, form: str, name: str, vocabulary: str) -> int:
     """
     from musictagger.cli import progress
     from musictagger.config import load_settings
-    from musictagger.models import catalogue
     from musictagger.models.find import find_models
+    from musictagger.models.published import catalogue
 
     folders = load_settings().model_folders
     taken = {model.name for model in find_models(folders)}

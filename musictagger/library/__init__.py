@@ -1,1 +1,1 @@
-"""The database: its schema and migrations, the one writer, and the query language."""
+"""The database: schema, migrations, the one writer, the query language. Knows no audio and no network."""

@@ -30,8 +30,8 @@ import numpy.typing as npt
 from musictagger.errors import BadRequestError
 from musictagger.models.card import CATEGORIES, Card
 from musictagger.models.vocabulary import meaning
-from musictagger.records import Floats
-from musictagger.tagging.genretree import genre_key
+from musictagger.records import FloatArray
+from musictagger.scores.genretree import genre_key
 
 Mask = npt.NDArray[np.bool_]
 
@@ -49,11 +49,11 @@ class Tracks:
     title: Sequence[str | None]
     album: Sequence[str | None]
     filegenre: Sequence[Sequence[str]]
-    duration_s: Floats
+    duration_s: FloatArray
     """float32 [n], NaN where unknown."""
-    scores: Floats
+    scores: FloatArray
     """float32 [n, tags] in the card's order, NaN where the track was not analysed."""
-    thresholds: Floats
+    thresholds: FloatArray
     """float32 [tags]."""
 
 
@@ -270,7 +270,7 @@ def _sort_key(piece: str, card: Card) -> tuple[SortKey, bool]:
     raise BadRequestError(f"query {piece!r}: sorts by score.NAME, duration, artist, title, album or path")
 
 
-def _numbers(values: Floats, descending: bool) -> list[tuple[int, object]]:
+def _numbers(values: FloatArray, descending: bool) -> list[tuple[int, object]]:
     # Unknown values come last, whichever way the rest runs.
     return [(int(np.isnan(value)) ^ int(descending), 0.0 if np.isnan(value) else float(value)) for value in values]
 

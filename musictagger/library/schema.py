@@ -44,9 +44,9 @@ class File(Base):
     mtime_ns: Mapped[int] = mapped_column(BigInteger)
     audio_id: Mapped[int | None] = mapped_column(ForeignKey("audio.id"), index=True)
     container: Mapped[str] = mapped_column(String(16), default="unknown")
-    """What kind of file it is, a key of tagging.containers.CONTAINERS."""
+    """What kind of file it is, a key of tags.containers.CONTAINERS."""
     tag_system: Mapped[str | None] = mapped_column(String(16))
-    """Which tags it has, or would get: see tagging.containers.System."""
+    """Which tags it has, or would get: see tags.containers.System."""
     artist: Mapped[str | None] = mapped_column(Text)
     title: Mapped[str | None] = mapped_column(Text)
     album: Mapped[str | None] = mapped_column(Text)
@@ -56,7 +56,7 @@ class File(Base):
     """The raw values of each field that we may write, `(17)` for Rock: what a write has to preserve."""
     failure: Mapped[str | None] = mapped_column(Text)
     """Why the file could not be read or decoded; None where it could."""
-    passing: Mapped[bool] = mapped_column(default=False)
+    transient: Mapped[bool] = mapped_column(default=False)
     """Whether that may be over by the next scan: no permission, a drive that went away."""
     missing: Mapped[bool] = mapped_column(default=False)
     """Not there any more when its folder was last scanned."""

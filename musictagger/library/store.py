@@ -21,9 +21,9 @@ from musictagger.errors import ModelError, StoreError
 from musictagger.library.database import LIBRARY_ADVICE, open_database
 from musictagger.library.schema import Analysis, Audio, Choice, File, ModelRow
 from musictagger.models.card import Card
-from musictagger.records import Analysed, Floats
+from musictagger.records import Analysed, FloatArray
 from musictagger.sqlite import now, path_to_text, readable_errors
-from musictagger.tagging.containers import FileTags
+from musictagger.tags.containers import FileTags
 
 PARTITION = 10_000
 """Tracks held at a time where a whole library is gone through."""
@@ -75,7 +75,7 @@ class TrackRow:
     excluded_genres: Sequence[str] | None
     locked: bool | None
 
-    def frame_scores(self, outputs: int) -> Floats:
+    def frame_scores(self, outputs: int) -> FloatArray:
         """Scores per frame, float32 [frames, outputs]."""
         return np.frombuffer(self.scores or b"", "<f2").reshape(-1, outputs).astype(np.float32)
 
@@ -172,10 +172,10 @@ class Store:
         with self._errors():
             row = self._file(file)
             row.audio_id = self._audio(digest).id
-            row.failure, row.passing = None, False
+            row.failure, row.transient = None, False
             _set_tags(row, tags)
 
-    def record_failure(self, file: FoundFile, reason: str, *, passing: bool) -> None:
+    def record_failure(self, file: FoundFile, reason: str, *, transient: bool) -> None:
         """A file that cannot be read or decoded, and why.
 
         A passing failure (a drive that went away, no permission) says nothing about the sound: what is known of it
@@ -183,8 +183,8 @@ class Store:
         """
         with self._errors():
             row = self._file(file)
-            row.failure, row.passing = reason, passing
-            if not passing:
+            row.failure, row.transient = reason, transient
+            if not transient:
                 row.audio_id = None
 
     def record_written(self, file: FoundFile, tags: FileTags) -> None:
@@ -311,7 +311,7 @@ class Store:
         return row
 
 
-def _half(values: Floats) -> bytes:
+def _half(values: FloatArray) -> bytes:
     """As float16, little-endian; what is beyond its range becomes its largest number instead of infinity."""
     largest = float(np.finfo(np.float16).max)
     return np.clip(values, -largest, largest).astype("<f2").tobytes()
@@ -337,7 +337,7 @@ def _judge(
     if (row.size, row.mtime_ns) != (file.size, file.mtime_ns):
         return todo("inspection", "changed")
     if row.failure is not None:
-        again = row.passing or retry_failed
+        again = row.transient or retry_failed
         return todo("inspection", "failed before") if again else todo("nothing", "failed before")
     if digest is None:
         return todo("inspection", "not inspected")

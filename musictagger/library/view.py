@@ -15,11 +15,12 @@ from musictagger.config import Settings
 from musictagger.errors import StoreError, printable
 from musictagger.library.query import Query, Tracks
 from musictagger.library.store import Store, TrackRow
+from musictagger.models.calibration import calibrated
 from musictagger.models.card import Card, Tag
-from musictagger.tagging.aggregate import Aggregator, Scores, aggregate_tracks, merge_outputs
-from musictagger.tagging.calibration import calibrated
-from musictagger.tagging.genres import GenreChoice, GenreChooser, chooser, moods, ranked, thresholds
-from musictagger.tagging.genretree import load_tree, read_allowed
+from musictagger.records import Aggregator
+from musictagger.scores.aggregate import Scores, aggregate_tracks, merge_outputs
+from musictagger.scores.genres import GenreChoice, GenreChooser, chooser, moods, ranked, thresholds
+from musictagger.scores.genretree import load_tree, read_allowed
 
 SCORE_BYTES = 2
 """Scores are stored as float16."""

@@ -1,1 +1,1 @@
-"""Backbones, trained models, their cards and vocabularies, and inference."""
+"""Backbones, trained models, their cards and inference. Knows no database and no training loop."""

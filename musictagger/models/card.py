@@ -16,7 +16,7 @@ from musictagger.audio.frontend import FrontEnd
 from musictagger.errors import ModelError, clipped
 
 if TYPE_CHECKING:
-    from musictagger.tagging.calibration import Calibration
+    from musictagger.models.calibration import Calibration
 
 SCHEMA = "musictagger.model/1"
 
@@ -56,7 +56,7 @@ class Card:
     head: Mapping[str, Any] | None = None
     """What stands in for the dense layer (models.heads), None where nothing does."""
     calibration: Mapping[str, Any] | None = None
-    """Curves that track scores go through before they meet a threshold (tagging.calibration), None for none."""
+    """Curves that track scores go through before they meet a threshold (models.calibration), None for none."""
 
     def __post_init__(self) -> None:
         """Raises ModelError where the vocabulary does not fit the outputs."""
@@ -96,7 +96,7 @@ class Card:
         """The calibration, made ready; None where the card has none. Raises ModelError for one that cannot be read."""
         try:
             # Here, since it needs numpy, which commands that only look for models do without.
-            from musictagger.tagging.calibration import read_calibration
+            from musictagger.models.calibration import read_calibration
 
             return read_calibration(self.calibration, [tag.name for tag in self.tags])
         except (ModelError, TypeError, ValueError, OverflowError) as error:

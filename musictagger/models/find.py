@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from musictagger.errors import BadRequestError, ModelError, printable
-from musictagger.models import catalogue
 from musictagger.models.card import Card
+from musictagger.models.published import catalogue
 from musictagger.paths import bundled_folder
 
 DEFAULT = "fcn"

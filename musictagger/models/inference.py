@@ -15,12 +15,12 @@ from musictagger.audio.logmel import LogMel
 from musictagger.config import Settings
 from musictagger.errors import BadRequestError, ModelError, MusictaggerError
 from musictagger.models.backbone import Output
-from musictagger.models.catalogue import Progress, Say
 from musictagger.models.find import DEFAULT, find_or_pull
 from musictagger.models.fuse import fuse
+from musictagger.models.published.catalogue import Progress, Say
 from musictagger.models.registry import failure, origin_of, quiet_output
 from musictagger.models.weights import Model, load_model
-from musictagger.records import Floats
+from musictagger.records import FloatArray
 
 BATCH_FRAMES = {"cpu": 8, "cuda": 64, "mps": 16}
 """Frames per batch unless told otherwise. On two CPU cores 8 frames are within 3 % of the best of 1..32; a GPU
@@ -31,9 +31,9 @@ wants more to hide its launches."""
 class Prediction:
     """What a model says of n frames."""
 
-    scores: Floats
+    scores: FloatArray
     """float32 [n, outputs], each 0..1."""
-    embedding: Floats
+    embedding: FloatArray
     """float32 [n, dim]."""
 
 
@@ -160,8 +160,8 @@ def has_bfloat16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _stacked(parts: list[Tensor], width: int) -> Floats:
+def _stacked(parts: list[Tensor], width: int) -> FloatArray:
     if not parts:
         return np.zeros((0, width), np.float32)
-    stacked: Floats = torch.cat(parts).numpy()
+    stacked: FloatArray = torch.cat(parts).numpy()
     return stacked

@@ -1,1 +1,1 @@
-"""From labelled music to a model: datasets, features computed once, the training loop, metrics and reports."""
+"""From labelled music to a model: options, features, the training loop, export. Knows no terminal."""

@@ -14,8 +14,8 @@ from musictagger.models.backbone import Backbone
 from musictagger.models.find import find_or_pull
 from musictagger.models.registry import build
 from musictagger.models.weights import Model, load_model
+from musictagger.progress import Progress
 from musictagger.training.options import DEFAULT_BACKBONE, TrainOptions
-from musictagger.training.progress import Progress
 
 
 @dataclass(frozen=True)

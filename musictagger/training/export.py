@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from musictagger import __version__
 from musictagger.audio.frontend import FrontEnd
 from musictagger.models.card import Card, Category, Task
 from musictagger.models.vocabulary import tags_for
 from musictagger.models.weights import save_weights
+from musictagger.version import __version__
 
 FIRST_THRESHOLD = 0.5
 """Of a tag whose own cannot be fitted (Panwar et al. 2017)."""

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from musictagger.audio.frontend import FrontEnd
+from musictagger.evaluation.checks import Truth
 from musictagger.models.card import Task
-from musictagger.training.checks import Truth
 from musictagger.training.windows import ReadMel, Target, Track
 
 

@@ -15,8 +15,8 @@ from musictagger.errors import BadRequestError
 from musictagger.models.backbone import Backbone
 from musictagger.models.card import Task
 from musictagger.models.inference import has_bfloat16
+from musictagger.training.distillation.targets import DECISION_QUANTILE, LOWEST
 from musictagger.training.options import GROUPS, Freeze, TrainOptions
-from musictagger.training.teachers import DECISION_QUANTILE, LOWEST
 
 ONECYCLE_RISE = 0.3
 ONECYCLE_START, ONECYCLE_END = 1 / 25, 1e-4

@@ -11,13 +11,13 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from musictagger.audio.frontend import FrontEnd
 from musictagger.errors import BadRequestError, hint
+from musictagger.models.calibration import CalibrationKind
 
 Optimiser = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["constant", "exponential", "inverse", "cosine", "onecycle"]
 Freeze = Literal["none", "cnn", "all"]
 HeadKind = Literal["dense", "svm", "logistic", "knn"]
 Precision = Literal["auto", "float32", "bfloat16"]
-CalibrationKind = Literal["none", "platt", "isotonic", "lift"]
 Metric = Literal["auto", "auc", "accuracy", "loss"]
 
 DEFAULT_BACKBONE = "fcn"

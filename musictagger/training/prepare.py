@@ -14,11 +14,7 @@ import numpy as np
 
 from musictagger.audio.frontend import FrontEnd
 from musictagger.config import Settings
-from musictagger.errors import BadRequestError, printable
-from musictagger.models.card import Category
-from musictagger.models.vocabulary import tags_for
-from musictagger.records import Floats
-from musictagger.training.datasets import (
+from musictagger.datasets import (
     SPLITS,
     Dataset,
     Example,
@@ -28,11 +24,15 @@ from musictagger.training.datasets import (
     require_usable,
     split_lines,
 )
+from musictagger.errors import BadRequestError, printable
+from musictagger.models.card import Category
+from musictagger.models.vocabulary import tags_for
+from musictagger.progress import Progress
+from musictagger.records import FloatArray
+from musictagger.training.distillation.targets import DistilledTargets, Teachers, load_teachers, teach
 from musictagger.training.material import Material
-from musictagger.training.melcache import Cached, MelCache
+from musictagger.training.melcache.cache import Cached, MelCache
 from musictagger.training.options import TrainOptions
-from musictagger.training.progress import Progress
-from musictagger.training.teachers import DistilledTargets, Teachers, load_teachers, teach
 from musictagger.training.windows import Target, Track
 
 _SHOWN = 5
@@ -165,12 +165,12 @@ def _labelled(
     place = {tag: index for index, tag in enumerate(dataset.tags)}
 
     @functools.lru_cache(1 << 16)
-    def flags(tags: tuple[str, ...]) -> Floats:
+    def flags(tags: tuple[str, ...]) -> FloatArray:
         row = np.zeros(len(place), np.float32)
         row[[place[tag] for tag in tags]] = 1.0
         return row
 
-    def target(track: Track, start_s: float, length_s: float) -> Floats:
+    def target(track: Track, start_s: float, length_s: float) -> FloatArray:
         return flags(track.tags)
 
     valid = _tracks(dataset.split("valid"), entries)
@@ -189,7 +189,7 @@ def _distilled(
 ) -> Prepared:
     targets = DistilledTargets(teachers, dataset.tags, dataset.categories, options.hard_weight)
 
-    def target(track: Track, start_s: float, length_s: float) -> Floats:
+    def target(track: Track, start_s: float, length_s: float) -> FloatArray:
         return targets.target(track.digest, track.tags, start_s, length_s)
 
     valid, test = (_tracks(dataset.split(split), entries) for split in ("valid", "test"))

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from musictagger.audio.frontend import FrontEnd
+from musictagger.datasets.reading import require_known
 from musictagger.errors import BadRequestError, hint, printable
 from musictagger.paths import read_toml
-from musictagger.training.datasets.reading import require_known
 from musictagger.training.options import TrainOptions, options_from
 
 FOLDER = Path(__file__).with_name("recipes")

@@ -17,31 +17,31 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from musictagger.config import Settings, frame_rule
+from musictagger.datasets import Dataset, Split, read_dataset
 from musictagger.errors import BadRequestError, ModelError, MusictaggerError, printable
+from musictagger.evaluation.evaluate import evaluate_scores, save_metrics
+from musictagger.evaluation.fit_card import fit_card
+from musictagger.evaluation.overlap import digest_prefixes
+from musictagger.evaluation.report import example_mels, write_report
+from musictagger.evaluation.scoring import TrackScores, score_tracks
+from musictagger.evaluation.speed import card_speed, measure_speed
 from musictagger.models.backbone import Backbone
 from musictagger.models.card import Card
 from musictagger.models.find import find_model
 from musictagger.models.inference import Predictor, pick_device
 from musictagger.models.weights import load_model
+from musictagger.progress import Progress, Silent
 from musictagger.training import checkpoint
 from musictagger.training.board import board, require_tensorboard
 from musictagger.training.build import Origin, build_backbone, origin_of
-from musictagger.training.datasets import Dataset, Split, read_dataset
+from musictagger.training.distributed import Processes, joined
 from musictagger.training.export import export_model
-from musictagger.training.fitting import fit_card
-from musictagger.training.heads import embed_tracks, fit_head, groups_of, pack
-from musictagger.training.heard import packed
-from musictagger.training.judge import evaluate_judged, save_metrics
-from musictagger.training.melcache import MelCache
+from musictagger.training.heads.fit import embed_tracks, fit_head, groups_of, pack
+from musictagger.training.melcache.cache import MelCache
 from musictagger.training.memory import keep_freed_memory
 from musictagger.training.optimise import freeze_parts
 from musictagger.training.options import TrainOptions
 from musictagger.training.prepare import Prepared, check_dataset, prepare, without
-from musictagger.training.processes import Processes, joined
-from musictagger.training.progress import Progress, Silent
-from musictagger.training.report import example_mels, write_report
-from musictagger.training.scoring import Judged, score_tracks
-from musictagger.training.speed import card_speed, measure_speed
 from musictagger.training.trainer import BEST, Fitted, Record, Trainer
 from musictagger.training.windows import steps_per_epoch
 
@@ -328,7 +328,7 @@ def _export(
             "command": request.command,
             "options": options.to_json(),
             "dataset": {"name": dataset.name, "tracks": counts, "notes": list(dataset.notes)},
-            "heard": packed(
+            "heard": digest_prefixes(
                 (track.digest for track in prepared.material.train), origin.model.card if origin.model else None
             ),
             **told,
@@ -347,21 +347,30 @@ def _measured(
     """Thresholds from the validation split; figures and report from the test split, or validation where it is empty."""
     settings, options = request.settings, request.options
     predictor = Predictor(load_model(weights, settings.plugin_folders), settings.device, settings.batch_size)
-    judged = _heard(predictor, dataset, "valid", settings, progress, stop)
-    if judged.interrupted:
+    track_scores = _heard(predictor, dataset, "valid", settings, progress, stop)
+    if track_scores.interrupted:
         # Thresholds of the tracks heard so far would look like those of all.
         return Outcome(weights, predictor.card, fitted.epochs, fitted.best_epoch, True, None)
-    card = fit_card(predictor.card, judged, dataset, options, aggregator=settings.aggregate)
+    card = fit_card(
+        predictor.card,
+        track_scores,
+        dataset,
+        calibration=options.calibration,
+        min_precision=options.min_precision,
+        aggregator=settings.aggregate,
+    )
     (speed,) = measure_speed([predictor])
     card = dataclasses.replace(card, training={**card.training, "speed": card_speed(predictor, speed)})
     card.save(weights.with_suffix(".json"))
     split: Split = "test" if dataset.split("test") else "valid"
     if split == "test":
-        judged = _heard(predictor, dataset, "test", settings, progress, stop)
-    if judged.interrupted:
+        track_scores = _heard(predictor, dataset, "test", settings, progress, stop)
+    if track_scores.interrupted:
         return Outcome(weights, card, fitted.epochs, fitted.best_epoch, True, None)
     try:
-        evaluation = evaluate_judged(card, judged, dataset, split, aggregator=settings.aggregate, seed=options.seed)
+        evaluation = evaluate_scores(
+            card, track_scores, dataset, split, aggregator=settings.aggregate, seed=options.seed
+        )
     except BadRequestError as error:
         # Too few tracks to measure on is no reason to lose a trained model.
         progress.say(f"not measured: {error}")
@@ -387,10 +396,10 @@ def _measured(
 
 def _heard(
     predictor: Predictor, dataset: Dataset, split: Split, settings: Settings, progress: Progress, stop: Stop
-) -> Judged:
+) -> TrackScores:
     paths = [example.path for example in dataset.split(split)]
     progress.start(f"{split} split", len(paths), "tracks")
-    judged = score_tracks(
+    track_scores = score_tracks(
         predictor,
         paths,
         rule=frame_rule(predictor.card.front_end, settings),
@@ -399,11 +408,11 @@ def _heard(
         progress=progress,
         stop=stop,
     )
-    if judged.failures:
-        path, reason = next(iter(judged.failures.items()))
+    if track_scores.failures:
+        path, reason = next(iter(track_scores.failures.items()))
         first = f"the first is {printable(path)}: {printable(reason)}"
-        progress.say(f"{len(judged.failures):,} tracks of the {split} split cannot be judged; {first}")
-    return judged
+        progress.say(f"{len(track_scores.failures):,} tracks of the {split} split cannot be judged; {first}")
+    return track_scores
 
 
 def _facts(records: Sequence[Record]) -> dict[str, str]:

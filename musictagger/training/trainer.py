@@ -24,7 +24,9 @@ from musictagger.errors import BadRequestError, MusictaggerError, printable
 from musictagger.models.backbone import Backbone
 from musictagger.models.weights import save_weights
 from musictagger.paths import replacing
+from musictagger.progress import Progress
 from musictagger.training import augment, checkpoint
+from musictagger.training.distributed import Processes
 from musictagger.training.material import Material
 from musictagger.training.optimise import (
     LogitScale,
@@ -42,10 +44,8 @@ from musictagger.training.optimise import (
     window_losses,
 )
 from musictagger.training.options import TrainOptions
-from musictagger.training.processes import Processes
-from musictagger.training.progress import Progress
 from musictagger.training.validation import quality, validate
-from musictagger.training.windows import Batch, Reader, plan_epoch, steps_per_epoch
+from musictagger.training.windows import Batch, WindowLoader, plan_epoch, steps_per_epoch
 
 BEST = "best.safetensors"
 LOG = "log.jsonl"
@@ -111,7 +111,7 @@ class Trainer:
         self._bfloat16 = computes_in_bfloat16(device, options.precision)
         self._weights = class_weights(self._targets(), material.task).to(device) if options.class_weights else None
         rank, world = self._processes.rank, self._processes.world
-        self._reader = Reader(material.train, material.read_mel, material.front_end, material.target, rank, world)
+        self._reader = WindowLoader(material.train, material.read_mel, material.front_end, material.target, rank, world)
         self._windows = options.windows(len(material.train))
         self.steps = steps_per_epoch(self._windows, options.batch_size)
         if self._windows // self.steps < world:

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from musictagger.audio.logmel import LogMel
+from musictagger.evaluation.metrics import auc_roc, predict_genres
 from musictagger.models.card import Task
-from musictagger.records import Floats
+from musictagger.progress import Progress
+from musictagger.records import FloatArray
 from musictagger.training.material import Material
-from musictagger.training.metrics import auc_roc, predict_genres
 from musictagger.training.optimise import LogitScale, window_losses
 from musictagger.training.options import Metric
-from musictagger.training.progress import Progress
 from musictagger.training.windows import frames_of
 
 MOST_FRAMES = 8
@@ -37,7 +37,7 @@ def validate(
     """Mean loss of the frames, AUC and, for genres, accuracy of the tracks (mean score over their frames)."""
     progress.start("validation", len(material.valid), "tracks")
     network.eval()
-    scores: list[Floats] = []
+    scores: list[FloatArray] = []
     losses: list[float] = []
     for number, frames in frames_of(material.valid, material.read_mel, material.front_end, MOST_FRAMES):
         mel = log_mel.frame(torch.from_numpy(np.stack(frames)).to(device))
@@ -52,7 +52,7 @@ def validate(
     return {"valid_loss": float(np.mean(losses)), **_figures(np.stack(scores), material)}
 
 
-def _figures(scores: Floats, material: Material) -> dict[str, float | None]:
+def _figures(scores: FloatArray, material: Material) -> dict[str, float | None]:
     if not np.isfinite(scores).all():
         # The loss says so too; the run goes on to stop at its own next step, with the tracks.
         return {"auc": None}

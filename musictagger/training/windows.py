@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from musictagger.audio.frontend import FrontEnd
-from musictagger.records import Floats
+from musictagger.records import FloatArray
 
 T = TypeVar("T")
 ReadMel = Callable[[str], npt.NDArray[np.float16]]
 """Digest -> cached mel of the whole track, float16 [columns, n_mels]."""
 
-AHEAD = 4
+PREFETCHED_BATCHES = 4
 """Batches read before they are asked for. One would do; more cover a slow disk now and then."""
 
 
@@ -38,7 +38,7 @@ class Track:
     tags: tuple[str, ...] = ()
 
 
-Target = Callable[[Track, float, float], Floats]
+Target = Callable[[Track, float, float], FloatArray]
 """(track, start in seconds, length in seconds) -> what is to be learnt of that part, float32 [outputs].
 
 NaN where nobody knows: that output is left out of the loss.
@@ -85,7 +85,7 @@ def steps_per_epoch(windows: int, batch_size: int) -> int:
     return max(1, round(windows / batch_size))
 
 
-def window(mel: npt.NDArray[np.float16], start: int, columns: int) -> Floats:
+def window(mel: npt.NDArray[np.float16], start: int, columns: int) -> FloatArray:
     """Columns [start, start + columns) of a track's mel [columns, n_mels] as float32 [n_mels, columns].
 
     A track shorter than that is repeated, as a scan repeats it.
@@ -97,7 +97,7 @@ def window(mel: npt.NDArray[np.float16], start: int, columns: int) -> Floats:
     return part.T.astype(np.float32)
 
 
-class Reader:
+class WindowLoader:
     """Cached tracks as batches. `rank` of `world` processes reads its share of each step."""
 
     def __init__(
@@ -111,7 +111,7 @@ class Reader:
 
     def epoch(self, plan: Epoch, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from `first_step` on, read ahead by a thread. Raises what reading raised."""
-        return ahead(self.batch(plan, step) for step in range(first_step, plan.steps))
+        return prefetched(self.batch(plan, step) for step in range(first_step, plan.steps))
 
     def batch(self, plan: Epoch, step: int) -> Batch:
         """This process's windows of one step."""
@@ -125,7 +125,7 @@ class Reader:
         target = np.stack([target for _, target in read]) if read else np.zeros((0, 1), np.float32)
         return Batch(torch.from_numpy(mel), torch.from_numpy(target), tracks, first, size)
 
-    def _read(self, track: Track, place: float) -> tuple[Floats, Floats]:
+    def _read(self, track: Track, place: float) -> tuple[FloatArray, FloatArray]:
         columns = self._front_end.columns
         start = int(place * max(1, track.columns - columns + 1))
         seconds_per_column = self._front_end.hop_samples / self._front_end.sample_rate_hz
@@ -135,7 +135,7 @@ class Reader:
 
 def frames_of(
     tracks: Sequence[Track], read_mel: ReadMel, front_end: FrontEnd, most: int
-) -> Iterator[tuple[int, list[Floats]]]:
+) -> Iterator[tuple[int, list[FloatArray]]]:
     """For each track its number and its frames side by side, at most `most` of them evenly spaced."""
     columns, hops = front_end.columns, front_end.frame_hops
     for number, track in enumerate(tracks):
@@ -145,7 +145,7 @@ def frames_of(
         yield number, [window(mel, place * hops, columns) for place in places]
 
 
-def ahead(items: Iterator[T], most: int = AHEAD) -> Iterator[T]:
+def prefetched(items: Iterator[T], most: int = PREFETCHED_BATCHES) -> Iterator[T]:
     """The same items, made by a thread that is at most `most` of them ahead. Raises what making them raised."""
     done: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(most)
     over = threading.Event()

@@ -1,0 +1,154 @@
+"""GTZAN: 1,000 excerpts of 30 s, 100 of each of 10 genres, artists unknown.
+
+    genres/blues/blues.00000.wav    .au in the original, .mp3 in some copies; genres_original/ in others
+
+It has repetitions, mislabellings and one artist in many excerpts (Sturm 2013), so that figures from random folds are
+too good; the fault-filtered lists (Kereliuk, Sturm and Larsen 2015) leave the worst out and share no artist.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from musictagger.audio.walk import absolute
+from musictagger.datasets.base import SPLITS, Dataset, Example, Split
+from musictagger.datasets.reading import bad_line, present, require_folder
+from musictagger.datasets.splitting import shuffled
+from musictagger.errors import BadRequestError, printable
+
+NAME = "gtzan"
+SOURCE = "Tzanetakis and Cook, Musical Genre Classification of Audio Signals, IEEE TSAP 2002"
+LICENCE = "none stated; for research"
+
+GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
+FOLDS = 10
+EXCERPTS = 1_000
+EXCERPT_S = 30.0
+FILTERED_COUNTS = (443, 197, 290)
+BROKEN = "jazz.00054"
+"""Not a WAV file, whatever its name, in a copy that is widely used; the original .au is sound."""
+
+_SUFFIXES = (".wav", ".au", ".mp3", ".flac")
+_NAME = re.compile(r"([a-z]+)\.(\d{5})")
+_FOLDERS = ("", "genres", "genres_original", "Data/genres_original")
+
+
+def read(
+    folder: Path,
+    *,
+    split: Literal["folds", "filtered"] = "folds",
+    fold: int = 0,
+    seed: int = 0,
+    lists: Path | None = None,
+) -> Dataset:
+    """The excerpts, split for 10-fold cross-validation or as the fault-filtered lists have it.
+
+    Folds are stratified and drawn by `seed`; fold number `fold` (0 to 9) is test, the next one valid, the rest train.
+    The lists gtzan_train_filtered.txt, gtzan_valid_filtered.txt and gtzan_test_filtered.txt are looked for in `lists`,
+    or else beside the data. Raises BadRequestError for excerpts or lists that are not there, or not in this format.
+    """
+    root = absolute(folder)
+    files = _find(root)
+    base = next(iter(files.values())).parent.parent
+    if split == "folds":
+        splits, notes = _folds(list(files), fold, seed)
+    else:
+        splits, notes = _filtered(_list_folder([absolute(lists)] if lists else [root, base, root.parent]))
+    suffix = next(iter(files.values())).suffix
+    missing = tuple(base / _genre(name) / f"{name}{suffix}" for name in splits if name not in files)
+    unsound = [name for name in (BROKEN,) if name in splits and name in files and not _is_sound(files[name])]
+    notes += [f"{name} is left out: the file is no sound, as in every copy of this kind" for name in unsound]
+    examples = tuple(
+        Example(path, (_genre(name),), splits[name], None, EXCERPT_S)
+        for name, path in files.items()
+        if name in splits and name not in unsound
+    )
+    genres = tuple(genre for genre in GENRES if any(example.tags == (genre,) for example in examples))
+    return Dataset(NAME, "genre", genres, examples, missing, tuple(notes), dict.fromkeys(genres, "genre"))
+
+
+def _genre(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _find(root: Path) -> dict[str, Path]:
+    """The excerpts by name (`blues.00000`), sorted. Raises BadRequestError where there is none."""
+    require_folder(root)
+    for name in _FOLDERS:
+        found = {
+            path.stem: path
+            for genre in GENRES
+            for path in sorted((root / name / genre).glob(f"{genre}.*"))
+            if path.suffix.lower() in _SUFFIXES and _NAME.fullmatch(path.stem) and present(path)
+        }
+        if found:
+            return found
+    raise BadRequestError(f"{printable(root)}: no GTZAN here; expected genres/blues/blues.00000.wav and so on")
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether a WAV file begins like one; other containers are taken at their word."""
+    if path.suffix.lower() != ".wav":
+        return True
+    with path.open("rb") as file:
+        return file.read(4) == b"RIFF"
+
+
+def _folds(names: Sequence[str], fold: int, seed: int) -> tuple[dict[str, Split], list[str]]:
+    if not 0 <= fold < FOLDS:
+        raise BadRequestError(f"gtzan: there is no fold {fold}; they are 0 to {FOLDS - 1}")
+    splits: dict[str, Split] = {}
+    for genre in GENRES:
+        for index, name in enumerate(shuffled((name for name in names if _genre(name) == genre), seed)):
+            place = (index - fold) % FOLDS
+            splits[name] = "test" if place == 0 else "valid" if place == 1 else "train"
+    notes = [
+        f"fold {fold} of {FOLDS} by seed {seed} is test, the next one valid; artists, unknown here, are in several"
+    ]
+    if len(names) != EXCERPTS:
+        notes.append(f"{len(names):,} excerpts were found; the whole set has {EXCERPTS:,}")
+    return splits, notes
+
+
+def _list_folder(folders: Sequence[Path]) -> Path:
+    for folder in folders:
+        if all(present(folder / _list_name(split)) for split in SPLITS):
+            return folder
+    looked = ", ".join(printable(folder) for folder in dict.fromkeys(folders))
+    raise BadRequestError(f"gtzan: {', '.join(map(_list_name, SPLITS))} are not all in {looked}; say where with lists=")
+
+
+def _list_name(split: Split) -> str:
+    return f"gtzan_{split}_filtered.txt"
+
+
+def _filtered(folder: Path) -> tuple[dict[str, Split], list[str]]:
+    splits: dict[str, Split] = {}
+    for split in SPLITS:
+        for line, name in _read_list(folder / _list_name(split)):
+            if splits.setdefault(name, split) != split:
+                bad_line(folder / _list_name(split), line, f"{name} is in the {splits[name]} list as well")
+    found = tuple(list(splits.values()).count(split) for split in SPLITS)
+    notes = ["the fault-filtered split (Kereliuk, Sturm and Larsen 2015)"]
+    if found != FILTERED_COUNTS:
+        numbers = " / ".join(map(str, found))
+        notes.append(f"the lists name {numbers} excerpts; the usual ones {' / '.join(map(str, FILTERED_COUNTS))}")
+    return splits, notes
+
+
+def _read_list(path: Path) -> Iterator[tuple[int, str]]:
+    """The line and name of each excerpt in a list; lines are `blues/blues.00029.wav`, whatever the files' suffix is."""
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise BadRequestError(f"{printable(path)}: cannot be read: {error.strerror}") from error
+    for line, entry in enumerate(text.splitlines(), 1):
+        if not entry.strip():
+            continue
+        name = PurePosixPath(entry.strip()).stem
+        if not _NAME.fullmatch(name) or _genre(name) not in GENRES:
+            bad_line(path, line, f"{printable(entry)!r} is no excerpt; expected blues/blues.00029.wav")
+        yield line, name

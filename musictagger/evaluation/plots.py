@@ -1,0 +1,332 @@
+"""Pictures of training and evaluation: values in, a matplotlib Figure out. No pyplot, so no state is shared.
+
+Colours are those of Okabe and Ito (2008), which people with any colour vision can tell apart, without the yellow that
+vanishes on white; lines differ in their dashes or markers too. Text and axes have the colour `INK`, which `svg_text`
+turns into that of the page around it, light or dark; the page also has its own `--blue` and `--sky`.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from musictagger.evaluation.checks import DoubleArray, Truth
+from musictagger.evaluation.metrics import tied_ranges
+
+P = ParamSpec("P")
+
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a",
+)  # fmt: skip
+COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+MARKERS = ("o", "s", "^", "D", "v", "P")
+DASHES = ("-", "--", "-.")
+INK = "#0b0c0d"
+_OF_PAGE = {INK: "currentColor", BLUE: f"var(--blue, {BLUE})", SKY: f"var(--sky, {SKY})"}
+
+WIDTH_IN = 8.0
+MOST_BARS = 60
+"""Tags in one picture; beyond that the ends of the list stand for it."""
+MOST_NUMBERS = 20
+"""Genres up to which a confusion matrix has room for numbers."""
+MOST_LABELS = 60
+"""Labels of 7.5 points that fit beside the largest confusion matrix."""
+MOST_POINTS = 1500
+"""Tracks in a map of embeddings: t-SNE takes 11 s for them on one core."""
+CURVE_POINTS = 201
+
+_STYLE: Mapping[str, Any] = {
+    "font.size": 10,
+    "font.family": "DejaVu Sans",
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.18,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "musictagger",
+    **{f"{what}.color": INK for what in ("text", "xtick", "ytick", "grid")},
+    **{f"axes.{what}": INK for what in ("edgecolor", "labelcolor", "titlecolor")},
+}
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """`draw` in this module's style, whatever the user's own matplotlib settings are."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with mpl.rc_context({**mpl.rcParamsDefault, **_STYLE}):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def _figure(height_in: float, columns: int = 1, rows: int = 1, width_in: float = WIDTH_IN) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = np.atleast_1d(figure.subplots(rows, columns)).ravel().tolist()
+    return figure, axes
+
+
+def svg_text(figure: Figure, title: str, prefix: str) -> str:
+    """The figure as an <svg> element for a page: accessible under `title`, its ids begin with `prefix`."""
+    stream = io.StringIO()
+    with mpl.rc_context({**mpl.rcParamsDefault, **_STYLE}), warnings.catch_warnings():
+        # A tag may have signs that matplotlib's font lacks; it then draws a box, and says so at length.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub("|".join(_OF_PAGE), lambda found: _OF_PAGE[found[0]], text)
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", text)
+    label = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+@styled
+def training_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
+    """Loss, and AUC and accuracy on the validation split, over epochs; `records` are the lines of log.jsonl."""
+    figure, (losses, figures) = _figure(3.2, 2)
+    for axes, series in (
+        (losses, {"train_loss": "training", "valid_loss": "validation"}),
+        (figures, {"auc": "AUC-ROC", "accuracy": "accuracy"}),
+    ):
+        for index, (key, label) in enumerate(series.items()):
+            points = [(r["epoch"], r[key]) for r in records if isinstance(r.get(key), int | float)]
+            if points:
+                epochs, values = np.array(points, np.float64).T
+                axes.plot(epochs, values, label=label, markersize=3.5, **_look(index, MARKERS[index]))
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(True)
+        if axes.lines:
+            axes.legend()
+    losses.set_title("Loss")
+    figures.set_title("Validation figures")
+    return figure
+
+
+def roc_points(truth: Truth, scores: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
+    """False and true positive rate of one tag, [points] from 0 to 1, of [tracks] with a positive and a negative."""
+    order, _, end = (line[0] for line in tied_ranges(np.asarray(scores, np.float64)[None]))
+    cuts = np.unique(end)
+    hits = np.cumsum(truth[order])[cuts - 1]
+    false = np.concatenate([[0], (cuts - hits) / (~truth).sum()])
+    true = np.concatenate([[0], hits / truth.sum()])
+    return false, true
+
+
+@styled
+def roc_curves(
+    truth: Truth, scores: DoubleArray, names: Sequence[str], aucs: Mapping[str, float], each: int = 3
+) -> Figure:
+    """The mean ROC curve, and those of the `each` best and worst tags; of [tracks, tags]. `aucs` are those defined."""
+    ranked = sorted(aucs, key=lambda name: (-aucs[name], name))
+    shown = ranked if len(ranked) <= 2 * each else [*ranked[:each], *ranked[-each:]]
+    grid = np.linspace(0, 1, CURVE_POINTS)
+    curves = {
+        name: np.interp(grid, *roc_points(truth[:, i], scores[:, i])) for i, name in enumerate(names) if name in aucs
+    }
+    figure, (axes,) = _figure(4.6)
+    for index, name in enumerate(shown):
+        axes.plot(grid, curves[name], label=f"{short(name)}  {aucs[name]:.3f}", linewidth=1.3, **_look(index))
+    macro = np.mean(list(curves.values()), axis=0)
+    axes.plot(grid, macro, color=INK, linewidth=2.6, label=f"mean of {len(aucs)}  {np.mean(list(aucs.values())):.3f}")
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes.set_aspect("equal")
+    axes.grid(True)
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), title="AUC-ROC")
+    return figure
+
+
+@styled
+def confusion(matrix: npt.ArrayLike, names: Sequence[str], title: str) -> Figure:
+    """A confusion matrix [genres, genres] of counts, rows being the truth: each row's shares as shades."""
+    counts = np.asarray(matrix, np.float64)
+    total = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
+    size_in = max(3.6, min(11, 1.8 + 0.42 * len(names)))
+    figure, (axes,) = _figure(size_in, width_in=size_in + 1.2)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    font = 9 if len(names) <= MOST_NUMBERS else 7.5
+    # Where not every label has room, every second one has.
+    places = range(0, len(names), -(-len(names) // MOST_LABELS))
+    labels = [short(names[place], 22) for place in places]
+    axes.set_xticks(places, labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=font)
+    axes.set_yticks(places, labels, fontsize=font)
+    axes.set(xlabel="said by the model", ylabel="true", title=title)
+    axes.spines[:].set_visible(True)
+    if len(names) <= MOST_NUMBERS:
+        for row, column in np.argwhere(counts > 0):
+            colour = "#ffffff" if shares[row, column] > 0.55 else "#000000"
+            text = f"{counts[row, column]:.0f}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8 if len(text) < 5 else 6)
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, format=PercentFormatter(1, 0))
+    bar.set_label("share of the true genre")
+    return figure
+
+
+@styled
+def auc_bars(figures: Mapping[str, Mapping[str, float | None]], label: str = "AUC-ROC") -> Figure:
+    """Each tag's AUC as a bar from chance (0.5), with its interval; `figures` are {"value", "low", "high"} by tag."""
+    known = {name: each for name, each in figures.items() if each["value"] is not None}
+    ranked = sorted(known, key=lambda name: (-(known[name]["value"] or 0), name))
+    shown = _ends(ranked)
+    figure, (axes,) = _figure(_bars_in(len(shown)))
+    values = np.array([known[name]["value"] for name in shown], np.float64)
+    spans = np.array([[known[name][end] for name in shown] for end in ("low", "high")], np.float64)
+    places = np.arange(len(shown))
+    axes.barh(places, values - 0.5, left=0.5, color=BLUE, height=0.72)
+    # A figure of few positives can lie beyond the interval of its resamples.
+    reach = np.nan_to_num(np.maximum([values - spans[0], spans[1] - values], 0))
+    axes.errorbar(values, places, xerr=reach, fmt="none", ecolor=INK, elinewidth=1, capsize=2)
+    axes.axvline(0.5, color=INK, linewidth=0.8)
+    _tag_axis(axes, shown)
+    axes.set_xlim(min(0.45, float(np.nanmin([*values, *spans[0]])) - 0.02), 1.005)
+    axes.set_xlabel(f"{label} (0.5 is chance), with its 95 % interval" + _cut(ranked, shown))
+    return figure
+
+
+@styled
+def tag_distribution(counts: Mapping[str, Mapping[str, int]], tags: Sequence[str]) -> Figure:
+    """How many tracks of each split have each tag, as shares of the split's labels; the most common tag first."""
+    ranked = sorted(tags, key=lambda tag: (-sum(split.get(tag, 0) for split in counts.values()), tag))
+    shown = _ends(ranked)
+    splits = [name for name in counts if sum(counts[name].values())]
+    figure, (axes,) = _figure(_bars_in(len(shown), 0.3))
+    height = 0.82 / max(len(splits), 1)
+    for index, split in enumerate(splits):
+        total = sum(counts[split].values())
+        shares = [counts[split].get(tag, 0) / total for tag in shown]
+        places = np.arange(len(shown)) + (index - (len(splits) - 1) / 2) * height
+        label = f"{split} ({total:,} labels)"
+        axes.barh(places, shares, height=height, color=(BLUE, ORANGE, GREEN)[index % 3], label=label)
+    _tag_axis(axes, shown)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, None))
+    axes.set_xlabel("share of the split's labels" + _cut(ranked, shown))
+    figure.legend(loc="outside upper right", ncols=3)
+    return figure
+
+
+def _look(index: int, marker: str = "") -> dict[str, Any]:
+    """How the line of this number is told from the others."""
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)], "marker": marker}
+
+
+def _bars_in(bars: int, each_in: float = 0.23) -> float:
+    return max(1.8, 1.0 + each_in * bars)
+
+
+def _ends(ranked: Sequence[str]) -> list[str]:
+    half = MOST_BARS // 2
+    return list(ranked) if len(ranked) <= MOST_BARS else [*ranked[:half], *ranked[-half:]]
+
+
+def _cut(ranked: Sequence[str], shown: Sequence[str]) -> str:
+    return "" if len(ranked) == len(shown) else f"\n(the first and last {len(shown) // 2} of {len(ranked):,})"
+
+
+def _tag_axis(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), [short(name) for name in names], fontsize=9)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(True, axis="x")
+
+
+@styled
+def reliability(truth: Truth, raw: DoubleArray, calibrated: DoubleArray, bins: int = 10) -> Figure:
+    """What scores are worth, all tags together: share of true ones over the mean score, of [tracks, tags]."""
+    figure, (axes,) = _figure(4.2, width_in=5.6)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
+    for index, (label, scores) in enumerate((("as the model gives them", raw), ("calibrated", calibrated))):
+        axes.plot(*reliability_points(truth, scores, bins), label=label, **_look(1 - index, MARKERS[index]))
+    axes.set(xlabel="mean score of a bin", ylabel="share that is true", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set_aspect("equal")
+    axes.grid(True)
+    axes.legend(loc="upper left")
+    return figure
+
+
+def reliability_points(truth: Truth, scores: DoubleArray, bins: int = 10) -> tuple[DoubleArray, DoubleArray]:
+    """Mean score and share of true ones of each bin that is not empty, the bins being equally wide."""
+    which = np.minimum((scores.ravel() * bins).astype(np.intp), bins - 1)
+    size = np.bincount(which, minlength=bins)
+    mean, share = (np.bincount(which, weights=values.ravel(), minlength=bins) for values in (scores, truth))
+    filled = size > 0
+    return mean[filled] / size[filled], share[filled] / size[filled]
+
+
+@styled
+def embedding_map(places: DoubleArray, labels: Sequence[str]) -> Figure:
+    """Tracks at `places` [tracks, 2], marked by label; beyond 18 labels the rarer ones are "other"."""
+    figure, (axes,) = _figure(5.4)
+    known = [label for label, _ in sorted(Counter(labels).items(), key=lambda pair: (-pair[1], pair[0])) if label]
+    for index, label in enumerate(known[: 3 * len(COLOURS)]):
+        rows = [row for row, own in enumerate(labels) if own == label]
+        marker = MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
+        look: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "marker": marker, "alpha": 0.8, "linewidths": 0}
+        axes.scatter(places[rows, 0], places[rows, 1], s=16 if len(labels) > 200 else 36, label=short(label), **look)
+    named = set(known[: 3 * len(COLOURS)])
+    rest = [row for row, own in enumerate(labels) if own not in named]
+    if rest:
+        axes.scatter(places[rest, 0], places[rest, 1], s=9, color=GREY, marker=".", label="other", zorder=0)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(True)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), markerscale=1.4)
+    return figure
+
+
+def tsne(embeddings: npt.ArrayLike, seed: int = 0) -> DoubleArray:
+    """Places [tracks, 2] by t-SNE (van der Maaten and Hinton 2008) from [tracks, dim]; at least 5 tracks."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    values = np.asarray(embeddings, np.float64)
+    values = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-9)
+    if min(values.shape) > 50:
+        values = PCA(50, svd_solver="full").fit_transform(values)
+    perplexity = min(30.0, max(2.0, (len(values) - 1) / 3))
+    # One thread takes a third of the time that two do, and sums in the same order every time.
+    with threadpool_limits(1):
+        model = TSNE(2, perplexity=perplexity, init="random", random_state=seed, n_jobs=1)
+        return np.asarray(model.fit_transform(values), np.float64)
+
+
+@styled
+def mel_examples(mels: Sequence[tuple[str, npt.ArrayLike]], frame_s: float) -> Figure:
+    """Log-mel spectrograms [n_mels, columns] of frames of `frame_s` seconds, under their titles."""
+    rows = -(-len(mels) // 2)
+    figure, axes = _figure(0.5 + 1.75 * rows, 2, rows)
+    for index, (panel, (title, mel)) in enumerate(zip(axes, mels, strict=False)):
+        values = np.asarray(mel, np.float64)
+        panel.imshow(values, origin="lower", aspect="auto", cmap="magma", extent=(0, frame_s, 0, len(values)))
+        panel.set_title(short(title, 40), fontsize=10)
+        panel.set_ylabel("mel band" if index % 2 == 0 else "")
+        panel.set_xlabel("seconds" if index >= len(mels) - 2 else "")
+    for panel in axes[len(mels) :]:
+        panel.set_visible(False)
+    return figure
+
+
+def short(name: str, most: int = 28) -> str:
+    """A label that fits beside a picture, and that matplotlib does not take for a formula."""
+    plain = name.replace("$", r"\$")
+    return plain if len(name) <= most else plain[: most - 1] + "…"

@@ -1,0 +1,121 @@
+"""Putting a converted model in place: by one process at a time, tried out before, whole or not at all.
+
+Importing this module imports neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from musictagger.errors import ModelError, printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from musictagger.models.published.catalogue import CatalogueEntry
+    from musictagger.models.published.convert import Converted
+    from musictagger.models.weights import Model
+
+
+@contextlib.contextmanager
+def alone(name: str, folder: Path, say: Callable[[str], None]) -> Iterator[bool]:
+    """Hold the right to put a model `name` into `folder` (made if need be), once no other process has it.
+
+    Yields whether one had. Raises ModelError where the folder cannot be written, so nothing is fetched for it.
+    """
+    # Here, since only this needs it, and it costs commands that only look a name up 12 ms.
+    from filelock import FileLock, Timeout
+
+    path = folder / f".{name}.lock"
+    lock = FileLock(path)
+    with disk_trouble(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+            waited = False
+        except Timeout:
+            say(f"another process is installing {name}; waiting for it")
+            lock.acquire()
+            waited = True
+    try:
+        yield waited
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        lock.release()
+
+
+def install(wanted: CatalogueEntry, converted: Converted, folder: Path, source: str) -> None:
+    """Write weights and card into `folder`, load and run them, and only then put them in place.
+
+    The weights last: it is they that are found, so a crash in between leaves no model rather than one without a card.
+    Raises ModelError where they do not fit their backbone or give no scores, naming `source`, or the disk refuses.
+    """
+    import torch
+    from safetensors.torch import save
+
+    from musictagger.models.card import sha256_of
+    from musictagger.models.weights import load_model
+
+    tensors = {key: torch.from_numpy(tensor) for key, tensor in converted.tensors.items()}
+    if reason := _unusable(converted, tensors):
+        raise ModelError(f"{source}: does not fit backbone {converted.backbone}: {reason}")
+    with contextlib.ExitStack() as stack:
+        with disk_trouble(folder):
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=".musictagger-", dir=folder))
+            weights = Path(scratch) / f"{wanted.name}.safetensors"
+            weights.write_bytes(save(tensors))
+            wanted.card(converted.config, sha256_of(weights)).save(weights.with_suffix(".json"))
+        if reason := _no_scores(load_model(weights)):
+            raise ModelError(f"{source}: {reason}; the weights are damaged, or of another model")
+        with disk_trouble(folder):
+            for path in (weights.with_suffix(".json"), weights):
+                path.replace(folder / path.name)
+
+
+def _unusable(converted: Converted, tensors: dict[str, Tensor]) -> str:
+    """The first tensor that does not fit the backbone or is not finite; empty where all are as they should be.
+
+    The backbone that they are held against has shapes alone: sizes read off a damaged file could fill any memory.
+    """
+    import torch
+
+    from musictagger.models.registry import build
+    from musictagger.models.weights import misfit, not_finite
+
+    try:
+        with torch.device("meta"):
+            backbone = build(converted.backbone, converted.n_tags, converted.config)
+    except ModelError as error:
+        return str(error)
+    return misfit(tensors, backbone.state_dict()) or not_finite(tensors)
+
+
+def _no_scores(model: Model) -> str:
+    """Why a frame of noise and one of a tone, through the whole model, give no scores; empty where they do."""
+    import torch
+
+    from musictagger.audio.logmel import LogMel
+
+    front_end = model.card.front_end
+    samples = front_end.frame_samples
+    noise = 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(1))
+    tone = 0.3 * torch.sin(torch.arange(samples) * (440 * 2 * torch.pi / front_end.sample_rate_hz))
+    with torch.inference_mode():
+        logits = model.backbone(LogMel(front_end)(torch.stack([noise, tone]))).logits
+    if logits.shape != (2, len(model.card.outputs)) or not torch.isfinite(logits).all():
+        return "gives no scores"
+    return "gives noise and a tone the same scores" if torch.equal(logits[0], logits[1]) else ""
+
+
+@contextlib.contextmanager
+def disk_trouble(folder: Path) -> Iterator[None]:
+    """Turns what the disk refuses into a ModelError that names the folder, whatever hidden file in it was meant."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(f"{printable(folder)}: cannot be written: {error.strerror or error}") from error

@@ -1,0 +1,79 @@
+"""From network outputs per frame to tag scores per track: pure, and cheap enough to do at query time.
+
+Source: Roy et al. 2020 (IV): a song's score is the mean over its frames. Median, geometric mean and maximum are the
+alternatives named there as future work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from musictagger.models.card import Card
+from musictagger.records import Aggregator
+
+Scores = npt.NDArray[np.float32]
+
+SMALLEST_SCORE = 1e-7
+"""Below float16's smallest positive number: keeps the geometric mean finite without lifting any stored score."""
+
+
+def merge_outputs(scores: Scores, card: Card) -> Scores:
+    """Scores of the card's tags, float32 [..., tags], from those of the network's outputs, [..., outputs].
+
+    A tag that several outputs mean takes the highest of them.
+    """
+    position = {output: index for index, output in enumerate(card.outputs)}
+    merged = [scores[..., [position[output] for output in tag.outputs]].max(axis=-1) for tag in card.tags]
+    stacked: Scores = np.stack(merged, axis=-1)
+    return stacked
+
+
+def aggregate(frame_scores: Scores, how: Aggregator = "mean") -> Scores:
+    """Scores of one track, float32 [tags], from those of its frames, [frames, tags] with at least one frame."""
+    scores: Scores = aggregate_tracks(frame_scores, [len(frame_scores)], how)[0]
+    return scores
+
+
+def aggregate_tracks(frame_scores: Scores, frames: Sequence[int], how: Aggregator = "mean") -> Scores:
+    """Scores of many tracks, float32 [tracks, tags].
+
+    `frame_scores` holds all their frames one after another, [sum(frames), tags]; `frames` says how many each
+    track has, at least one each.
+    """
+    starts = np.concatenate([[0], np.cumsum(frames)[:-1]]).astype(np.intp) if len(frames) else np.zeros(0, np.intp)
+    if not len(starts):
+        return np.zeros((0, frame_scores.shape[-1]), np.float32)
+    return _AGGREGATORS[how](frame_scores.astype(np.float32), starts, np.asarray(frames))
+
+
+def _mean(scores: Scores, starts: npt.NDArray[np.intp], frames: npt.NDArray[np.intp]) -> Scores:
+    total: Scores = np.add.reduceat(scores, starts, axis=0)
+    return (total / frames[:, None]).astype(np.float32)
+
+
+def _median(scores: Scores, starts: npt.NDArray[np.intp], frames: npt.NDArray[np.intp]) -> Scores:
+    tracks = (scores[start : start + count] for start, count in zip(starts, frames, strict=True))
+    return np.stack([np.median(track, axis=0) for track in tracks]).astype(np.float32)
+
+
+def _geometric(scores: Scores, starts: npt.NDArray[np.intp], frames: npt.NDArray[np.intp]) -> Scores:
+    logs: Scores = np.log(np.maximum(scores, np.float32(SMALLEST_SCORE)))
+    geometric: Scores = np.exp(_mean(logs, starts, frames))
+    return geometric
+
+
+def _max(scores: Scores, starts: npt.NDArray[np.intp], frames: npt.NDArray[np.intp]) -> Scores:
+    highest: Scores = np.maximum.reduceat(scores, starts, axis=0)
+    return highest
+
+
+_AGGREGATORS: dict[Aggregator, Callable[[Scores, npt.NDArray[np.intp], npt.NDArray[np.intp]], Scores]] = {
+    "mean": _mean,
+    "median": _median,
+    "geometric": _geometric,
+    "max": _max,
+}
+AGGREGATORS: tuple[Aggregator, ...] = tuple(_AGGREGATORS)

@@ -1,1 +1,0 @@
-"""From scores to tags: aggregation over frames, the choice of genres, and writing them into files."""

@@ -1,0 +1,322 @@
+"""MP4 tags: the tree of `moov` is read, one item of `ilst` replaced, and the offsets into the audio moved along.
+
+Every atom that is not ours is copied byte for byte, and a tree that does not render to the bytes it was read from
+is not touched. Sources: ISO/IEC 14496-12 (boxes, stco, co64, tfhd, tfra); Apple's QuickTime metadata (`ilst`).
+"""
+
+from __future__ import annotations
+
+import bisect
+import struct
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from musictagger.audio.digest import mp4_atoms, sniff
+from musictagger.tags.containers.base import ByteReader, MalformedError, fingerprint, fingerprint_span, splice
+from musictagger.tags.containers.table import System
+
+PADDING_BYTES = 2048
+_PARENTS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"udta", b"ilst", b"moof", b"traf", b"mfra"}
+_FRAGMENTS = (b"moof", b"mfra")
+_ABSOLUTE = {b"saio", b"iloc"}  # offsets too rare to be worth the risk of moving them wrongly
+_HDLR = bytes(8) + b"mdirappl" + bytes(9)
+_UTF8, _UTF16 = 1, 2
+
+
+@dataclass
+class Atom:
+    """`children` for a parent (after the bytes `data`), else None and `data` is the payload."""
+
+    name: bytes
+    data: bytes
+    children: list[Atom] | None = None
+
+    def render(self) -> bytes:
+        body = self.data + b"".join(child.render() for child in self.children or ())
+        if len(body) + 8 >= 1 << 32:
+            raise MalformedError("its tags would grow beyond 4 GB")
+        return struct.pack(">I4s", len(body) + 8, self.name) + body
+
+    def child(self, name: bytes) -> Atom | None:
+        return next((child for child in self.children or () if child.name == name), None)
+
+    def walk(self) -> Iterator[Atom]:
+        yield self
+        for child in self.children or ():
+            yield from child.walk()
+
+
+def parse(data: bytes) -> list[Atom]:
+    """The atoms in `data`, one after another. Raises MalformedError unless they render to the same bytes."""
+    atoms, at = [], 0
+    while at < len(data):
+        size, name = struct.unpack(">I4s", data[at : at + 8]) if at + 8 <= len(data) else (0, b"")
+        if size < 8 or at + size > len(data):
+            raise MalformedError(f"its atoms overlap after {name!r}")
+        atoms.append(_atom(name, data[at + 8 : at + size]))
+        at += size
+    return atoms
+
+
+def _atom(name: bytes, body: bytes) -> Atom:
+    head = 4 if name == b"meta" and body[4:8] != b"hdlr" else 0
+    if name in _PARENTS or name == b"meta":
+        # QuickTime ends the list of user data with four zero bytes; such an atom is copied as it is.
+        try:
+            return Atom(name, body[:head], parse(body[head:]))
+        except MalformedError:
+            if name in (b"moov", b"ilst"):
+                raise
+    return Atom(name, body)
+
+
+class Mp4File:
+    """The `ilst` atom of an MP4 file, in `moov.udta.meta`."""
+
+    system: System = "MP4"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with path.open("rb", buffering=0) as raw:
+            file = ByteReader(raw)
+            self._top = list(mp4_atoms(file, sniff(file)[1], file.size))
+            places = [(at, end) for name, at, _, end in self._top if name == b"moov"]
+            if len(places) != 1:
+                raise MalformedError("it has no index (moov), or several")
+            self._start, self._end = places[0]
+            data = file.at(self._start, self._end - self._start)
+        self._moov = parse(data)[0]
+        if self._moov.name != b"moov" or self._moov.render() != data:
+            raise MalformedError("its index (moov) is of a kind that cannot be copied faithfully")
+
+    def _meta(self) -> Atom | None:
+        udta = self._moov.child(b"udta")
+        return udta.child(b"meta") if udta else None
+
+    def _items(self) -> list[Atom]:
+        meta = self._meta()
+        ilst = meta.child(b"ilst") if meta else None
+        return ilst.children or [] if ilst else []
+
+    def get(self, key: str) -> tuple[str, ...]:
+        return tuple(value for item in self._items() if _key(item) == _folded(key) for value in _values(item))
+
+    def set(self, key: str, values: tuple[str, ...]) -> None:
+        if values == self.get(key):
+            return
+        items = self._make_items()
+        mine = [index for index, item in enumerate(items) if _key(item) == _folded(key)]
+        for index in mine:
+            _values(items[index], "strict")
+        at = mine[0] if mine else len(items)
+        numbered = [item for index, item in enumerate(items) if index in mine and item.name == b"gnre"]
+        kept = [item for index, item in enumerate(items) if index not in mine]
+        items[:] = kept[:at] + _new_items(key, values, numbered) + kept[at:]
+
+    def _make_items(self) -> list[Atom]:
+        """The list of items itself, made where there is none."""
+        udta = self._moov.child(b"udta")
+        if udta is None:
+            udta = Atom(b"udta", b"", [])
+            self._moov.children = [*(self._moov.children or ()), udta]
+        if udta.children is None:
+            raise MalformedError("its user data (udta) is of a kind that cannot be extended")
+        meta = udta.child(b"meta")
+        if meta is None:
+            meta = Atom(b"meta", bytes(4), [Atom(b"hdlr", _HDLR)])
+            udta.children.append(meta)
+        handler = meta.child(b"hdlr")
+        if meta.children is None or handler is None or handler.data[8:12] != b"mdir":
+            raise MalformedError("its metadata are not in the form of iTunes")
+        ilst = meta.child(b"ilst")
+        if ilst is None:
+            ilst = Atom(b"ilst", b"", [])
+            meta.children.append(ilst)
+        assert ilst.children is not None
+        return ilst.children
+
+    def stored(self, values: tuple[str, ...]) -> tuple[str, ...]:
+        return values
+
+    def save(self) -> None:
+        shift = self._fit()
+        patched = []
+        if shift and self._end < self._top[-1][3]:
+            self._move_offsets(self._moov, shift)
+            patched = self._patched_fragments(
+                [(at, end) for name, at, _, end in self._top if name in _FRAGMENTS], shift
+            )
+        splice(self._path, self._start, self._end - self._start, self._moov.render())
+        for at, data in patched:
+            splice(self._path, at, len(data), data)
+
+    def _fit(self) -> int:
+        """Let the free atom in `meta` take up the change; returns by how many bytes `moov` grows all the same."""
+        meta = self._meta()
+        shift = len(self._moov.render()) - (self._end - self._start)
+        if not shift or meta is None or meta.children is None:
+            return shift
+        free = next((child for child in meta.children if child.name == b"free"), None)
+        if free is None and shift <= -8:
+            meta.children.append(Atom(b"free", bytes(-shift - 8)))
+            return 0
+        room = len(free.data) - shift if free else -1
+        if free is not None and room >= 0:
+            free.data = bytes(room)
+            return 0
+        if free is None:
+            free = Atom(b"free", b"")
+            meta.children.append(free)
+        free.data = bytes(PADDING_BYTES)
+        return len(self._moov.render()) - (self._end - self._start)
+
+    def _moved(self, offset: int, shift: int) -> int:
+        return offset + shift if offset >= self._end else offset
+
+    def _move_offsets(self, tree: Atom, shift: int) -> None:
+        """Move every offset into the file in `tree` that points behind `moov`."""
+        for atom in tree.walk():
+            if atom.name in _ABSOLUTE:
+                raise MalformedError(f"its {atom.name.decode()} atom points into the file in a way not supported")
+            form, places = _offset_places(atom)
+            data = bytearray(atom.data)
+            for place in places:
+                struct.pack_into(form, data, place, self._moved(struct.unpack_from(form, data, place)[0], shift))
+            atom.data = bytes(data)
+
+    def _patched_fragments(self, places: list[tuple[int, int]], shift: int) -> list[tuple[int, bytes]]:
+        patched = []
+        with self._path.open("rb", buffering=0) as raw:
+            file = ByteReader(raw)
+            for at, end in places:
+                data = file.at(at, end - at)
+                atom = parse(data)[0]
+                self._move_offsets(atom, shift)
+                patched.append((self._moved(at, shift), atom.render()))
+        return patched
+
+    def others(self, keys: Collection[str]) -> dict[str, str]:
+        folded = {_folded(key) for key in keys}
+        rest = [item for item in self._items() if _key(item) not in folded]
+        items = {f"item {index} {_key(item)}": fingerprint(item.render()) for index, item in enumerate(rest)}
+        return items | self._index() | self._top_level()
+
+    def _index(self) -> dict[str, str]:
+        """All other atoms of `moov`. The handler that a file without tags gets does not count."""
+        found: dict[str, str] = {}
+        items = {id(item) for item in self._items()}
+        for atom in self._moov.walk():
+            ours = atom.name == b"hdlr" and atom.data == _HDLR
+            if atom.children is None and atom.name != b"free" and id(atom) not in items and not ours:
+                found[f"atom {len(found)} {atom.name!r}"] = fingerprint(self._relative(atom))
+        return found
+
+    def _relative(self, atom: Atom) -> bytes:
+        """The payload, with offsets into the file told as atom of the top level and distance from its beginning."""
+        form, places = _offset_places(atom)
+        if not places:
+            return atom.data
+        starts = [at for _, at, _, _ in self._top]
+        told, data = [], bytearray(atom.data)
+        for place in places:
+            offset = struct.unpack_from(form, data, place)[0]
+            index = bisect.bisect_right(starts, offset) - 1
+            told.append(f"{index}:{offset - starts[max(0, index)]}")
+            struct.pack_into(form, data, place, 0)
+        return bytes(data) + " ".join(told).encode()
+
+    def _top_level(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        with self._path.open("rb", buffering=0) as raw:
+            file = ByteReader(raw)
+            for index, (name, at, body, end) in enumerate(self._top):
+                value = ""
+                if name in _FRAGMENTS:
+                    leaves = parse(file.at(at, end - at))[0].walk()
+                    value = fingerprint(b"".join(leaf.name + self._relative(leaf) for leaf in leaves))
+                elif name not in (b"moov", b"mdat"):
+                    value = fingerprint_span(file, body, end)
+                found[f"top {index} {name!r}"] = value
+        return found
+
+
+def _offset_places(atom: Atom) -> tuple[str, Sequence[int]]:
+    """Format of the offsets into the file that `atom` holds, and where in its payload they stand."""
+    data = atom.data
+    try:
+        if atom.name in (b"stco", b"co64"):
+            width = 4 if atom.name == b"stco" else 8
+            places: Sequence[int] = range(8, 8 + width * int.from_bytes(data[4:8], "big"), width)
+        elif atom.name == b"tfhd" and data[3] & 1:
+            width, places = 8, [8]
+        elif atom.name == b"tfra":
+            width = 8 if data[0] else 4
+            lengths, count = struct.unpack_from(">II", data, 8)
+            step = 2 * width + 3 + (lengths >> 4 & 3) + (lengths >> 2 & 3) + (lengths & 3)
+            places = range(16 + width, 16 + width + step * count, step)
+        else:
+            return "", ()
+    except (struct.error, IndexError) as error:
+        raise MalformedError(f"its {atom.name.decode()} atom is cut off") from error
+    if places and places[-1] + width > len(data):
+        raise MalformedError(f"its {atom.name.decode()} atom is cut off")
+    return ">I" if width == 4 else ">Q", places
+
+
+def _folded(key: str) -> str:
+    return key.casefold()
+
+
+def _key(item: Atom) -> str:
+    """The name of an item as in the table, folded; numbered genres count as `©gen`."""
+    if item.name == b"gnre":
+        return "\xa9gen"
+    if item.name != b"----":
+        return item.name.decode("latin-1").casefold()
+    try:
+        parts = {part.name: part.data[4:].decode("utf-8", "replace") for part in parse(item.data)}
+    except MalformedError:
+        return "----"
+    return f"----:{parts.get(b'mean', '')}:{parts.get(b'name', '')}".casefold()
+
+
+def _values(item: Atom, errors: str = "replace") -> list[str]:
+    """The texts of an item. A numbered genre is given as `(17)`, the way ID3 writes it."""
+    values = []
+    for part in parse(item.data):
+        kind, content = part.data[3:4], part.data[8:]
+        if part.name != b"data":
+            continue
+        if item.name == b"gnre" and len(content) == 2:
+            values.append(f"({int.from_bytes(content, 'big') - 1})")
+            continue
+        try:
+            values.append(content.decode("utf-16-be" if kind == bytes([_UTF16]) else "utf-8", errors))
+        except UnicodeDecodeError as error:
+            raise MalformedError(f"its {item.name.decode('latin-1')} is not the text it claims to be") from error
+    return values
+
+
+def _new_items(key: str, values: tuple[str, ...], numbered: list[Atom]) -> list[Atom]:
+    """Items that read as `values`. A numbered genre goes back into the atom that can hold nothing else."""
+    items = []
+    texts = list(values)
+    if key == "\xa9gen" and texts and _number(texts[0]) is not None:
+        number = _number(texts.pop(0)) or 0
+        content = struct.pack(">IIH", 0, 0, number + 1)
+        items = [item for item in numbered if _values(item) == [values[0]]][:1]
+        items = items or [Atom(b"gnre", Atom(b"data", content).render())]
+    data = b"".join(Atom(b"data", struct.pack(">II", _UTF8, 0) + text.encode("utf-8")).render() for text in texts)
+    if data and key.startswith("----"):
+        _, mean, name = key.split(":")
+        parts = Atom(b"mean", bytes(4) + mean.encode()).render() + Atom(b"name", bytes(4) + name.encode()).render()
+        items.append(Atom(b"----", parts + data))
+    elif data:
+        items.append(Atom(key.encode("latin-1"), data))
+    return items
+
+
+def _number(text: str) -> int | None:
+    inner = text[1:-1]
+    return int(inner) if text == f"({inner})" and inner.isascii() and inner.isdigit() and len(inner) < 5 else None

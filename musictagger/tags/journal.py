@@ -1,0 +1,383 @@
+"""What every tag write found and left, so that it can be undone; an entry is durable before its file is changed.
+
+The journal is a SQLite file of its own: a library can be scanned again, what was in the tags cannot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import cast, get_args
+
+from filelock import BaseFileLock, FileLock, Timeout
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from musictagger.audio.walk import absolute
+from musictagger.errors import AudioError, StoreError, TagWriteError, printable
+from musictagger.sqlite import now, readable_errors
+from musictagger.tags import safewrite
+from musictagger.tags.containers import CONTAINERS, DEFAULT_JOIN, Field, container_of, read_fields, stored_form
+from musictagger.tags.containers import writable as can_be_tagged
+from musictagger.tags.journalfile import (
+    ADVICE,
+    JournalEntry,
+    JournalEntryRow,
+    Run,
+    RunRow,
+    State,
+    Values,
+    entry_of,
+    from_json,
+    open_journal_file,
+    to_json,
+    utc,
+    writing,
+)
+
+__all__ = ["ABANDONED_S", "STEPS", "Journal", "JournalEntry", "Run", "State", "Values", "journalled_write"]
+
+STEPS = ("intend", *safewrite.STEPS, "settle")
+"""The steps of a journalled write in order; `step` is called with each name before it."""
+
+ABANDONED_S = 24 * 3600
+"""Age after which a lock file that no entry speaks of is left over."""
+
+_CHUNK = 500
+_WRITTEN: tuple[State, ...] = ("written",)
+
+
+class Journal:
+    """An open journal. Each call is a transaction of its own, on disk when it returns; several may be open at once.
+
+    All methods raise StoreError, with advice, when the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path, *, create: bool = True) -> None:
+        """Open the journal at `path`. Raises StoreError when it is not there (unless `create`), not ours, or newer."""
+        self._path = path.expanduser()
+        self._owner = secrets.token_hex(8)
+        self._lock: BaseFileLock | None = None
+        self._engine = open_journal_file(self._path, create=create)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the file back. What is still intended counts as abandoned from now on."""
+        self._engine.dispose()
+        if self._lock is not None:
+            self._lock.release()
+            with contextlib.suppress(OSError):
+                self._lock_file(self._owner).unlink()
+            self._lock = None
+
+    @property
+    def _where(self) -> str:
+        return printable(self._path)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        with readable_errors(self._where, ADVICE), Session(self._engine) as session:
+            yield session
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        with readable_errors(self._where, ADVICE), writing(self._engine) as session:
+            yield session
+
+    def start_run(self, kind: str, note: str) -> int:
+        """A new run, and at once the proof that the journal can be written. Without entries it is never listed."""
+        with self._writing() as session:
+            row = RunRow(kind=kind, note=note)
+            session.add(row)
+            session.flush()
+            return row.id
+
+    def intend(self, run_id: int, path: Path, digest: str | None, before: Values, after: Values) -> int:
+        """Record what is about to be written; on disk when this returns. Returns the id of the entry."""
+        self._hold_lock()
+        with self._writing() as session:
+            row = JournalEntryRow(
+                run_id=run_id,
+                path=absolute(path),
+                digest=digest,
+                before=to_json(before),
+                after=to_json(after),
+                state="intended",
+                owner=self._owner,
+            )
+            session.add(row)
+            session.flush()
+            return row.id
+
+    def settle(self, entry_id: int, state: State, reason: str = "", after: Values | None = None) -> None:
+        """Record what became of an entry. `after`: the values as stored, where they are not those intended."""
+        changes = {"state": state, "reason": reason, "at": now()} | ({} if after is None else {"after": to_json(after)})
+        with self._writing() as session:
+            found = session.scalar(
+                update(JournalEntryRow)
+                .where(JournalEntryRow.id == entry_id)
+                .values(changes)
+                .returning(JournalEntryRow.id)
+            )
+        if found is None:
+            raise StoreError(f"{self._where}: has no entry {entry_id}")
+
+    def runs(self) -> list[Run]:
+        """The runs that have entries, newest first."""
+        statement = (
+            select(RunRow, JournalEntryRow.state, func.count())
+            .join(JournalEntryRow)
+            .group_by(RunRow.id, JournalEntryRow.state)
+            .order_by(RunRow.id.desc())
+        )
+        runs: dict[int, RunRow] = {}
+        counts: dict[int, dict[State, int]] = {}
+        with self._reading() as session:
+            for row, state, count in session.execute(statement):
+                runs[row.id] = row
+                counts.setdefault(row.id, dict.fromkeys(get_args(State), 0))[cast(State, state)] = count
+            return [Run(row.id, row.kind, utc(row.started_at), row.note, counts[row.id]) for row in runs.values()]
+
+    def entries(
+        self,
+        *,
+        run_id: int | None = None,
+        paths: Collection[Path] | None = None,
+        states: Collection[State] = _WRITTEN,
+    ) -> list[JournalEntry]:
+        """Entries of a run, of certain files, in certain states; newest first, the order in which to undo them."""
+        statement = select(JournalEntryRow).where(JournalEntryRow.state.in_(states)).order_by(JournalEntryRow.id.desc())
+        if run_id is not None:
+            statement = statement.where(JournalEntryRow.run_id == run_id)
+        with self._reading() as session:
+            if paths is None:
+                return [entry_of(row) for row in session.scalars(statement)]
+            wanted = sorted({absolute(path) for path in paths})
+            found = [
+                entry_of(row)
+                for start in range(0, len(wanted), _CHUNK)
+                for row in session.scalars(statement.where(JournalEntryRow.path.in_(wanted[start : start + _CHUNK])))
+            ]
+        return sorted(found, key=lambda entry: -entry.id)
+
+    def recover(self) -> list[JournalEntry]:
+        """Settle what interrupted writes left open, by what the files hold now; returns those settled, newest first.
+
+        Writes under way in other processes are left to them. An entry whose drive is away, or whose file cannot be read
+        at present, stays as it is for the next time.
+        """
+        intended = select(JournalEntryRow).where(JournalEntryRow.state == "intended")
+        with self._reading() as session:
+            owners = sorted({entry.owner for entry in session.scalars(intended)})
+        settled: list[int] = []
+        for owner in owners:
+            with self._taken_over(owner) as mine:
+                if mine:
+                    with self._reading() as session:
+                        entries = [
+                            entry_of(row) for row in session.scalars(intended.where(JournalEntryRow.owner == owner))
+                        ]
+                    settled += [entry.id for entry in entries if self._settle_by_file(entry)]
+        self._remove_old_locks()
+        return [self._entry(entry_id) for entry_id in sorted(settled, reverse=True)]
+
+    def _entry(self, entry_id: int) -> JournalEntry:
+        with self._reading() as session:
+            return entry_of(session.get_one(JournalEntryRow, entry_id))
+
+    def _settle_by_file(self, entry: JournalEntry, reason: str = "") -> bool:
+        """Settle an entry by what its file holds; `reason`: why it failed, where known. False: that cannot be told."""
+        verdict = _verdict(entry, self._later(entry))
+        if verdict is None:
+            return False
+        state, cause, after = verdict
+        self.settle(entry.id, state, "" if state == "written" else reason or cause, after)
+        return True
+
+    def _later(self, entry: JournalEntry) -> dict[Field, tuple[str, ...]]:
+        """What the next writes of the same file, if there were any, found in its fields."""
+        statement = select(JournalEntryRow).where(JournalEntryRow.path == entry.path, JournalEntryRow.id > entry.id)
+        found: dict[Field, tuple[str, ...]] = {}
+        with self._reading() as session:
+            for row in session.scalars(statement.order_by(JournalEntryRow.id.desc())):
+                found.update(from_json(row.before))
+        return found
+
+    # A process that wrote holds a lock file of its own until it ends, however it ends: whoever can take it over knows
+    # that the process is gone. Process numbers would lie after a reboot.
+
+    def _lock_file(self, owner: str) -> Path:
+        return self._path.with_name(f"{self._path.name}-{owner}.lock")
+
+    def _hold_lock(self) -> None:
+        if self._lock is None:
+            lock = FileLock(self._lock_file(self._owner), thread_local=False)
+            try:
+                lock.acquire(timeout=0)
+            except (OSError, Timeout) as error:
+                raise StoreError(f"{self._where}: cannot be locked: {error}; {ADVICE.elsewhere}") from error
+            self._lock = lock
+
+    @contextmanager
+    def _taken_over(self, owner: str) -> Iterator[bool]:
+        """Whether this owner is gone, or ourselves; nobody else settles its entries meanwhile."""
+        if owner == self._owner:
+            yield True
+            return
+        lock = FileLock(self._lock_file(owner), thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            raise StoreError(f"{self._where}: cannot be locked: {error}; {ADVICE.elsewhere}") from error
+        try:
+            yield True
+        finally:
+            with contextlib.suppress(OSError):
+                self._lock_file(owner).unlink()
+            lock.release()
+
+    def _remove_old_locks(self) -> None:
+        """Those of processes killed between two writes."""
+        prefix = f"{self._path.name}-"
+        with contextlib.suppress(OSError):
+            for file in sorted(self._path.parent.iterdir()):
+                owner = file.name.removeprefix(prefix).removesuffix(".lock")
+                if file != self._lock_file(owner) or time.time() - file.stat().st_mtime < ABANDONED_S:
+                    continue
+                with self._taken_over(owner):
+                    pass
+
+
+def _no_step(name: str) -> None:
+    """Nothing to do between the steps."""
+
+
+def journalled_write(
+    journal: Journal,
+    run_id: int,
+    path: Path,
+    before: Values | None,
+    after: Values,
+    *,
+    digest: str | None,
+    preserve_mtime: bool,
+    break_hardlinks: bool = False,
+    id3v23_join: str = DEFAULT_JOIN,
+    step: Callable[[str], None] = _no_step,
+) -> os.stat_result:
+    """`safewrite.write_fields` with an entry in the journal, made before the file is touched and settled after.
+
+    No entry is made where the file holds the values already. Raises TagWriteError, and then the file is as it was;
+    StoreError where the journal cannot be written. If that happens after the write, or the process ends anywhere, the
+    entry stays intended, and `Journal.recover` finds out.
+    """
+    with _as_tag_write_error(path):
+        present, wanted = _present_and_wanted(path, before, after, id3v23_join)
+        if present == wanted:
+            return path.stat()
+    step("intend")
+    entry_id = journal.intend(run_id, path, digest, present, wanted)
+    try:
+        with _as_tag_write_error(path):
+            status = safewrite.write_fields(
+                path,
+                {**(before or {}), **present},
+                after,
+                expected_digest=digest,
+                preserve_mtime=preserve_mtime,
+                break_hardlinks=break_hardlinks,
+                id3v23_join=id3v23_join,
+                step=step,
+            )
+        step("settle")
+    except BaseException as error:
+        _settle_failed(journal, entry_id, error)
+        raise
+    journal.settle(entry_id, "written")
+    return status
+
+
+def _settle_failed(journal: Journal, entry_id: int, error: BaseException) -> None:
+    """The file is asked even then: an interruption after the replacement comes too late to be a failure."""
+    reason = error.reason if isinstance(error, TagWriteError) else f"interrupted ({type(error).__name__})"
+    if not journal._settle_by_file(journal._entry(entry_id), reason) and isinstance(error, TagWriteError):
+        journal.settle(entry_id, "failed", reason)
+
+
+def _present_and_wanted(path: Path, before: Values | None, after: Values, join: str) -> tuple[Values, Values]:
+    """What the fields of `after` hold now, and what they will. Raises TagWriteError unless that can be undone."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise TagWriteError(path, "not a regular file")
+    container = container_of(path)
+    if not can_be_tagged(container):
+        raise TagWriteError(path, CONTAINERS[container].refusal)
+    found = read_fields(path, {*after, *(before or ())})
+    for field, values in (before or {}).items():
+        if found[field] != values:
+            raise TagWriteError(path, f"its {field} was changed since this was planned; plan again")
+    present = {field: found[field] for field in after}
+    wanted = {field: stored_form(path, values, id3v23_join=join) for field, values in after.items()}
+    for field, values in present.items():
+        if values != wanted[field] and stored_form(path, values, id3v23_join=join) != values:
+            raise TagWriteError(path, f"its {field} is stored in a form that an undo could not put back; left alone")
+    return present, wanted
+
+
+def _verdict(entry: JournalEntry, later: Values) -> tuple[State, str, Values | None] | None:
+    """What became of an interrupted write: state, reason, and the values stored if they are not those intended.
+
+    `later`: what writes after it found in the fields; the file is asked for the others. None if it cannot be.
+    """
+    found = {field: values for field, values in later.items() if field in entry.after}
+    asked: Sequence[Field] = [field for field in entry.after if field not in found]
+    try:
+        if asked:
+            found.update(_read_regular(entry.path, asked))
+        if found == entry.after:
+            return "written", "", None
+        if found == entry.before:
+            return "failed", "interrupted before the file was changed", None
+        if asked and found == {field: stored_form(entry.path, values) for field, values in entry.after.items()}:
+            return "written", "", found
+    except AudioError as error:
+        return "failed", f"interrupted, and now {error.reason}", None
+    except OSError as error:
+        # A folder that is gone too may be on a drive that comes back.
+        gone = isinstance(error, FileNotFoundError) and entry.path.parent.is_dir()
+        return ("failed", "interrupted, and the file is not there any more", None) if gone else None
+    changed = [field for field in found if found[field] not in (entry.before.get(field), entry.after[field])]
+    fields = ", ".join(changed or found)
+    return "failed", f"interrupted, and its {fields} was then changed by another program", None
+
+
+def _read_regular(path: Path, fields: Sequence[Field]) -> Values:
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise AudioError(path, "it is not a regular file")
+    return read_fields(path, fields)
+
+
+@contextmanager
+def _as_tag_write_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except AudioError as error:
+        raise TagWriteError(path, error.reason) from error
+    except OSError as error:
+        raise TagWriteError(path, f"not written: {error.strerror or error}") from error

@@ -1,0 +1,179 @@
+"""The file behind the journal: its tables, its mark and version, opening it, and the values its rows stand for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from sqlalchemy import JSON, DateTime, Engine, ForeignKey, String, Text, inspect
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from musictagger.errors import StoreError, printable
+from musictagger.sqlite import Advice, PathText, now, readable_errors, sqlite_engine
+from musictagger.tags.containers import Field
+
+State = Literal["intended", "written", "failed", "undone"]
+STATES: tuple[State, ...] = get_args(State)
+Values = Mapping[Field, tuple[str, ...]]
+"""Raw values by field, as `read_fields` gives them; () is a field that is not there."""
+
+APPLICATION_ID = 0x4D54474A
+"""What marks a SQLite file as such a journal: MTGJ in ASCII."""
+VERSION = 1
+"""Of the tables below, stamped into the file."""
+
+_PRAGMAS = ("synchronous=FULL", "fullfsync=ON", "foreign_keys=ON")
+ADVICE = Advice(
+    elsewhere="nothing is written into music without it; choose another data folder with MUSICTAGGER_DATA_DIR",
+    missing="there is no journal yet: nothing was written that could be undone",
+    damaged="restore a copy; or move it away, but what it recorded can then not be undone",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One command that wrote. `kind`: scan, apply or undo; `counts`: its entries in each state; times are UTC."""
+
+    id: int
+    kind: str
+    started_at: datetime
+    note: str
+    counts: Mapping[State, int]
+
+
+@dataclass(frozen=True)
+class JournalEntry:
+    """One write of one file: the values of its fields `before` and `after`, as stored.
+
+    `state`: intended (under way, or interrupted), written (the file holds `after`), failed (it does not, and `reason`
+    says why), undone (it was written, and put back). `at`: when it came into that state, UTC.
+    """
+
+    id: int
+    run_id: int
+    path: Path
+    digest: str | None
+    before: Values
+    after: Values
+    state: State
+    reason: str
+    at: datetime
+
+
+class _Base(DeclarativeBase):
+    """Root of the tables."""
+
+
+class RunRow(_Base):
+    """A run."""
+
+    __tablename__ = "run"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
+    note: Mapped[str] = mapped_column(Text)
+
+
+class JournalEntryRow(_Base):
+    """An entry."""
+
+    __tablename__ = "entry"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id"), index=True)
+    path: Mapped[Path] = mapped_column(PathText, index=True)
+    digest: Mapped[str | None] = mapped_column(String(64))
+    before: Mapped[dict[str, list[str]]] = mapped_column(JSON)
+    after: Mapped[dict[str, list[str]]] = mapped_column(JSON)
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
+    owner: Mapped[str] = mapped_column(String(16))
+    """Names the lock that the writing process holds as long as it lives."""
+
+
+def open_journal_file(path: Path, *, create: bool) -> Engine:
+    """An engine on the journal at `path`. Raises StoreError if not there (unless `create`), not ours, newer."""
+    engine = sqlite_engine(path, ADVICE, create=create, pragmas=_PRAGMAS)
+    try:
+        with readable_errors(printable(path), ADVICE):
+            if not _is_journal(engine, printable(path)):
+                if not create:
+                    raise StoreError(f"{printable(path)}: {ADVICE.missing}")
+                _initialise(engine, path)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _is_journal(engine: Engine, where: str) -> bool:
+    """Whether there is a journal in the file; False if nothing is. Raises StoreError for anything else."""
+    with engine.connect() as connection:
+        mark = connection.exec_driver_sql("PRAGMA application_id").scalar()
+        version = connection.exec_driver_sql("PRAGMA user_version").scalar() or 0
+        tables = inspect(connection).get_table_names()
+    if mark == APPLICATION_ID and version > VERSION:
+        raise StoreError(f"{where}: was made by a newer musictagger (version {version}); update musictagger")
+    if mark != APPLICATION_ID and (mark or tables):
+        raise StoreError(f"{where}: is a database, but no journal of musictagger; {ADVICE.elsewhere}")
+    return bool(mark == APPLICATION_ID)
+
+
+def _initialise(engine: Engine, path: Path) -> None:
+    """Make the tables; harmless if another process does so at the same time."""
+    with contextlib.closing(engine.raw_connection()) as raw:
+        raw.cursor().execute("PRAGMA journal_mode=WAL")  # kept in the file
+    with writing(engine) as session:
+        connection = session.connection()
+        _Base.metadata.create_all(connection)
+        connection.exec_driver_sql(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.exec_driver_sql(f"PRAGMA user_version={VERSION}")
+    # SQLite makes contents durable, but not the name of a new file, nor those of folders made for it.
+    for folder in path.absolute().parents:
+        with contextlib.suppress(OSError):
+            _sync_folder(folder)
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Session]:
+    """A transaction that waits for its turn. One that becomes a writer late fails if another has written meanwhile."""
+    with Session(engine.execution_options(begin="BEGIN IMMEDIATE")) as session, session.begin():
+        yield session
+
+
+def entry_of(row: JournalEntryRow) -> JournalEntry:
+    """The value of a row."""
+    before, after = from_json(row.before), from_json(row.after)
+    state = cast(State, row.state)
+    return JournalEntry(row.id, row.run_id, row.path, row.digest, before, after, state, row.reason, utc(row.at))
+
+
+def to_json(values: Values) -> dict[str, list[str]]:
+    """Values as their column takes them."""
+    return {field: list(texts) for field, texts in values.items()}
+
+
+def from_json(values: Mapping[str, Sequence[str]]) -> dict[Field, tuple[str, ...]]:
+    """The inverse of `to_json`."""
+    return {cast(Field, field): tuple(texts) for field, texts in values.items()}
+
+
+def utc(time_: datetime) -> datetime:
+    """SQLite keeps no time zone; all times in the journal are UTC."""
+    return time_.replace(tzinfo=UTC)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

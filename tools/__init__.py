@@ -1,0 +1,1 @@
+"""Makers of corpora and releases: run by hand, never imported by the package."""
