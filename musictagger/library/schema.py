@@ -56,7 +56,7 @@ class File(Base):
     """The raw values of each field that we may write, `(17)` for Rock: what a write has to preserve."""
     failure: Mapped[str | None] = mapped_column(Text)
     """Why the file could not be read or decoded; None where it could."""
-    transient: Mapped[bool] = mapped_column(default=False)
+    transient: Mapped[bool] = mapped_column("passing", default=False)
     """Whether that may be over by the next scan: no permission, a drive that went away."""
     missing: Mapped[bool] = mapped_column(default=False)
     """Not there any more when its folder was last scanned."""
