@@ -76,11 +76,11 @@ class Steps(Silent):
     """What progress was told."""
 
     def __init__(self) -> None:
-        self.started: list[tuple[str, int, str]] = []
+        self.started: list[tuple[str, int | None, str]] = []
         self.done: list[int] = []
 
-    def start(self, what: str, total: int, unit: str) -> None:
-        self.started.append((what, total, unit))
+    def start(self, stage: str, total: int | None, unit: str) -> None:
+        self.started.append((stage, total, unit))
 
     def advance(self, done: int, **figures: float) -> None:
         self.done.append(done)

@@ -135,8 +135,8 @@ class Told:
     def say(self, text: str) -> None:
         self.said.append(text)
 
-    def start(self, what: str, total: int, unit: str) -> None:
-        self.total = total
+    def start(self, stage: str, total: int | None, unit: str) -> None:
+        self.total = total or 0
 
     def advance(self, done: int, **figures: float) -> None:
         self.done.append(done)

@@ -106,8 +106,8 @@ def test_thresholds_are_not_those_of_a_part_of_the_split(music: Path, cache: Pat
     class Stopping(Told):
         stopped = False
 
-        def start(self, what: str, total: int, unit: str) -> None:
-            self.stopped = self.stopped or what == "valid split"
+        def start(self, stage: str, total: int | None, unit: str) -> None:
+            self.stopped = self.stopped or stage == "valid split"
 
     told = Stopping()
     outcome = run_training(_request(music, cache, tmp_path, {"epochs": 1}), told, lambda: told.stopped)
@@ -290,8 +290,8 @@ class TestTransfer:
         class Stopping(Told):
             stopped = False
 
-            def start(self, what: str, total: int, unit: str) -> None:
-                self.stopped = self.stopped or what == "embedding"
+            def start(self, stage: str, total: int | None, unit: str) -> None:
+                self.stopped = self.stopped or stage == "embedding"
 
         told = Stopping()
         request = _request(music, cache, tmp_path, {**MFCC, "head": "svm"})

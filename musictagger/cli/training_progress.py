@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -40,6 +41,11 @@ class QuietProgress:
         self._began: tuple[float, int] | None = None
         self._epoch_s: list[float] = []
 
+    stopping = False
+
+    def failed(self, path: Path, reason: str) -> None:
+        """See progress.Progress."""
+
     def __enter__(self) -> Self:
         return self
 
@@ -54,9 +60,9 @@ class QuietProgress:
     def say(self, text: str) -> None:
         """See training.progress.Progress."""
 
-    def start(self, what: str, total: int, unit: str) -> None:
+    def start(self, stage: str, total: int | None, unit: str) -> None:
         """See training.progress.Progress."""
-        self._what, self._total, self._unit = what, total, unit
+        self._what, self._total, self._unit = stage, total or 0, unit
         self._began = None
 
     def advance(self, done: int, **figures: float) -> None:
@@ -145,11 +151,11 @@ class LiveProgress(QuietProgress):
         """See QuietProgress."""
         self._console.print(escape(text), style="dim", soft_wrap=True)
 
-    def start(self, what: str, total: int, unit: str) -> None:
+    def start(self, stage: str, total: int | None, unit: str) -> None:
         """See QuietProgress."""
-        super().start(what, total, unit)
+        super().start(stage, total, unit)
         self._line = ""
-        self._progress.reset(self._task, total=total or None, description=escape(what), unit=unit, visible=True)
+        self._progress.reset(self._task, total=total or None, description=escape(stage), unit=unit, visible=True)
 
     def advance(self, done: int, **figures: float) -> None:
         """See QuietProgress."""
