@@ -154,7 +154,7 @@ def recall_per_track(truth: npt.ArrayLike, scores: npt.ArrayLike, k: int, *, cap
     """Recall@k of each track, [tracks], from [tracks, tags]: |G ∩ R_1:k| / |G| (Wang et al. 2019, equation 4).
 
     G are the track's tags, R_1:k its k highest scores; NaN for a track with no tag. `capped` divides by min(k, |G|),
-    the letter of the equation's G_1:k; the paper's own figures are those of |G|: docs/decisions/0007-metrics.md.
+    the letter of the equation's G_1:k; the paper's own figures are those of |G|: docs/decisions/0006-metrics.md.
     Among equal scores the mean over all their orders is taken, so that the order of the tags decides nothing.
     """
     flags, checked = validate_tags(truth, scores)

@@ -21,7 +21,7 @@ MIN_POSITIVES = 5
 """A tag with fewer positives (or negatives) is not calibrated: an isotonic curve would learn them by heart."""
 
 LIFT = 6.0
-"""How many times the usual odds make a tag a track's (docs/decisions/0010-models-that-ship.md)."""
+"""How many times the usual odds make a tag a track's (docs/decisions/0009-models-that-ship.md)."""
 SPREAD = 2.0
 """How many standard deviations of its logit a tag lies above the usual, too, unless it is one of several that exclude
 each other: one genre is the best of all, but a harp is not there because everything else is even less."""

@@ -14,7 +14,7 @@ from musictagger.paths import bundled_folder
 
 DEFAULT = "fcn"
 """Used when none is named: of those that come with the program the best, at about the same speed
-(docs/decisions/0010-models-that-ship.md)."""
+(docs/decisions/0009-models-that-ship.md)."""
 
 
 @dataclass(frozen=True)
