@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TRACK = "musictagger.track/1"
 QUERY = "musictagger.query/1"
-SCAN = "musictagger.pipeline.scan/1"
+SCAN = "musictagger.scan/1"
 TAGS = "musictagger.tags/1"
 APPLIED = "musictagger.applied/1"
 HISTORY = "musictagger.history/1"
