@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 
 from musictagger.audio.walk import FoundFile
-from musictagger.cli.progress import reporter
 from musictagger.config import load_settings
 from musictagger.library.query import Query, parse
 from musictagger.library.store import Store
@@ -27,6 +26,7 @@ from musictagger.library.view import View, search
 from musictagger.models.card import Card
 from musictagger.models.inference import load_predictor
 from musictagger.pipeline.scan import ScanOptions, scan
+from musictagger.progress import SILENT
 from musictagger.records import Analysed
 from musictagger.tags.containers import FileTags
 from musictagger.tags.journal import Journal
@@ -53,7 +53,7 @@ def main() -> None:
         print(f"{count} files, database {size_mb:.0f} MB")
 
         def rescan() -> str:
-            report = scan([music], store, journal, predictor, settings, ScanOptions(), reporter(quiet=True))
+            report = scan([music], store, journal, predictor, settings, ScanOptions(), SILENT)
             return f"{report.unchanged} unchanged"
 
         _time("rescan, nothing changed", rescan)

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from musictagger.cli.training_progress import reporter
+from musictagger.cli.progress import reporter
 from musictagger.config import load_settings
 from musictagger.datasets.splitting import shuffled
 from musictagger.models.card import Card

@@ -56,3 +56,7 @@ class Silent:
 
     def failed(self, path: Path, reason: str) -> None:
         """See Progress."""
+
+
+SILENT: Progress = Silent()
+"""For use as a default argument."""

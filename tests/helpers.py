@@ -20,6 +20,7 @@ from musictagger.cli import main
 from musictagger.models.card import Card, Tag
 from musictagger.models.registry import build
 from musictagger.models.weights import save_weights
+from musictagger.progress import Silent
 
 TINY = "tiny"
 TINY_OUTPUTS = ("rock", "jazz", "mellow", "guitar")
@@ -55,6 +56,24 @@ def write_tone(path: Path, seconds: float, hz: float = 220.0, rate_hz: int = 12_
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(os.fsencode(path), 0.2 * wave * (1 + 0.5 * np.sin(2 * np.pi * 2 * time_s)), rate_hz)
     return path
+
+
+class Recorder(Silent):
+    """A progress that keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.stages: list[tuple[str, int | None, str]] = []
+        self.done: list[int] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def start(self, stage: str, total: int | None, unit: str) -> None:
+        self.stages.append((stage, total, unit))
+
+    def advance(self, done: int, **metrics: float) -> None:
+        self.done.append(done)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from conftest import make_card
+from helpers import Recorder
 from test_convert import musicnn_arrays
 
 from musictagger.cli.weights import command as weights_command
@@ -150,14 +151,13 @@ def test_pull_installs_weights_and_card_that_load(
     wheel: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Pip(wheel, "Progress 10 of 400\nSaved\nProgress 400 of 400").install(monkeypatch)
-    said: list[str] = []
-    seen: list[tuple[int, int]] = []
+    progress = Recorder()
     folder = tmp_path / "not" / "there yet"
-    weights = catalogue.pull("musicnn-msd", folder, say=said.append, progress=lambda *done: seen.append(done))
+    weights = catalogue.pull("musicnn-msd", folder, progress=progress)
     assert sorted(path.name for path in folder.iterdir()) == ["musicnn-msd.json", "musicnn-msd.safetensors"]
-    assert seen == [(10, 400), (400, 400)]
-    assert said[0].startswith("fetching musicnn-msd (package musicnn 0.1.0")
-    assert said[-1] == f"musicnn-msd is ready: {weights}"
+    assert progress.done == [10, 400]
+    assert progress.lines[0].startswith("fetching musicnn-msd (package musicnn 0.1.0")
+    assert progress.lines[-1] == f"musicnn-msd is ready: {weights}"
     model = load_model(weights)
     assert model.card.config == {"n_mels": 96, "patch_columns": 187} | CONFIG
     expected = musicnn_arrays(50)["conv2d_1/kernel"][3, 20, 0, 2]
@@ -278,11 +278,12 @@ def test_an_interruption_ends_pip_and_leaves_nothing(
 ) -> None:
     Pip(wheel, "Progress 1 of 2").install(monkeypatch)
 
-    def interrupt(*_: int) -> None:
-        raise KeyboardInterrupt
+    class Interrupt(Recorder):
+        def advance(self, done: int, **metrics: float) -> None:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        catalogue.pull("musicnn-msd", tmp_path / "models", progress=interrupt)
+        catalogue.pull("musicnn-msd", tmp_path / "models", progress=Interrupt())
     assert list((tmp_path / "models").iterdir()) == []
 
 
@@ -325,13 +326,13 @@ def readable(monkeypatch: pytest.MonkeyPatch, wheel: bytes) -> None:
 
 @pytest.mark.usefixtures("readable")
 def test_an_unknown_file_gets_the_vocabulary_its_path_names(checkpoint: Path, tmp_path: Path) -> None:
-    said: list[str] = []
-    weights = catalogue.import_file(checkpoint, "musicnn", "mine", tmp_path / "models", say=said.append)
+    progress = Recorder()
+    weights = catalogue.import_file(checkpoint, "musicnn", "mine", tmp_path / "models", progress=progress)
     card = load_model(weights).card
     assert (card.name, card.backbone, card.outputs[0]) == ("mine", "musicnn", "rock")
     assert card.licence.startswith("not stated")
     assert card.front_end == catalogue.entry("musicnn-msd").front_end
-    assert said == ["not in the catalogue: backbone musicnn, 50 outputs", f"mine is ready: {weights}"]
+    assert progress.lines == ["not in the catalogue: backbone musicnn, 50 outputs", f"mine is ready: {weights}"]
 
 
 @pytest.mark.usefixtures("readable")
@@ -403,21 +404,22 @@ def test_a_vocabulary_that_cannot_be_is_refused_of_a_known_file_too(
 def test_of_two_imports_of_one_name_at_once_one_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "MSD_other").mkdir()
     (tmp_path / "MSD_other" / "weights").touch()
-    said: list[str] = []
+    progress = Recorder()
+    refused: list[str] = []
 
     def bring(file: Path) -> None:
         try:
-            catalogue.import_file(file, "musicnn", "mine", tmp_path / "models", say=said.append)
+            catalogue.import_file(file, "musicnn", "mine", tmp_path / "models", progress=progress)
         except BadRequestError as error:
-            said.append(str(error))
+            refused.append(str(error))
 
     threads = [Thread(target=bring, args=(file,)) for file in (checkpoint, tmp_path / "MSD_other" / "weights")]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum("is ready" in text for text in said) == 1
-    assert sum("there is a model 'mine' already" in text for text in said) == 1
+    assert sum("is ready" in text for text in progress.lines) == 1
+    assert sum("there is a model 'mine' already" in text for text in refused) == 1
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["mine.json", "mine.safetensors"]
 
 

@@ -12,7 +12,7 @@ import pytest
 from helpers import TINY, make_model, run, write_tone
 
 from musictagger.audio.digest import audio_digest
-from musictagger.cli import figures, training_progress
+from musictagger.cli import figures, progress
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE
 from musictagger.evaluation.overlap import digest_prefixes
 from musictagger.models.card import Card
@@ -179,7 +179,7 @@ def test_ctrl_c_is_exit_code_130(name: str, folder: Path, monkeypatch: pytest.Mo
     def start_then_ctrl_c(self: Any, what: str, total: int, unit: str) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(training_progress.QuietProgress, "start", start_then_ctrl_c)
+    monkeypatch.setattr(progress.Quiet, "start", start_then_ctrl_c)
     models = ("--model", TINY) if name == "evaluate" else (TINY, "other")
     found = run(name, *models, "--data", folder / "sorted", "--split", "all", *FAST)
     assert found.code == EXIT_INTERRUPTED

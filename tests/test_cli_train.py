@@ -13,7 +13,7 @@ import pytest
 from dataset_trees import TREES
 from helpers import Result, run, write_tone
 
-from musictagger.cli import train, training_progress
+from musictagger.cli import progress, train
 from musictagger.cli.assignments import assigned, nested, read_value
 from musictagger.cli.labelled import SPLITS
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_USAGE, BadRequestError
@@ -188,12 +188,12 @@ def test_ctrl_c_is_exit_code_130_and_says_how_to_go_on(
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def epoch_then_ctrl_c(self: training_progress.LineProgress, record: Mapping[str, Any]) -> None:
+    def epoch_then_ctrl_c(self: progress.Lines, record: Mapping[str, Any]) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     asked = ("--out", tmp_path / "run", "--name", "same", "--no-report")
     with monkeypatch.context() as patch:
-        patch.setattr(training_progress.LineProgress, "epoch", epoch_then_ctrl_c)
+        patch.setattr(progress.Lines, "epoch", epoch_then_ctrl_c)
         stopped = learn(music, *asked)
     assert stopped.code == EXIT_INTERRUPTED, stopped.err
     assert not (tmp_path / "run" / "same.safetensors").exists()

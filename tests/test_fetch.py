@@ -18,12 +18,14 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import Recorder
 from test_convert import won_stack
 
 from musictagger.errors import ModelError
 from musictagger.models.published import catalogue
 from musictagger.models.published.fetch import Wanted, WebFile, fetch
 from musictagger.models.weights import load_model
+from musictagger.progress import SILENT, Progress
 
 CONTENT = bytes(range(256)) * 1000
 
@@ -80,15 +82,16 @@ def wanted(server: Server, content: bytes = CONTENT) -> Wanted:
     return Wanted("won", WebFile(url, hashlib.sha256(content).hexdigest(), len(content)), "bring it here")
 
 
-def get(what: Wanted, folder: Path, seen: list[tuple[int, int]] | None = None) -> Path:
-    return fetch(what, folder, lambda text: None, lambda *done: None if seen is None else seen.append(done))
+def get(what: Wanted, folder: Path, progress: Progress = SILENT) -> Path:
+    return fetch(what, folder, progress)
 
 
 def test_a_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    path = get(wanted(server), tmp_path, seen)
+    progress = Recorder()
+    path = get(wanted(server), tmp_path, progress)
     assert path.read_bytes() == CONTENT
-    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert progress.stages == [("fetching won", len(CONTENT), "bytes")]
+    assert progress.done[-1] == len(CONTENT)
     assert get(wanted(server), tmp_path) == path
     assert server.asked == [""]
     assert list(tmp_path.iterdir()) == [path]
@@ -99,10 +102,10 @@ def test_a_part_is_gone_on_with(server: Server, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"after 100000 of 256000 bytes; run .* again, and it goes on there"):
         get(wanted(server), tmp_path)
     server.cut_after = len(CONTENT)
-    seen: list[tuple[int, int]] = []
-    assert get(wanted(server), tmp_path, seen).read_bytes() == CONTENT
+    progress = Recorder()
+    assert get(wanted(server), tmp_path, progress).read_bytes() == CONTENT
     assert server.asked == ["", "bytes=100000-"]
-    assert seen[0][0] > 100_000
+    assert progress.done[0] > 100_000
 
 
 def test_a_server_without_ranges_starts_again(server: Server, tmp_path: Path) -> None:
@@ -196,12 +199,13 @@ def test_a_network_that_ends_halfway_is_no_trouble_of_the_disk(
 
 
 def test_an_interruption_keeps_the_part(server: Server, tmp_path: Path) -> None:
-    def interrupt(done: int, total: int) -> None:
-        if done > 100_000:
-            raise KeyboardInterrupt
+    class Interrupt(Recorder):
+        def advance(self, done: int, **metrics: float) -> None:
+            if done > 100_000:
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fetch(wanted(server), tmp_path, lambda text: None, interrupt)
+        fetch(wanted(server), tmp_path, Interrupt())
     assert next(tmp_path.iterdir()).stat().st_size > 100_000
     assert get(wanted(server), tmp_path).read_bytes() == CONTENT
     assert server.asked[-1].startswith("bytes=")
@@ -230,15 +234,16 @@ def test_of_two_pulls_at_once_the_second_takes_what_the_first_fetched(server: Se
     thread.start()
     while thread.is_alive() and not server.asked:
         time.sleep(0.01)
-    said: list[str] = []
 
-    def say(text: str) -> None:
-        said.append(text)
-        server.gate.set()
+    class Opener(Recorder):
+        def say(self, text: str) -> None:
+            super().say(text)
+            server.gate.set()
 
-    second = catalogue.pull("won-msd-fcn", tmp_path, say=say)
+    progress = Opener()
+    second = catalogue.pull("won-msd-fcn", tmp_path, progress=progress)
     thread.join()
-    assert said == ["another process is installing won-msd-fcn; waiting for it"]
+    assert progress.lines == ["another process is installing won-msd-fcn; waiting for it"]
     assert first == [second]
     assert server.asked == [""]
     assert load_model(second).card.backbone == "fcn"

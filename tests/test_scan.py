@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import signal
@@ -19,15 +18,14 @@ import numpy.typing as npt
 import pytest
 import soundfile
 from helpers import TINY, contents, make_model, run, write_tone
-from rich.console import Console
 
 from musictagger.cli.options import opened_journal
-from musictagger.cli.progress import QuietReporter
 from musictagger.config import load_settings
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE
 from musictagger.models.inference import load_predictor
 from musictagger.pipeline.scan import Report, ScanOptions
 from musictagger.pipeline.scan import scan as run_scan
+from musictagger.progress import Silent
 from musictagger.tags import safewrite
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -387,16 +385,15 @@ def test_memory_does_not_grow_with_the_length_of_a_track(tmp_path: Path) -> None
     assert contents(tmp_path / "120.db")[0][12] == (7200 - 10) * 100 // 2912
 
 
-class Meddler(QuietReporter):
-    """Does something to the files between looking and listening."""
+class Meddler(Silent):
+    """Does something to the files between finding and analysing them."""
 
     def __init__(self, meddle: Callable[[], object]) -> None:
-        super().__init__(Console(file=io.StringIO()))
         self._meddle = meddle
 
-    def analysing(self, tracks: int) -> None:
-        super().analysing(tracks)
-        self._meddle()
+    def start(self, stage: str, total: int | None, unit: str) -> None:
+        if stage == "analysing":
+            self._meddle()
 
 
 def scan_while(music: Path, meddle: Callable[[], object]) -> Report:

@@ -65,11 +65,12 @@ def apply_plan(plan: Plan, note: str, as_json: bool, flags: dict[str, Any]) -> i
 
 def apply_opened(plan: Plan, note: str, as_json: bool, store: Store, journal: Journal, settings: Settings) -> int:
     """The same with everything open already."""
+    from musictagger.cli import progress
     from musictagger.pipeline.writing import apply_changes
 
     run = journal.start_run("apply", note)
-    with stoppable(lambda text: click.echo(text, err=True)) as stop:
-        outcome = apply_changes(plan.changes, run, journal, store, settings, stop=stop)
+    with progress.reporter(quiet=False) as reporter, stoppable(reporter):
+        outcome = apply_changes(plan.changes, run, journal, store, settings, stop=lambda: reporter.stopping)
     hint = f"; `musictagger undo --run {run}` takes it back" if outcome.written else ""
     return tell(run, outcome, as_json, "written", hint)
 

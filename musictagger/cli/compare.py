@@ -40,13 +40,13 @@ def command(
     Differences are to the first model, with 95 % intervals: one that does not reach 0 is no accident of which tracks
     were asked. Speed is of the network alone, without decoding, measured in turns.
     """
-    from musictagger.cli import documents, training_progress
+    from musictagger.cli import documents, progress
     from musictagger.config import load_settings
     from musictagger.evaluation.compare import compare
 
     require_place(html)
     settings = load_settings({name: flags[name] for name in _SETTINGS})
-    with training_progress.reporter(quiet) as reporter, stoppable(reporter.say) as stop:
+    with progress.reporter(quiet) as reporter, stoppable(reporter):
         dataset = read_labelled(flags, settings)
         contenders = _contenders(models, settings, reporter)
         try:
@@ -63,10 +63,10 @@ def command(
                 timeout_s=settings.decode_timeout,
                 speed_rounds=0 if no_speed else SPEED_ROUNDS,
                 progress=reporter,
-                stop=stop,
+                stop=lambda: reporter.stopping,
             )
         except MusictaggerError as error:
-            if not stop():
+            if not reporter.stopping:
                 raise
             reporter.say(str(error))
             return EXIT_INTERRUPTED
@@ -90,7 +90,7 @@ def _contenders(names: Sequence[str], settings: Settings, reporter: Any) -> list
     # All names first: a typing error in the last one should not cost the loading of the others.
     if len({find_model(name, settings.model_folders) or name for name in names}) < len(names):
         raise BadRequestError("the same model is named twice; name each once")
-    found = [find_or_pull(name, settings.model_folders, reporter.say) for name in names]
+    found = [find_or_pull(name, settings.model_folders, reporter) for name in names]
     return [Contender(load_model(weights, settings.plugin_folders), weights) for weights in found]
 
 

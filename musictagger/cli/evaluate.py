@@ -36,20 +36,20 @@ def command(split: str, report: Path | None, save: bool, quiet: bool, as_json: b
 
     Tracks are decoded, cut and scored as a scan does it, so what is measured is what a scan gives.
     """
-    from musictagger.cli import training_progress
+    from musictagger.cli import progress
     from musictagger.config import load_settings
     from musictagger.datasets import describe
 
     require_place(report)
     settings = load_settings({name: flags[name] for name in _SETTINGS})
-    with training_progress.reporter(quiet) as reporter, stoppable(reporter.say) as stop:
+    with progress.reporter(quiet) as reporter, stoppable(reporter):
         dataset = read_labelled(flags, settings)
         for line in describe(dataset):
             reporter.say(line)
         try:
-            evaluation = _evaluate(settings, dataset, split, reporter, stop)
+            evaluation = _evaluate(settings, dataset, split, reporter)
         except MusictaggerError as error:
-            if not stop():
+            if not reporter.stopping:
                 raise
             reporter.say(str(error))
             return EXIT_INTERRUPTED
@@ -63,12 +63,12 @@ def command(split: str, report: Path | None, save: bool, quiet: bool, as_json: b
     return EXIT_SOME_FAILED if evaluation.track_scores.failures else 0
 
 
-def _evaluate(settings: Settings, dataset: Dataset, split: Any, reporter: Any, stop: Any) -> Evaluation:
+def _evaluate(settings: Settings, dataset: Dataset, split: Any, reporter: Any) -> Evaluation:
     from musictagger.config import frame_rule
     from musictagger.evaluation.evaluate import evaluate_model
     from musictagger.models.inference import load_predictor
 
-    predictor = load_predictor(settings, reporter.say)
+    predictor = load_predictor(settings, reporter)
     reporter.say(f"{predictor.card.name} on {predictor.device}")
     return evaluate_model(
         predictor,
@@ -79,7 +79,7 @@ def _evaluate(settings: Settings, dataset: Dataset, split: Any, reporter: Any, s
         workers=settings.workers,
         timeout_s=settings.decode_timeout,
         progress=reporter,
-        stop=stop,
+        stop=lambda: reporter.stopping,
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from musictagger.cli.progress import Quiet
     from musictagger.config import Settings
     from musictagger.library.store import Store
     from musictagger.library.view import View
@@ -173,20 +174,18 @@ def opened_journal(flags: dict[str, Any], *, new: bool = False) -> Iterator[tupl
 
 
 @contextmanager
-def stoppable(say: Callable[[str], object]) -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C (or a request to terminate) asks to stop after the file at hand, the second one stops."""
-    asked = False
+def stoppable(reporter: Quiet) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) sets `reporter.stopping`; the second one raises KeyboardInterrupt."""
 
-    def ask(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        if reporter.stopping:
             raise KeyboardInterrupt
-        asked = True
-        say("stopping: finishing what is at hand; Ctrl-C again to stop at once")
+        reporter.stopping = True
+        reporter.say("stopping: finishing the work in progress; press Ctrl-C again to stop at once")
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,41 +1,46 @@
-"""How a scan is told: a live bar on a terminal, a plain line now and then in a log, or nothing."""
+"""Reporters of progress on standard error: a live display, plain lines for a log, or failures only."""
 
 from __future__ import annotations
 
+import os
+import re
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from rich.console import Console
+from rich import progress as bars
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.text import Text
 
+from musictagger.cli.epochs import epoch_table, epoch_text, shown_epochs
+from musictagger.cli.render import amount, duration, metric_text
 from musictagger.errors import printable
-from musictagger.pipeline.scan import FileOutcome
 
 LINE_EVERY_S = 10.0
-"""Between two progress lines in a log."""
+"""Time between two progress lines in a log."""
+_EPOCH = re.compile(r"epoch (\d+) of (\d+)")
 
 
-class QuietReporter:
-    """Says nothing but what failed; the base of the others."""
+def first_process() -> bool:
+    """Return whether this process reports: of those that torchrun starts, only the first does."""
+    return os.environ.get("RANK", "0") == "0"
 
-    def __init__(self, console: Console) -> None:
+
+class Quiet:
+    """Print failures only; the base of the other reporters. See progress.Progress for what the methods mean."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self.stopping = False
         self._console = console
-        self._started_s = time.monotonic()
-        self._total = 0
-        self._done = 0
-        self._audio_s = 0.0
+        self._clock = clock
+        self._stage, self._total, self._unit = "", 0, ""
+        self._started_s = clock()
+        self._first: tuple[float, int] | None = None
+        self._epoch_s: list[float] = []
 
     def __enter__(self) -> Self:
         return self
@@ -45,125 +50,142 @@ class QuietReporter:
     ) -> None:
         self.close()
 
-    def looking(self, files: int) -> None:
-        """See scan.Reporter."""
+    def close(self) -> None:
+        """Remove the display; call it before anything else is printed. The next stage shows it again."""
 
-    def analysing(self, tracks: int) -> None:
-        """See scan.Reporter."""
-        self._total = tracks
-        self._started_s = time.monotonic()
+    def say(self, text: str) -> None:
+        """See Progress."""
 
-    def done(self, path: Path, outcome: FileOutcome, audio_s: float) -> None:
-        """See scan.Reporter."""
-        self._done += 1
-        self._audio_s += audio_s
+    def start(self, stage: str, total: int | None, unit: str) -> None:
+        """See Progress."""
+        self._stage, self._total, self._unit = stage, total or 0, unit
+        self._started_s = self._clock()
+        self._first = None
+
+    def advance(self, done: int, **metrics: float) -> None:
+        """See Progress. `audio_s`, the seconds of audio processed in this stage, is also shown as a speed."""
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """See Progress."""
+        self._epoch_s.append(float(record.get("seconds", 0.0)))
 
     def failed(self, path: Path, reason: str) -> None:
-        """See scan.Reporter."""
+        """See Progress."""
         self._console.print(escape(f"{printable(path)}: {printable(reason)}"), style="red", soft_wrap=True)
 
-    def close(self) -> None:
-        """Take the display away; called before anything else is printed."""
+    def _metrics(self, metrics: Mapping[str, float]) -> list[str]:
+        texts = [metric_text(name, value) for name, value in metrics.items()]
+        if "audio_s" in metrics:
+            elapsed_s = max(self._clock() - self._started_s, 1e-9)
+            texts.append(f"{metrics['audio_s'] / elapsed_s:,.0f} x real time")
+        return texts
+
+    def _left(self, done: int) -> list[str]:
+        """The time left in the stage, at the speed since its first report: a resumed stage does not start at 0."""
+        now_s = self._clock()
+        self._first = first_s, before = self._first or (now_s, done)
+        if done <= before or not self._total:
+            return []
+        return [f"{duration((now_s - first_s) / (done - before) * (self._total - done))} left"]
+
+    def _later_epochs(self) -> list[str]:
+        """The longest time that the epochs after this one can take, from the mean of the finished ones."""
+        stage = _EPOCH.match(self._stage)
+        if not stage or not self._epoch_s:
+            return []
+        mean_s = sum(self._epoch_s) / len(self._epoch_s)
+        return [f"then {duration((int(stage[2]) - int(stage[1])) * mean_s)} at most"]
+
+
+class Lines(Quiet):
+    """For logs and pipes: at most one line every ten seconds, and one for each epoch."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(console, clock)
+        self._line_s = clock()
 
     def say(self, text: str) -> None:
-        """A line about what is going on."""
-
-    def fetched(self, done: int, total: int) -> None:
-        """So many bytes of a model have been fetched."""
-
-    def _speed(self) -> str:
-        elapsed_s = max(time.monotonic() - self._started_s, 1e-9)
-        return f"{self._audio_s / 3600:.1f} h of audio, {self._audio_s / elapsed_s:.0f} x real time"
-
-
-class LineReporter(QuietReporter):
-    """For logs and pipes: one line every ten seconds."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        self._line_s = time.monotonic()
-
-    def analysing(self, tracks: int) -> None:
-        """See scan.Reporter."""
-        super().analysing(tracks)
-        self.say(f"{tracks} files to analyse")
-
-    def done(self, path: Path, outcome: FileOutcome, audio_s: float) -> None:
-        """See scan.Reporter."""
-        super().done(path, outcome, audio_s)
-        now_s = time.monotonic()
-        if now_s - self._line_s >= LINE_EVERY_S:
-            self._line_s = now_s
-            left_s = (now_s - self._started_s) / self._done * (self._total - self._done)
-            self.say(f"{self._done} of {self._total} files, {self._speed()}, {left_s / 60:.0f} min left")
-
-    def say(self, text: str) -> None:
-        """See QuietReporter."""
+        """See Progress."""
         self._console.print(escape(text), soft_wrap=True)
 
+    def advance(self, done: int, **metrics: float) -> None:
+        """See Quiet."""
+        left = self._left(done)
+        if self._clock() - self._line_s < LINE_EVERY_S:
+            return
+        self._line_s = self._clock()
+        stage = f"{self._stage}: {amount(done, self._total, self._unit)}"
+        self.say(", ".join([stage, *self._metrics(metrics), *left]))
 
-class LiveReporter(QuietReporter):
-    """For a terminal: a bar with files, audio, speed and time left."""
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """See Progress."""
+        super().epoch(record)
+        self._line_s = self._clock()
+        self.say(epoch_text(record))
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(),
+
+class _Amount(bars.ProgressColumn):
+    """`40 of 100 windows`, `3.1 MB of 45.2 MB`."""
+
+    def render(self, task: bars.Task) -> Text:
+        """See ProgressColumn."""
+        return Text(amount(int(task.completed), int(task.total or 0), task.fields["unit"]), no_wrap=True)
+
+
+class Display(Quiet):
+    """For a terminal: the finished epochs above a bar with the stage, its metrics and the time left."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(console, clock)
+        self._records: list[Mapping[str, Any]] = []
+        self._line = ""
+        self._bar = bars.Progress(
+            bars.SpinnerColumn(),
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(bar_width=None),
+            _Amount(),
+            bars.TimeRemainingColumn(),
             console=console,
-            transient=True,
         )
-        self._download = Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console)
-        self._looking: TaskID | None = None
-        self._scanning: TaskID | None = None
-        self._fetching: TaskID | None = None
+        self._task = self._bar.add_task("", total=None, unit="")
+        self._live = Live(console=console, transient=True, refresh_per_second=8, get_renderable=self._drawn)
 
     def close(self) -> None:
-        """See QuietReporter."""
-        self._progress.stop()
-        self._download.stop()
-
-    def looking(self, files: int) -> None:
-        """See scan.Reporter."""
-        if self._looking is None:
-            self._progress.start()
-            self._looking = self._progress.add_task("Looking", total=None, speed="")
-        self._progress.update(self._looking, completed=files)
-
-    def analysing(self, tracks: int) -> None:
-        """See scan.Reporter."""
-        super().analysing(tracks)
-        if self._looking is not None:
-            self._progress.remove_task(self._looking)
-        self._scanning = self._progress.add_task("Listening", total=tracks, speed="")
-
-    def done(self, path: Path, outcome: FileOutcome, audio_s: float) -> None:
-        """See scan.Reporter."""
-        super().done(path, outcome, audio_s)
-        if self._scanning is not None:
-            self._progress.update(self._scanning, advance=1, speed=self._speed())
+        """See Quiet. The table of epochs stays on the screen."""
+        self._live.stop()
+        if self._records:
+            self._console.print(epoch_table(shown_epochs(self._records)))
+            self._records.clear()
 
     def say(self, text: str) -> None:
-        """See QuietReporter."""
+        """See Progress."""
         self._console.print(escape(text), style="dim", soft_wrap=True)
 
-    def fetched(self, done: int, total: int) -> None:
-        """See QuietReporter."""
-        if self._fetching is None:
-            self._download.start()
-            self._fetching = self._download.add_task("Fetching", total=total)
-        self._download.update(self._fetching, completed=done)
-        if done >= total:
-            self._download.stop()
+    def start(self, stage: str, total: int | None, unit: str) -> None:
+        """See Progress."""
+        super().start(stage, total, unit)
+        self._line = ""
+        self._bar.reset(self._task, total=total or None, description=escape(stage), unit=unit)
+        self._live.start()
+
+    def advance(self, done: int, **metrics: float) -> None:
+        """See Quiet."""
+        self._bar.update(self._task, completed=done)
+        self._line = ", ".join([*self._metrics(metrics), *self._later_epochs()])
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """See Progress."""
+        super().epoch(record)
+        self._records.append(record)
+
+    def _drawn(self) -> Group:
+        table = [epoch_table(shown_epochs(self._records))] if self._records else []
+        return Group(*table, self._bar, *([f"  {escape(self._line)}"] if self._line else []))
 
 
-def reporter(quiet: bool) -> QuietReporter:
-    """The reporter that fits where standard error goes to."""
+def reporter(quiet: bool) -> Quiet:
+    """Return the reporter for this process: quiet if asked for, else what standard error can show."""
     console = Console(stderr=True, highlight=False, emoji=False)
-    if quiet:
-        return QuietReporter(console)
-    return LiveReporter(console) if console.is_terminal else LineReporter(console)
+    if quiet or not first_process():
+        return Quiet(console)
+    return Display(console) if console.is_terminal else Lines(console)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -13,8 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from musictagger.errors import printable
-from musictagger.library.view import TrackView
-from musictagger.tags.plan import FileChange
+
+if TYPE_CHECKING:
+    from musictagger.library.view import TrackView
+    from musictagger.tags.plan import FileChange
 
 BAR_CELLS = 30
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -42,8 +45,43 @@ def bar(score: float, cells: int = BAR_CELLS) -> str:
     return ("█" * full + (_EIGHTHS[part] if part else "")).ljust(cells)
 
 
-def duration(seconds: float | None) -> str:
-    """215.4 -> 3:35; an unknown one is empty."""
+def is_number(value: object) -> bool:
+    """Return whether `value` is an int or a float; a bool is not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def metric_text(name: str, value: float) -> str:
+    """("windows_per_s", 35.2) -> `35.2 windows/s`, ("loss", 0.21337) -> `loss 0.2134`: four significant digits."""
+    number, words = f"{value:.4g}", name.removesuffix("_per_s").replace("_", " ")
+    if name in ("seconds", "audio_s"):
+        return duration(value) if name == "seconds" else f"{value / 3600:,.1f} h of audio"
+    if name.endswith("_per_s"):
+        return f"{number} {words}/s"
+    return f"{number} {words}" if name == "x_real_time" else f"{words} {number}"
+
+
+def duration(seconds: float) -> str:
+    """42 -> `42 s`, 400 -> `7 min`, 9000 -> `2 h 30 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def size(bytes_: int) -> str:
+    """12_345_678 -> `12.3 MB`, 4_096 -> `4.1 kB`."""
+    return f"{bytes_ / 1e6:,.1f} MB" if bytes_ >= 1e6 else f"{bytes_ / 1e3:.1f} kB"
+
+
+def amount(done: int, total: int, unit: str) -> str:
+    """`40 of 100 windows`, `3.1 MB of 45.2 MB`; `40 windows` where the total is not known (0)."""
+    if unit == "bytes":
+        return f"{size(done)} of {size(total)}" if total else size(done)
+    return f"{done:,} of {total:,} {unit}" if total else f"{done:,} {unit}"
+
+
+def clock(seconds: float | None) -> str:
+    """215.4 -> `3:35`; empty for None."""
     if seconds is None:
         return ""
     minutes, rest = divmod(round(seconds), 60)
@@ -101,7 +139,7 @@ def track_table(tracks: Sequence[TrackView], width: int, written: Collection[Pat
         heard = ", ".join(track.genres) or ("-" if track.scores is not None else "")
         table.add_row(
             escape(label(track)),
-            duration(track.row.duration_s),
+            clock(track.row.duration_s),
             escape(("+ " if track.row.path in written else "") + printable(", ".join(track.row.genres))),
             escape(printable(heard)),
             escape(printable(strongest)),
@@ -144,7 +182,7 @@ def facts(track: TrackView) -> list[tuple[str, str]]:
         ("Album", printable(row.album or "")),
         ("Status", track.status + (f": {printable(row.failure)}" if row.failure else "")),
         ("Model", printable(track.view.card.name)),
-        ("Length", duration(row.duration_s)),
+        ("Length", clock(row.duration_s)),
         ("Frames", frames + (" (a short track, repeated to fill one)" if row.padded else "")),
         ("Genre in file", printable("; ".join(row.genres)) or "none"),
         ("Genre heard", printable("; ".join(track.genres)) or "none is sure enough"),

@@ -72,12 +72,12 @@ def command(
     from musictagger.pipeline.scan import ScanOptions, scan
 
     options = ScanOptions(all_files=all_files, force=force, retry_failed=retry_failed, dry_run=dry_run)
-    with progress.reporter(quiet) as reporter, stoppable(reporter.say) as stop:
+    with progress.reporter(quiet) as reporter, stoppable(reporter):
         _require_paths(paths)
         with opened_journal(flags, new=True) as (store, journal, settings):
-            predictor = load_predictor(settings, reporter.say, reporter.fetched)
+            predictor = load_predictor(settings, reporter)
             reporter.say(f"{predictor.card.name} on {predictor.device}, library {store.location}")
-            report = scan(paths, store, journal, predictor, settings, options, reporter, stop)
+            report = scan(paths, store, journal, predictor, settings, options, reporter)
             reporter.close()
             _show(report, _in_scope(store, predictor.card, settings, paths), settings, options.dry_run, as_json, quiet)
     if report.interrupted:

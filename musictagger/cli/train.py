@@ -84,19 +84,19 @@ def command(context: click.Context, /, as_json: bool, quiet: bool, **flags: Any)
     `musictagger recipes NAME` lists, with a dot into those that hold several: --set config.units=16. Ctrl-C
     stops after the step at hand; --resume goes on from there as if nothing had happened.
     """
-    from musictagger.cli import training_progress
+    from musictagger.cli import progress
 
     arguments = context.meta[_ARGUMENTS]
-    with training_progress.reporter(quiet) as reporter, stoppable(reporter.say) as stop:
+    with progress.reporter(quiet) as reporter, stoppable(reporter):
         request, paper = _request(flags, shlex.join(["musictagger", "train", *arguments]))
         from musictagger.training.run import run_training
 
-        outcome = run_training(request, reporter, stop)
+        outcome = run_training(request, reporter, lambda: reporter.stopping)
         reporter.close()
-        if training_progress.first_process():
+        if progress.first_process():
             _show(request, outcome, paper, arguments, as_json, quiet)
     code = EXIT_INTERRUPTED if outcome.interrupted else 0
-    if not training_progress.first_process() and "TORCHELASTIC_RUN_ID" in os.environ:
+    if not progress.first_process() and "TORCHELASTIC_RUN_ID" in os.environ:
         # torch sometimes aborts while an interpreter ends, and torchrun then stops the first process, which measures.
         os._exit(code)
     return code

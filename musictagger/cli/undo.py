@@ -37,6 +37,7 @@ def command(paths: tuple[Path, ...], run: int | None, last: bool, dry_run: bool,
     PATHS are files or folders. A field that somebody changed since is left alone and reported. An undo is a run
     too, and can be undone.
     """
+    from musictagger.cli import progress
     from musictagger.pipeline.writing import undo_entries
 
     if sum([bool(paths), run is not None, last]) != 1:
@@ -51,8 +52,8 @@ def command(paths: tuple[Path, ...], run: int | None, last: bool, dry_run: bool,
             return 0
         note = " ".join(map(printable, paths)) or f"run {entries[0].run_id}"
         new_run = journal.start_run("undo", note)
-        with stoppable(lambda text: click.echo(text, err=True)) as stop:
-            outcome = undo_entries(entries, new_run, journal, store, settings, stop=stop)
+        with progress.reporter(quiet=False) as reporter, stoppable(reporter):
+            outcome = undo_entries(entries, new_run, journal, store, settings, stop=lambda: reporter.stopping)
     return tell(new_run, outcome, as_json, "put back")
 
 

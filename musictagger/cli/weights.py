@@ -36,7 +36,8 @@ def pull(names: tuple[str, ...]) -> int:
     with tempfile.TemporaryDirectory(prefix="musictagger-") as downloads, progress.reporter(quiet=False) as reporter:
         for name in names:
             folder = settings.model_folders[0]
-            catalogue.pull(name, folder, say=reporter.say, progress=reporter.fetched, downloads=Path(downloads))
+            catalogue.pull(name, folder, progress=reporter, downloads=Path(downloads))
+            reporter.close()
             click.echo(f"licence: {catalogue.entry(name).licence}")
             click.echo(f"by: {catalogue.entry(name).attribution}")
     return 0
@@ -73,5 +74,5 @@ def import_(file: Path, form: str, name: str, vocabulary: str) -> int:
     folders = load_settings().model_folders
     taken = {model.name for model in find_models(folders)}
     with progress.reporter(quiet=False) as reporter:
-        catalogue.import_file(file, form, name, folders[0], taken=taken, vocabulary=vocabulary, say=reporter.say)
+        catalogue.import_file(file, form, name, folders[0], taken=taken, vocabulary=vocabulary, progress=reporter)
     return 0

@@ -11,6 +11,7 @@ from musictagger.errors import BadRequestError, ModelError, printable
 from musictagger.models.card import Card
 from musictagger.models.published import catalogue
 from musictagger.paths import bundled_folder
+from musictagger.progress import SILENT, Progress
 
 DEFAULT = "fcn"
 """Used when none is named: of those that come with the program the best, at about the same speed
@@ -103,15 +104,10 @@ def find_model(name: str, folders: Sequence[Path]) -> Path | None:
     raise catalogue.no_model("model", name, [*here, *catalogue.names()])
 
 
-def find_or_pull(
-    name: str,
-    folders: Sequence[Path],
-    say: catalogue.Say = lambda text: None,
-    progress: catalogue.Progress = lambda done, total: None,
-) -> Path:
+def find_or_pull(name: str, folders: Sequence[Path], progress: Progress = SILENT) -> Path:
     """The weights file of a model given by name or by path; a published one that is not here yet is fetched.
 
     Raises BadRequestError as `find_model` does, ModelError when it cannot be fetched.
     """
     found = find_model(name, folders)
-    return found or catalogue.pull(name, folders[0], say=say, progress=progress)
+    return found or catalogue.pull(name, folders[0], progress=progress)

@@ -17,9 +17,9 @@ from musictagger.errors import BadRequestError, ModelError, MusictaggerError
 from musictagger.models.backbone import Output
 from musictagger.models.find import DEFAULT, find_or_pull
 from musictagger.models.fuse import fuse
-from musictagger.models.published.catalogue import Progress, Say
 from musictagger.models.registry import failure, origin_of, quiet_output
 from musictagger.models.weights import Model, load_model
+from musictagger.progress import SILENT, Progress
 from musictagger.records import FloatArray
 
 BATCH_FRAMES = {"cpu": 8, "cuda": 64, "mps": 16}
@@ -127,15 +127,13 @@ def _require_shapes(output: Output, frames: int, outputs: int) -> None:
         )
 
 
-def load_predictor(
-    settings: Settings, say: Say = lambda text: None, progress: Progress = lambda done, total: None
-) -> Predictor:
+def load_predictor(settings: Settings, progress: Progress = SILENT) -> Predictor:
     """The model that the settings name, on the device that they name; a published one is fetched when missing.
 
     Raises BadRequestError for a model or device that does not exist, ModelError when it cannot be fetched or loaded.
     """
     device = pick_device(settings.device)
-    weights = find_or_pull(settings.model or DEFAULT, settings.model_folders, say, progress)
+    weights = find_or_pull(settings.model or DEFAULT, settings.model_folders, progress)
     return Predictor(load_model(weights, settings.plugin_folders), str(device), settings.batch_size)
 
 

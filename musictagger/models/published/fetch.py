@@ -14,17 +14,14 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from musictagger.errors import ModelError, printable
 from musictagger.models.card import sha256_of
-
-Say = Callable[[str], None]
-Progress = Callable[[int, int], None]
-"""Bytes fetched so far, and in all."""
+from musictagger.progress import Progress
 
 _BLOCK_BYTES = 1 << 16
 _TIMEOUT_S = 15.0
@@ -68,7 +65,7 @@ class Wanted:
     otherwise: str
 
 
-def fetch(wanted: Wanted, downloads: Path, say: Say, progress: Progress) -> Path:
+def fetch(wanted: Wanted, downloads: Path, progress: Progress) -> Path:
     """The file of `wanted`, with the right content, in `downloads`: the one kept there, or a fetched one.
 
     Raises ModelError in one line that says what to do, OSError where nothing can be written. A file over HTTPS that
@@ -78,7 +75,8 @@ def fetch(wanted: Wanted, downloads: Path, say: Say, progress: Progress) -> Path
     if (kept := _kept(downloads, source)) and sha256_of(kept) == source.sha256:
         return kept
     _check_room(wanted, downloads)
-    say(f"fetching {wanted.name} ({source.title}, {source.size_bytes / 1e6:.0f} MB)")
+    progress.say(f"fetching {wanted.name} ({source.title}, {source.size_bytes / 1e6:.0f} MB)")
+    progress.start(f"fetching {wanted.name}", source.size_bytes, "bytes")
     if isinstance(source, Wheel):
         fetched = _through_pip(wanted, source, downloads, progress)
         served = f"the package index served another {source.package} {source.version} than the authors'"
@@ -199,7 +197,7 @@ def _into(file: IO[bytes], source: WebFile, progress: Progress) -> None:
         while have <= source.size_bytes and (block := _block(answer)):
             file.write(block)
             have += len(block)
-            progress(min(have, source.size_bytes), source.size_bytes)
+            progress.advance(min(have, source.size_bytes))
 
 
 def _block(answer: http.client.HTTPResponse) -> bytes:
@@ -236,8 +234,8 @@ def _download(wheel: Wheel, downloads: Path, progress: Progress) -> tuple[int, s
     try:
         with _running(command, downloads) as (process, output):
             for line in output:
-                if numbers := re.match(r"Progress (\d+) of (\d+)", line):
-                    progress(int(numbers[1]), int(numbers[2]) or wheel.size_bytes)
+                if numbers := re.match(r"Progress (\d+) of \d+", line):
+                    progress.advance(int(numbers[1]))
                 else:
                     said.append(line.strip())
             return process.wait(), "\n".join(said)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musictagger.errors import ModelError, printable
+from musictagger.progress import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def alone(name: str, folder: Path, say: Callable[[str], None]) -> Iterator[bool]:
+def alone(name: str, folder: Path, progress: Progress) -> Iterator[bool]:
     """Hold the right to put a model `name` into `folder` (made if need be), once no other process has it.
 
     Yields whether one had. Raises ModelError where the folder cannot be written, so nothing is fetched for it.
@@ -38,7 +39,7 @@ def alone(name: str, folder: Path, say: Callable[[str], None]) -> Iterator[bool]
             lock.acquire(timeout=0)
             waited = False
         except Timeout:
-            say(f"another process is installing {name}; waiting for it")
+            progress.say(f"another process is installing {name}; waiting for it")
             lock.acquire()
             waited = True
     try:

@@ -24,12 +24,11 @@ from musictagger.errors import MusictaggerError, printable
 from musictagger.models.card import Card
 from musictagger.models.find import find_or_pull
 from musictagger.models.inference import BATCH_FRAMES, Predictor, has_bfloat16, pick_device
-from musictagger.models.published import catalogue
 from musictagger.models.weights import Model, load_model
 from musictagger.paths import replacing
 from musictagger.pipeline.pool import DEFAULT_TIMEOUT_S
 from musictagger.pipeline.worker import Failed, Finished, Frame
-from musictagger.progress import Progress
+from musictagger.progress import SILENT, Progress
 from musictagger.records import FloatArray
 from musictagger.training.melcache.cache import stream_waves
 
@@ -86,8 +85,7 @@ def make_teacher(model: Model) -> Teacher:
 def load_teachers(
     names: Sequence[str],
     settings: Settings,
-    say: catalogue.Say = lambda text: None,
-    progress: catalogue.Progress = lambda done, total: None,
+    progress: Progress = SILENT,
 ) -> list[Teacher]:
     """The models of these names (or paths) as teachers; a published one is fetched when it is missing.
 
@@ -95,7 +93,7 @@ def load_teachers(
     """
     teachers = []
     for name in dict.fromkeys(names):
-        weights = find_or_pull(name, settings.model_folders, say, progress)
+        weights = find_or_pull(name, settings.model_folders, progress)
         teachers.append(make_teacher(load_model(weights, settings.plugin_folders)))
     return teachers
 

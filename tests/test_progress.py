@@ -1,24 +1,17 @@
-"""How a training run is told, in a log and on a terminal."""
+"""Reports of progress in a log and on a terminal."""
 
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from musictagger.cli import training_progress
-from musictagger.cli.training_progress import (
-    EPOCHS_SHOWN,
-    LineProgress,
-    LiveProgress,
-    QuietProgress,
-    duration,
-    epoch_table,
-    reporter,
-    said,
-)
+from musictagger.cli.epochs import EPOCHS_SHOWN, epoch_table
+from musictagger.cli.progress import Display, Lines, Quiet, first_process, reporter
+from musictagger.cli.render import amount, duration, metric_text, size
 
 
 class Clock:
@@ -37,13 +30,13 @@ def record(epoch: int, **values: Any) -> dict[str, Any]:
     return {**usual, "windows_per_s": 12.34, "loader_share": 0.1, "best": epoch == 1, **values}
 
 
-def printed(kind: type[QuietProgress], terminal: bool = False) -> tuple[QuietProgress, io.StringIO, Clock]:
+def printed(kind: type[Quiet], terminal: bool = False) -> tuple[Quiet, io.StringIO, Clock]:
     out, clock = io.StringIO(), Clock()
     return kind(Console(file=out, width=100, force_terminal=terminal, highlight=False), clock), out, clock
 
 
 def test_a_log_has_a_line_every_ten_seconds_and_one_for_each_epoch() -> None:
-    progress, out, clock = printed(LineProgress)
+    progress, out, clock = printed(Lines)
     progress.say("folders: 30 tracks [of mine]")
     progress.start("epoch 1 of 3", 100, "windows")
     for done in range(1, 101):
@@ -58,18 +51,51 @@ def test_a_log_has_a_line_every_ten_seconds_and_one_for_each_epoch() -> None:
     ]
 
 
-def test_nothing_is_said_when_quiet() -> None:
-    progress, out, _ = printed(QuietProgress)
+def test_a_scan_in_a_log_shows_audio_speed_and_time_left() -> None:
+    progress, out, clock = printed(Lines)
+    progress.start("looking for music", None, "files")
+    progress.advance(1200)
+    progress.start("analysing", 1200, "files")
+    for done in range(1, 42):
+        clock.now_s += 0.5
+        progress.advance(done, audio_s=180.0 * done)
+    assert out.getvalue().splitlines() == [
+        "analysing: 20 of 1,200 files, 1.0 h of audio, 360 x real time, 10 min left",
+        "analysing: 40 of 1,200 files, 2.0 h of audio, 360 x real time, 10 min left",
+    ]
+
+
+def test_a_search_of_unknown_length_shows_what_was_found() -> None:
+    progress, out, clock = printed(Lines)
+    progress.start("looking for music", None, "files")
+    for done in (1, 1200):
+        clock.now_s += 6
+        progress.advance(done)
+    assert out.getvalue() == "looking for music: 1,200 files\n"
+
+
+def test_a_download_is_shown_in_bytes() -> None:
+    progress, out, _ = printed(Display, terminal=True)
+    with progress:
+        progress.start("fetching musicnn-msd", 45_200_000, "bytes")
+        progress.advance(3_100_000)
+    assert "fetching musicnn-msd" in out.getvalue()
+    assert "3.1 MB of 45.2 MB" in out.getvalue()
+
+
+def test_a_quiet_reporter_prints_failures_only() -> None:
+    progress, out, _ = printed(Quiet)
     with progress:
         progress.say("x")
         progress.start("epoch 1 of 3", 100, "windows")
         progress.advance(3, loss=1.0)
         progress.epoch(record(1))
-    assert out.getvalue() == ""
+        progress.failed(Path("a.mp3"), "is [damaged]")
+    assert out.getvalue() == "a.mp3: is [damaged]\n"
 
 
 def test_a_terminal_shows_stage_figures_and_the_epochs_so_far() -> None:
-    progress, out, clock = printed(LiveProgress, terminal=True)
+    progress, out, clock = printed(Display, terminal=True)
     with progress:
         progress.start("mel cache", 0, "tracks")
         progress.start("epoch 1 of 3", 100, "windows")
@@ -87,7 +113,7 @@ def test_a_terminal_shows_stage_figures_and_the_epochs_so_far() -> None:
 
 
 def test_the_table_of_epochs_never_outgrows_a_terminal() -> None:
-    progress, out, _ = printed(LiveProgress)
+    progress, out, _ = printed(Display)
     with progress:
         for epoch in range(1, 40):
             progress.epoch(record(epoch))
@@ -98,7 +124,7 @@ def test_the_table_of_epochs_never_outgrows_a_terminal() -> None:
 
 
 def test_the_time_left_of_a_resumed_epoch_counts_from_the_resumption() -> None:
-    progress, out, clock = printed(LineProgress)
+    progress, out, clock = printed(Lines)
     progress.start("epoch 1 of 3", 100, "windows")
     for done in range(61, 101):
         clock.now_s += 0.5
@@ -118,18 +144,26 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_figures_in_words() -> None:
-    assert said(("windows_per_s", 35.21)) == "35.21 windows/s"
-    assert said(("x_real_time", 61.0)) == "61 x real time"
-    assert said(("seconds", 120.0)) == "2 min"
-    assert said(("train_loss", 0.213456)) == "train loss 0.2135"
+def test_metrics_have_units_and_four_significant_digits() -> None:
+    assert metric_text("windows_per_s", 35.21) == "35.21 windows/s"
+    assert metric_text("x_real_time", 61.0) == "61 x real time"
+    assert metric_text("seconds", 120.0) == "2 min"
+    assert metric_text("audio_s", 5400.0) == "1.5 h of audio"
+    assert metric_text("train_loss", 0.213456) == "train loss 0.2135"
+
+
+def test_amounts_of_files_and_of_bytes() -> None:
+    assert amount(1200, 4000, "files") == "1,200 of 4,000 files"
+    assert amount(1200, 0, "files") == "1,200 files"
+    assert amount(900_000, 45_200_000, "bytes") == "900.0 kB of 45.2 MB"
+    assert size(45_200_000) == "45.2 MB"
 
 
 def test_only_the_first_of_several_processes_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert type(reporter(quiet=False)) is not QuietProgress
-    assert type(reporter(quiet=True)) is QuietProgress
+    assert type(reporter(quiet=False)) is not Quiet
+    assert type(reporter(quiet=True)) is Quiet
     monkeypatch.setenv("RANK", "1")
-    assert type(reporter(quiet=False)) is QuietProgress
-    assert not training_progress.first_process()
+    assert type(reporter(quiet=False)) is Quiet
+    assert not first_process()
     monkeypatch.setenv("RANK", "0")
-    assert type(reporter(quiet=False)) is not QuietProgress
+    assert type(reporter(quiet=False)) is not Quiet
