@@ -1,4 +1,4 @@
-"""Documentation that cannot lie: every command and option is explained in --help and in the README."""
+"""Every command, option and setting is documented, in --help and in docs/commands.md, and links lead somewhere."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from musictagger.training.recipes import Recipe, option_lines
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 
 
 def commands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -44,24 +45,39 @@ OPTIONS = sorted(
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_and_is_in_the_readme(name: str) -> None:
+def test_every_command_has_help_and_is_documented(name: str) -> None:
     assert (COMMANDS[name].help or "").strip()
-    assert f"musictagger {name}" in README
+    assert f"musictagger {name}" in PAGE
 
 
 @pytest.mark.parametrize(("option", "name"), OPTIONS)
-def test_every_option_has_help_and_is_in_the_readme(option: str, name: str) -> None:
+def test_every_option_has_help_and_is_documented(option: str, name: str) -> None:
     parameter = next(parameter for parameter in COMMANDS[name].params if option in parameter.opts)
     assert isinstance(parameter, click.Option)
     assert (parameter.help or "").strip()
-    assert re.search(rf"`[^`]*{option}\b", README), f"{option} of {name}"
+    rows = [line for line in PAGE.splitlines() if line.startswith("| `--") and names_option(line, option)]
+    assert any(names_command(row.split(" | ")[1], name) for row in rows) or documented_with_its_command(option, name)
 
 
-def test_every_setting_has_an_option() -> None:
+def names_option(line: str, option: str) -> bool:
+    return re.search(rf"`[^`]*{option}(?![\w-])", line) is not None
+
+
+def names_command(cell: str, name: str) -> bool:
+    """Whether the column of commands names this one. A cell that says "all ..." or "the same" names a group."""
+    return name in re.split(r"[,; ]+", cell) or re.search(r"\ball\b|the same|others", cell) is not None
+
+
+def documented_with_its_command(option: str, name: str) -> bool:
+    """Whether the option stands in the row of its own command."""
+    return any(line.startswith(f"| `musictagger {name}") and names_option(line, option) for line in PAGE.splitlines())
+
+
+def test_every_setting_has_an_option_and_is_documented() -> None:
     options = {option.removeprefix("--").replace("-", "_") for option, _ in OPTIONS}
     assert set(Settings.__dataclass_fields__) - options == {"data_dir", "genres_file"}
-    assert "`data_dir`" in README and "`genres_file`" in README
-    assert not re.search(r"@[A-Z]+@", README), "a figure is missing"
+    settings = PAGE.split("## Settings")[1]
+    assert [name for name in Settings.__dataclass_fields__ if f"`{name}`" not in settings] == []
 
 
 @pytest.mark.parametrize("name", TrainOptions.__dataclass_fields__)
@@ -73,8 +89,8 @@ def test_every_training_option_is_explained_and_listed(name: str) -> None:
     assert name in {option for option, _, _ in option_lines(Recipe("none", "No recipe"))}
 
 
-def test_the_readme_shows_a_configuration_that_loads(tmp_path: Path) -> None:
-    blocks = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+def test_the_configuration_shown_loads(tmp_path: Path) -> None:
+    blocks = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     assert blocks
     for number, block in enumerate(blocks):
         tomllib.loads(block)
@@ -83,9 +99,10 @@ def test_the_readme_shows_a_configuration_that_loads(tmp_path: Path) -> None:
         load_settings({}, {"MUSICTAGGER_CONFIG": str(path)})
 
 
-def test_the_readme_names_every_field_of_a_query() -> None:
+def test_every_field_of_a_query_is_documented() -> None:
+    queries = PAGE.split("## Queries")[1].split("\n## ")[0]
     for field in query.FIELDS:
-        assert f"{field}:" in README
+        assert f"{field}:" in queries
 
 
 def prose(document: Path) -> str:
@@ -94,6 +111,20 @@ def prose(document: Path) -> str:
 
 
 def test_links_in_documents_lead_somewhere() -> None:
-    for document in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "weights" / "README.md"]:
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "weights" / "README.md"]
+    for document in documents:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", prose(document)):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_readme_is_complete() -> None:
+    assert not re.search(r"@[A-Z]+@", README), "a number is missing"
+    used = set(re.findall(r"^\$ musictagger (\w+)", README, re.MULTILINE))
+    assert used and used <= set(COMMANDS)
+
+
+def test_decision_records_are_numbered_without_a_gap() -> None:
+    records = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    assert [int(record.name[:4]) for record in records] == list(range(1, len(records) + 1))
+    for record in records:
+        assert record.read_text(encoding="utf-8").startswith(f"# {record.name[:4]} ")

@@ -36,7 +36,7 @@ def test_they_are_small() -> None:
 
 
 def as_shipped(path: Path, folder: Path) -> Path:
-    """A copy of `path` as it was committed: whoever tried the README's scan has genres in it by now."""
+    """A copy of `path` as it was committed; a scan of examples/ itself would have written genres into it."""
     command = ["git", "-C", str(EXAMPLES), "show", f"HEAD:./{path.name}"]
     committed = subprocess.run(command, capture_output=True, check=False)
     copy = folder / path.name
