@@ -147,7 +147,7 @@ class Display(Quiet):
             bars.TimeRemainingColumn(),
             console=console,
         )
-        self._task = self._bar.add_task("", total=None, unit="")
+        self._task = self._bar.add_task("", unit="")
         self._live = Live(console=console, transient=True, refresh_per_second=8, get_renderable=self._drawn)
 
     def close(self) -> None:
@@ -165,7 +165,9 @@ class Display(Quiet):
         """See Progress."""
         super().start(stage, total, unit)
         self._line = ""
-        self._bar.reset(self._task, total=total or None, description=escape(stage), unit=unit)
+        for task in self._bar.task_ids:
+            self._bar.remove_task(task)
+        self._task = self._bar.add_task(escape(stage), total=total or None, unit=unit)
         self._live.start()
 
     def advance(self, done: int, **metrics: float) -> None:
