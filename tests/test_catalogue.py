@@ -30,7 +30,8 @@ from musictagger.errors import BadRequestError, ModelError
 from musictagger.models.card import Card
 from musictagger.models.find import find_model, find_or_pull
 from musictagger.models.published import catalogue, convert, foreign
-from musictagger.models.published.fetch import WebFile
+from musictagger.models.published.catalogue import WebFile
+from musictagger.models.published.pull import import_file, pull
 from musictagger.models.registry import find_backbones
 from musictagger.models.weights import load_model
 
@@ -57,7 +58,7 @@ def wheel(monkeypatch: pytest.MonkeyPatch) -> bytes:
     content = wheel_bytes(musicnn_arrays(len(real.outputs)))
     pinned = dataclasses.replace(real.source, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
     tiny = dataclasses.replace(real, path="tiny", source=pinned)
-    monkeypatch.setattr(catalogue, "_entries", lambda: {"musicnn-msd": tiny})
+    monkeypatch.setattr(catalogue, "entries", lambda: {"musicnn-msd": tiny})
     monkeypatch.setattr(convert, "FORMATS", {"musicnn": (from_npz, convert.FORMATS["musicnn"][1])})
     return content
 
@@ -141,7 +142,7 @@ def test_an_unknown_name_is_a_usage_error_with_a_suggestion() -> None:
     with pytest.raises(BadRequestError, match=r"no published model 'musicnn-msdd'; did you mean 'musicnn-msd'\?"):
         catalogue.entry("musicnn-msdd")
     with pytest.raises(BadRequestError, match=r"'xyzzy'; `musictagger models` lists all"):
-        catalogue.pull("xyzzy", Path("nowhere"))
+        pull("xyzzy", Path("nowhere"))
 
 
 # --- pull --------------------------------------------------------------------------------------------------------
@@ -153,7 +154,7 @@ def test_pull_installs_weights_and_card_that_load(
     Pip(wheel, "Progress 10 of 400\nSaved\nProgress 400 of 400").install(monkeypatch)
     progress = Recorder()
     folder = tmp_path / "not" / "there yet"
-    weights = catalogue.pull("musicnn-msd", folder, progress=progress)
+    weights = pull("musicnn-msd", folder, progress=progress)
     assert sorted(path.name for path in folder.iterdir()) == ["musicnn-msd.json", "musicnn-msd.safetensors"]
     assert progress.done == [10, 400]
     assert progress.lines[0].startswith("fetching musicnn-msd (package musicnn 0.1.0")
@@ -169,7 +170,7 @@ def test_a_kept_wheel_is_not_fetched_again(wheel: bytes, tmp_path: Path, monkeyp
     downloads = tmp_path / "downloads"
     downloads.mkdir()
     for folder in ("a", "b"):
-        catalogue.pull("musicnn-msd", tmp_path / folder, downloads=downloads)
+        pull("musicnn-msd", tmp_path / folder, downloads=downloads)
     assert pip.calls == 1
     assert (tmp_path / "a/musicnn-msd.json").read_bytes() == (tmp_path / "b/musicnn-msd.json").read_bytes()
 
@@ -190,7 +191,7 @@ def test_what_can_go_wrong_with_pip_is_said_in_one_line(
 ) -> None:
     pip.install(monkeypatch)
     with pytest.raises(ModelError, match=reason) as caught:
-        catalogue.pull("musicnn-msd", tmp_path / "models")
+        pull("musicnn-msd", tmp_path / "models")
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "models").iterdir()) == []
 
@@ -211,10 +212,10 @@ def test_a_model_of_the_users_own_is_not_written_over(
     own = tmp_path / inside / "musicnn-msd.safetensors"
     before = put_own(own)
     with pytest.raises(BadRequestError, match=r"safetensors: is a model of that name already.*rename or move it"):
-        catalogue.pull("musicnn-msd", tmp_path)
+        pull("musicnn-msd", tmp_path)
     own.with_suffix(".json").write_text("damaged")
     with pytest.raises(BadRequestError, match=r"is a model of that name already"):
-        catalogue.pull("musicnn-msd", tmp_path)
+        pull("musicnn-msd", tmp_path)
     assert (own.read_bytes(), pip.calls) == (before, 0)
 
 
@@ -222,11 +223,11 @@ def test_a_pulled_model_may_be_pulled_again_and_loses_other_thresholds(
     wheel: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Pip(wheel).install(monkeypatch)
-    card = catalogue.pull("musicnn-msd", tmp_path).with_suffix(".json")
+    card = pull("musicnn-msd", tmp_path).with_suffix(".json")
     whole = card.read_bytes()
     tags = tuple(dataclasses.replace(tag, threshold=0.9) for tag in Card.load(card).tags)
     dataclasses.replace(Card.load(card), tags=tags).save(card)
-    catalogue.pull("musicnn-msd", tmp_path)
+    pull("musicnn-msd", tmp_path)
     assert card.read_bytes() == whole
 
 
@@ -235,7 +236,7 @@ def test_without_room_nothing_is_fetched(wheel: bytes, tmp_path: Path, monkeypat
     free = shutil.disk_usage(tmp_path)._replace(free=1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
     with pytest.raises(ModelError, match=r"could not fetch musicnn-msd: no space left in .*0 MB are free; make room"):
-        catalogue.pull("musicnn-msd", tmp_path)
+        pull("musicnn-msd", tmp_path)
     assert pip.calls == 0
 
 
@@ -243,12 +244,12 @@ def test_a_failure_leaves_the_model_that_was_there(
     wheel: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Pip(wheel).install(monkeypatch)
-    catalogue.pull("musicnn-msd", tmp_path)
+    pull("musicnn-msd", tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     broken = musicnn_arrays(50) | {"dense/bias": np.zeros(6, np.float32)}
     monkeypatch.setattr(convert, "FORMATS", {"musicnn": (lambda *_: broken, convert.FORMATS["musicnn"][1])})
     with pytest.raises(ModelError, match="does not fit backbone musicnn"):
-        catalogue.pull("musicnn-msd", tmp_path)
+        pull("musicnn-msd", tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -267,7 +268,7 @@ def test_a_crash_while_it_is_put_in_place_leaves_nothing_that_counts_as_a_model(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Path, "replace", crash)
-        catalogue.pull("musicnn-msd", tmp_path)
+        pull("musicnn-msd", tmp_path)
     assert len(placed) == 1
     assert find_model("musicnn-msd", [tmp_path]) is None
     assert load_model(find_or_pull("musicnn-msd", [tmp_path])).card.name == "musicnn-msd"
@@ -283,7 +284,7 @@ def test_an_interruption_ends_pip_and_leaves_nothing(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        catalogue.pull("musicnn-msd", tmp_path / "models", progress=Interrupt())
+        pull("musicnn-msd", tmp_path / "models", progress=Interrupt())
     assert list((tmp_path / "models").iterdir()) == []
 
 
@@ -293,7 +294,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(
     pip = Pip(wheel).install(monkeypatch)
     (tmp_path / "file").touch()
     with pytest.raises(ModelError, match=r"file/models: cannot be written"):
-        catalogue.pull("musicnn-msd", tmp_path / "file" / "models")
+        pull("musicnn-msd", tmp_path / "file" / "models")
     assert pip.calls == 0
 
 
@@ -327,7 +328,7 @@ def readable(monkeypatch: pytest.MonkeyPatch, wheel: bytes) -> None:
 @pytest.mark.usefixtures("readable")
 def test_an_unknown_file_gets_the_vocabulary_its_path_names(checkpoint: Path, tmp_path: Path) -> None:
     progress = Recorder()
-    weights = catalogue.import_file(checkpoint, "musicnn", "mine", tmp_path / "models", progress=progress)
+    weights = import_file(checkpoint, "musicnn", "mine", tmp_path / "models", progress=progress)
     card = load_model(weights).card
     assert (card.name, card.backbone, card.outputs[0]) == ("mine", "musicnn", "rock")
     assert card.licence.startswith("not stated")
@@ -337,14 +338,14 @@ def test_an_unknown_file_gets_the_vocabulary_its_path_names(checkpoint: Path, tm
 
 @pytest.mark.usefixtures("readable")
 def test_a_vocabulary_that_is_given_counts(checkpoint: Path, tmp_path: Path) -> None:
-    weights = catalogue.import_file(checkpoint, "musicnn", "mine", tmp_path, vocabulary="mtat")
+    weights = import_file(checkpoint, "musicnn", "mine", tmp_path, vocabulary="mtat")
     assert load_model(weights).card.outputs[0] == "guitar"
 
 
 @pytest.mark.usefixtures("readable")
 def test_a_file_of_the_catalogue_gets_its_card(tmp_path: Path, wheel: bytes) -> None:
     (tmp_path / "any.name").write_bytes(wheel)
-    weights = catalogue.import_file(tmp_path / "any.name", "musicnn", "mine", tmp_path)
+    weights = import_file(tmp_path / "any.name", "musicnn", "mine", tmp_path)
     assert load_model(weights).card.attribution == catalogue.entry("musicnn-msd").attribution
 
 
@@ -372,7 +373,7 @@ def test_what_cannot_be_imported(
     before = sorted(tmp_path.iterdir())
     values: dict[str, Any] = {"file": checkpoint, "form": "musicnn", "name": "mine", "folder": tmp_path} | changes
     with pytest.raises(kind, match=reason):
-        catalogue.import_file(**values)
+        import_file(**values)
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -383,10 +384,10 @@ def test_a_published_models_name_is_for_that_model(
     (tmp_path / "any.name").write_bytes(wheel)
     one = catalogue.entry("musicnn-msd")
     other = dataclasses.replace(one, name="vgg-msd", source=WebFile("", "0" * 64, 1))
-    monkeypatch.setattr(catalogue, "_entries", lambda: {"musicnn-msd": one, "vgg-msd": other})
+    monkeypatch.setattr(catalogue, "entries", lambda: {"musicnn-msd": one, "vgg-msd": other})
     with pytest.raises(BadRequestError, match=r"vgg-msd is a published model, and .*any\.name is musicnn-msd"):
-        catalogue.import_file(tmp_path / "any.name", "musicnn", "vgg-msd", tmp_path)
-    assert catalogue.import_file(tmp_path / "any.name", "musicnn", "musicnn-msd", tmp_path).exists()
+        import_file(tmp_path / "any.name", "musicnn", "vgg-msd", tmp_path)
+    assert import_file(tmp_path / "any.name", "musicnn", "musicnn-msd", tmp_path).exists()
 
 
 @pytest.mark.usefixtures("readable")
@@ -396,8 +397,8 @@ def test_a_vocabulary_that_cannot_be_is_refused_of_a_known_file_too(
 ) -> None:
     (tmp_path / "any.name").write_bytes(wheel)
     with pytest.raises(BadRequestError, match=reason):
-        catalogue.import_file(tmp_path / "any.name", "musicnn", "mine", tmp_path, vocabulary=vocabulary)
-    assert catalogue.import_file(tmp_path / "any.name", "musicnn", "mine", tmp_path, vocabulary="msd").exists()
+        import_file(tmp_path / "any.name", "musicnn", "mine", tmp_path, vocabulary=vocabulary)
+    assert import_file(tmp_path / "any.name", "musicnn", "mine", tmp_path, vocabulary="msd").exists()
 
 
 @pytest.mark.usefixtures("readable")
@@ -409,7 +410,7 @@ def test_of_two_imports_of_one_name_at_once_one_is_refused(checkpoint: Path, tmp
 
     def bring(file: Path) -> None:
         try:
-            catalogue.import_file(file, "musicnn", "mine", tmp_path / "models", progress=progress)
+            import_file(file, "musicnn", "mine", tmp_path / "models", progress=progress)
         except BadRequestError as error:
             refused.append(str(error))
 
@@ -444,7 +445,7 @@ def test_what_is_no_model_is_refused_in_one_short_line_that_names_the_file(
     reader = (lambda *_: musicnn_arrays(50) | changes, convert.FORMATS["musicnn"][1])
     monkeypatch.setattr(convert, "FORMATS", {"musicnn": reader})
     with pytest.raises(ModelError, match=reason) as caught:
-        catalogue.import_file(checkpoint, "musicnn", "mine", tmp_path / "models")
+        import_file(checkpoint, "musicnn", "mine", tmp_path / "models")
     said = str(caught.value).removeprefix(f"{checkpoint}: ")
     assert "/" not in said and "\n" not in said and len(said) < 150
     assert list((tmp_path / "models").iterdir()) == []
@@ -458,7 +459,7 @@ def test_a_full_disk_names_the_folder(checkpoint: Path, tmp_path: Path, monkeypa
 
     with monkeypatch.context() as patch, pytest.raises(ModelError) as caught:
         patch.setattr(Path, "write_bytes", full)
-        catalogue.import_file(checkpoint, "musicnn", "mine", tmp_path / "models")
+        import_file(checkpoint, "musicnn", "mine", tmp_path / "models")
     assert str(caught.value) == f"{tmp_path / 'models'}: cannot be written: No space left on device"
 
 
@@ -468,7 +469,7 @@ def test_a_path_that_names_no_data_set_wants_a_vocabulary(tmp_path: Path) -> Non
     path.parent.mkdir(parents=True)
     path.touch()
     with pytest.raises(BadRequestError, match="--vocabulary msd or mtat"):
-        catalogue.import_file(path, "musicnn", "mine", tmp_path)
+        import_file(path, "musicnn", "mine", tmp_path)
 
 
 def test_weights_that_give_no_scores_are_refused(
@@ -477,7 +478,7 @@ def test_weights_that_give_no_scores_are_refused(
     broken = musicnn_arrays(50) | {"dense/kernel": np.full((48, 5), 3e38, np.float32)}
     monkeypatch.setattr(convert, "FORMATS", {"musicnn": (lambda *_: broken, convert.FORMATS["musicnn"][1])})
     with pytest.raises(ModelError, match="MSD_mine/weights: gives no scores"):
-        catalogue.import_file(checkpoint, "musicnn", "mine", tmp_path / "models")
+        import_file(checkpoint, "musicnn", "mine", tmp_path / "models")
     assert list((tmp_path / "models").iterdir()) == []
 
 
@@ -487,4 +488,4 @@ def test_another_number_of_outputs_is_an_error(
     reader = (lambda *_: musicnn_arrays(7), convert.FORMATS["musicnn"][1])
     monkeypatch.setattr(convert, "FORMATS", {"musicnn": reader})
     with pytest.raises(ModelError, match="has 7 outputs, and vocabulary msd has 50"):
-        catalogue.import_file(checkpoint, "musicnn", "mine", tmp_path / "models")
+        import_file(checkpoint, "musicnn", "mine", tmp_path / "models")

@@ -23,7 +23,9 @@ from test_convert import won_stack
 
 from musictagger.errors import ModelError
 from musictagger.models.published import catalogue
-from musictagger.models.published.fetch import Wanted, WebFile, fetch
+from musictagger.models.published.catalogue import WebFile
+from musictagger.models.published.fetch import Wanted, fetch
+from musictagger.models.published.pull import import_file, pull
 from musictagger.models.weights import load_model
 from musictagger.progress import SILENT, Progress
 
@@ -222,7 +224,7 @@ def published(server: Server, monkeypatch: pytest.MonkeyPatch) -> catalogue.Cata
     torch.save(state, content)
     server.content, server.cut_after = content.getvalue(), len(content.getvalue())
     entry = dataclasses.replace(catalogue.entry("won-msd-fcn"), source=wanted(server, server.content).source)
-    monkeypatch.setattr(catalogue, "_entries", lambda: {"won-msd-fcn": entry})
+    monkeypatch.setattr(catalogue, "entries", lambda: {"won-msd-fcn": entry})
     return entry
 
 
@@ -230,7 +232,7 @@ def published(server: Server, monkeypatch: pytest.MonkeyPatch) -> catalogue.Cata
 def test_of_two_pulls_at_once_the_second_takes_what_the_first_fetched(server: Server, tmp_path: Path) -> None:
     server.gate.clear()
     first: list[Path] = []
-    thread = threading.Thread(target=lambda: first.append(catalogue.pull("won-msd-fcn", tmp_path)))
+    thread = threading.Thread(target=lambda: first.append(pull("won-msd-fcn", tmp_path)))
     thread.start()
     while thread.is_alive() and not server.asked:
         time.sleep(0.01)
@@ -241,7 +243,7 @@ def test_of_two_pulls_at_once_the_second_takes_what_the_first_fetched(server: Se
             server.gate.set()
 
     progress = Opener()
-    second = catalogue.pull("won-msd-fcn", tmp_path, progress=progress)
+    second = pull("won-msd-fcn", tmp_path, progress=progress)
     thread.join()
     assert progress.lines == ["another process is installing won-msd-fcn; waiting for it"]
     assert first == [second]
@@ -255,20 +257,20 @@ def test_a_part_that_cannot_be_written_is_trouble_of_the_disk(
 ) -> None:
     (tmp_path / f".{published.source.sha256[:16]}.pth.part").mkdir()
     with pytest.raises(ModelError, match="cannot be written: Is a directory"):
-        catalogue.pull("won-msd-fcn", tmp_path)
+        pull("won-msd-fcn", tmp_path)
 
 
 @pytest.mark.usefixtures("published")
 def test_pull_goes_on_where_it_stopped_and_leaves_only_the_model(server: Server, tmp_path: Path) -> None:
     whole, server.cut_after = server.cut_after, 0
     with pytest.raises(ModelError, match=r"no network.*weights import FILE --format won --name won-msd-fcn"):
-        catalogue.pull("won-msd-fcn", tmp_path)
+        pull("won-msd-fcn", tmp_path)
     assert list(tmp_path.iterdir()) == []
     server.cut_after = 1000
     with pytest.raises(ModelError, match=r"after 1000 of .*weights pull won-msd-fcn` again"):
-        catalogue.pull("won-msd-fcn", tmp_path)
+        pull("won-msd-fcn", tmp_path)
     server.cut_after = whole
-    weights = catalogue.pull("won-msd-fcn", tmp_path)
+    weights = pull("won-msd-fcn", tmp_path)
     assert server.asked == ["", "", "bytes=1000-"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["won-msd-fcn.json", "won-msd-fcn.safetensors"]
     card = load_model(weights).card
@@ -280,7 +282,7 @@ def test_the_published_file_brought_by_hand_is_the_same_model(
     server: Server, published: catalogue.CatalogueEntry, tmp_path: Path
 ) -> None:
     (tmp_path / "best_model.pth").write_bytes(server.content)
-    imported = catalogue.import_file(tmp_path / "best_model.pth", "won", "won-msd-fcn", tmp_path / "a")
-    pulled = catalogue.pull("won-msd-fcn", tmp_path / "b")
+    imported = import_file(tmp_path / "best_model.pth", "won", "won-msd-fcn", tmp_path / "a")
+    pulled = pull("won-msd-fcn", tmp_path / "b")
     assert imported.read_bytes() == pulled.read_bytes()
     assert imported.with_suffix(".json").read_bytes() == pulled.with_suffix(".json").read_bytes()

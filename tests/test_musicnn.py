@@ -22,7 +22,7 @@ from musictagger.errors import ModelError
 from musictagger.models import layers
 from musictagger.models.inference import Predictor
 from musictagger.models.layers import cut, mean_score_logits
-from musictagger.models.published import catalogue
+from musictagger.models.published.pull import pull
 from musictagger.models.registry import find_backbones
 from musictagger.models.weights import Model, load_model
 
@@ -216,7 +216,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name in MODELS:
         if not (folder / f"{name}.safetensors").exists():
             try:
-                catalogue.pull(name, folder, downloads=downloads)
+                pull(name, folder, downloads=downloads)
             except ModelError as error:
                 if "no network" not in str(error):
                     raise

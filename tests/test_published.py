@@ -23,6 +23,7 @@ from musictagger.errors import ModelError
 from musictagger.models.fuse import fuse
 from musictagger.models.inference import Predictor
 from musictagger.models.published import catalogue
+from musictagger.models.published.pull import import_file
 from musictagger.models.weights import load_model
 
 DATA = SHARED / "data"
@@ -45,7 +46,7 @@ def won(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Predictor]:
     """Each of them as `weights import` leaves it."""
     folder = tmp_path_factory.mktemp("won")
     files = {name: DATA / "won" / f"{name}.pth" for name in WON}
-    made = {name: catalogue.import_file(file, "won", name, folder) for name, file in files.items()}
+    made = {name: import_file(file, "won", name, folder) for name, file in files.items()}
     return {name: Predictor(load_model(weights), "cpu") for name, weights in made.items()}
 
 
@@ -114,7 +115,7 @@ FILE = DATA / "choi" / "music_tagger_crnn_weights_tensorflow.h5"
 def choi_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if importlib.util.find_spec("h5py") is None:
         pytest.skip("h5py is not installed")
-    return catalogue.import_file(FILE, "choi", "choi", tmp_path_factory.mktemp("choi"))
+    return import_file(FILE, "choi", "choi", tmp_path_factory.mktemp("choi"))
 
 
 @pytest.fixture(scope="session")
@@ -165,6 +166,6 @@ def test_a_file_of_another_format_is_refused_in_one_line(form: str, tmp_path: Pa
     files = {"won": DATA / "won" / "msd-fcn.pth", "choi": FILE, "musicnn": DATA / "README.md"}
     for other in files.keys() - {form}:
         with pytest.raises(ModelError, match=rf"format {form}|h5py") as caught:
-            catalogue.import_file(files[other], form, "x", tmp_path)
+            import_file(files[other], form, "x", tmp_path)
         assert "\n" not in str(caught.value) and "weights_only" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []

@@ -70,5 +70,5 @@ class TestEach:
 
 
 def test_none_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("musictagger.models.published.catalogue.pull", lambda *_, **__: pytest.fail("fetched"))
+    monkeypatch.setattr("musictagger.models.published.pull.pull", lambda *_, **__: pytest.fail("fetched"))
     Tagger().tag(next(EXAMPLES.glob("01*")))

