@@ -65,8 +65,8 @@ class CRNN(Backbone):
         self.dropout = nn.Dropout(fraction(dropout, "dropout"))
         self.dense = nn.Linear(gru_units[-1], whole(n_tags, "n_tags"))
 
-    def forward(self, mel: Tensor) -> Output:
-        steps = self.cnn(mel).permute(0, 3, 1, 2).flatten(2)
+    def forward(self, features: Tensor) -> Output:
+        steps = self.cnn(features).permute(0, 3, 1, 2).flatten(2)
         embedding = self.rnn(steps)
         return Output(self.dense(self.dropout(embedding)), embedding)
 

@@ -67,8 +67,8 @@ class CRNNTF(Backbone):
         self.dropout = nn.Dropout(fraction(dropout, "dropout"))
         self.dense = nn.Linear(len(scans) * units, whole(n_tags, "n_tags"))
 
-    def forward(self, mel: Tensor) -> Output:
-        embedding = self.rnn(scan(self.cnn(mel), self.scans))
+    def forward(self, features: Tensor) -> Output:
+        embedding = self.rnn(scan(self.cnn(features), self.scans))
         return Output(self.dense(self.dropout(embedding)), embedding)
 
 

@@ -97,10 +97,10 @@ class FCN(Backbone):
         cells = bands * steps if leftover == "flatten" else 1
         self.dense = nn.Linear(channels[-1] * cells, whole(n_tags, "n_tags"))
 
-    def forward(self, mel: Tensor) -> Output:
+    def forward(self, features: Tensor) -> Output:
         if self.patch_columns is not None:
-            return over_patches(mel, self.patch_columns, self._scored, training=self.training)
-        return self._scored(mel)
+            return over_patches(features, self.patch_columns, self._scored, training=self.training)
+        return self._scored(features)
 
     def _scored(self, mel: Tensor) -> Output:
         if self.columns is not None and mel.shape[-1] != self.columns:

@@ -43,9 +43,9 @@ class MFCC(Backbone):
         layers = OrderedDict(norm=nn.BatchNorm1d(4 * n_mfcc), out=nn.Linear(4 * n_mfcc, whole(n_tags, "n_tags")))
         self.dense = nn.Sequential(layers)
 
-    def forward(self, mel: Tensor) -> Output:
-        """mel float32 [batch, n_mels, columns] dB -> Output(logits [batch, n_tags], embedding [batch, 4 * n_mfcc])."""
-        cepstra = self.transform @ self.cnn(mel).squeeze(1)
+    def forward(self, features: Tensor) -> Output:
+        """Log-mel float32 [batch, n_mels, columns] dB -> logits [batch, n_tags], embedding [batch, 4 * n_mfcc]."""
+        cepstra = self.transform @ self.cnn(features).squeeze(1)
         # One column has no differences: they count as 0.
         changes = cepstra.diff(dim=2) if cepstra.shape[2] > 1 else torch.zeros_like(cepstra)
         embedding = torch.cat([*_statistics(cepstra), *_statistics(changes)], dim=1)

@@ -45,6 +45,7 @@ class MusiCNN(Backbone):
     """
 
     name = "musicnn"
+    patch_columns: int
 
     def __init__(
         self,
@@ -79,15 +80,15 @@ class MusiCNN(Backbone):
         sizes = self.cnn.channels, whole(units, "units"), whole(n_tags, "n_tags")
         self.dense = _Dense(sizes, fraction(dropout, "dropout"), norm, pooled_norm=pooled_norm)
 
-    def forward(self, mel: Tensor) -> Output:
+    def forward(self, features: Tensor) -> Output:
         """Log-mel [batch, n_mels, columns] -> logits [batch, n_tags], embedding [batch, units].
 
         The score of a frame, sigmoid(logits), is the mean of its patches' scores, and its embedding the mean of
         theirs. Columns after the last whole patch are left out; a frame shorter than a patch is repeated.
         """
-        mel = self.input(mel)[:, 0]
+        features = self.input(features)[:, 0]
         return over_patches(
-            mel, self.patch_columns, lambda patches: self.dense(self.cnn(patches)), training=self.training
+            features, self.patch_columns, lambda patches: self.dense(self.cnn(patches)), training=self.training
         )
 
 

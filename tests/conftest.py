@@ -74,13 +74,13 @@ class Mine(Backbone):
         self.batches = []
         self.dense = nn.Linear(n_mels, n_tags)
 
-    def forward(self, mel: torch.Tensor) -> Output:
-        self.batches.append(len(mel))
-        if len(mel) > self.most:
+    def forward(self, features: torch.Tensor) -> Output:
+        self.batches.append(len(features))
+        if len(features) > self.most:
             if self.oom == "torch":
                 raise torch.OutOfMemoryError("CUDA out of memory")
             raise RuntimeError(self.oom)
-        embedding = mel.mean(dim=2) / 100
+        embedding = features.mean(dim=2) / 100
         return Output(self.dense(embedding), embedding)
 '''
 

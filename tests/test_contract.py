@@ -124,6 +124,17 @@ def test_gradients_reach_every_parameter(backbone: Backbone) -> None:
     assert unreached == []
 
 
+def test_the_output_layer_computes_the_logits(backbone: Backbone) -> None:
+    changed = copy.deepcopy(backbone).eval()
+    assert changed.output_layer is not None
+    assert changed.output_layer.out_features == N_TAGS
+    torch.nn.init.zeros_(changed.output_layer.weight)
+    torch.nn.init.constant_(changed.output_layer.bias, 0.5)
+    with torch.inference_mode():
+        logits = changed(mel_of(backbone, 1)).logits
+    torch.testing.assert_close(logits, torch.full((1, N_TAGS), 0.5))
+
+
 def test_a_backbone_says_where_it_comes_from(backbone: Backbone) -> None:
     assert backbone.name
     assert inspect.getdoc(type(backbone))

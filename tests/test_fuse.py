@@ -167,8 +167,8 @@ class Stranger(Backbone):
         self.again = block
         self.dense = nn.Linear(3, 2)
 
-    def forward(self, mel: Tensor) -> Output:
-        embedding = self.cnn(mel).mean((2, 3)) + self.again(mel.unsqueeze(1)).mean()
+    def forward(self, features: Tensor) -> Output:
+        embedding = self.cnn(features).mean((2, 3)) + self.again(features.unsqueeze(1)).mean()
         return Output(self.dense(embedding), embedding)
 
 

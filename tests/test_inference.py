@@ -161,11 +161,11 @@ class Wrong(torch.nn.Module):
         super().__init__()
         self.what = what
 
-    def forward(self, mel: torch.Tensor) -> object:
+    def forward(self, features: torch.Tensor) -> object:
         """What `what` says."""
         if self.what == "exits":
             raise SystemExit(0)
-        frames, outputs = len(mel), len(mine_card().outputs)
+        frames, outputs = len(features), len(mine_card().outputs)
         if self.what == "no output":
             return torch.zeros(frames, outputs)
         logits = torch.zeros(frames, outputs - (self.what == "outputs"))

@@ -37,8 +37,8 @@ class Mine(Backbone):
         super().__init__()
         self.dense = nn.Linear(n_mels, n_tags)
 
-    def forward(self, mel: torch.Tensor) -> Output:
-        embedding = mel.mean(dim=2)
+    def forward(self, features: torch.Tensor) -> Output:
+        embedding = features.mean(dim=2)
         return Output(self.dense(embedding), embedding)
 '''
 
@@ -146,8 +146,8 @@ class Installed(Backbone):
 
     name = "installed"
 
-    def forward(self, mel: torch.Tensor) -> Output:
-        return Output(mel, mel)
+    def forward(self, features: torch.Tensor) -> Output:
+        return Output(features, features)
 
 
 def test_installed_packages_offer_backbones(monkeypatch: pytest.MonkeyPatch) -> None:

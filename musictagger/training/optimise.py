@@ -161,15 +161,11 @@ def logit_scale(target: Tensor) -> LogitScale:
 
 def begin_usual(backbone: Backbone, scale: LogitScale) -> bool:
     """Let a fresh dense layer say the usual of each output instead of 0.5; False where there is no such layer."""
-    layers = [
-        layer
-        for layer in backbone.modules()
-        if isinstance(layer, nn.Linear) and layer.out_features == len(scale.mean) and layer.bias is not None
-    ]
-    if not layers:
+    layer = backbone.output_layer
+    if layer is None or layer.bias is None or layer.out_features != len(scale.mean):
         return False
     with torch.no_grad():
-        layers[-1].bias.copy_(scale.mean)
+        layer.bias.copy_(scale.mean)
     return True
 
 
