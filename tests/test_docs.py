@@ -10,9 +10,10 @@ from pathlib import Path
 import click
 import pytest
 
-from musictagger.cli import cli
+from musictagger.cli import cli, documents
 from musictagger.config import Settings, load_settings
 from musictagger.library import query
+from musictagger.tags import plan
 from musictagger.training.options import TrainOptions
 from musictagger.training.recipes import Recipe, option_lines
 
@@ -128,3 +129,9 @@ def test_decision_records_are_numbered_without_a_gap() -> None:
     assert [int(record.name[:4]) for record in records] == list(range(1, len(records) + 1))
     for record in records:
         assert record.read_text(encoding="utf-8").startswith(f"# {record.name[:4]} ")
+
+
+def test_every_json_schema_is_documented() -> None:
+    schemas = {value for value in vars(documents).values() if re.fullmatch(r"musictagger\.\w+/\d+", str(value))}
+    page = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
+    assert schemas and {*re.findall(r"`(musictagger\.[\w.]+/\d+)`", page)} == schemas | {plan.SCHEMA}
