@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from musictagger.audio.frontend import FrontEnd
 from musictagger.models.card import Card, Tag
 
-# On a busy machine the first example of a test can be slow; the examples are the same on every run.
-settings.register_profile("tests", deadline=None, derandomize=True)
+# On a busy machine examples can be slow, which is no fault of the code. The examples are the same on every run.
+settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 # For hunting: `pytest --hypothesis-profile=hunt`.
 settings.register_profile("hunt", deadline=None, max_examples=2_000)
 settings.load_profile("tests")

@@ -11,7 +11,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -51,16 +50,18 @@ def environment(library: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Pat
     return Path(library["MUSIC"])
 
 
-def test_help_answers_in_half_a_second() -> None:
+def test_help_takes_less_than_a_third_of_a_second() -> None:
     command = [sys.executable, "-m", "musictagger", "--help"]
     subprocess.run(command, check=True, capture_output=True)
     times_s = []
     for _ in range(5):
-        started_s = time.perf_counter()
+        before = os.times()
         subprocess.run(command, check=True, capture_output=True)
-        times_s.append(time.perf_counter() - started_s)
-    # The best of five: a busy machine is not our doing.
-    assert min(times_s) < 0.5, times_s
+        after = os.times()
+        user_s, system_s = (after.children_user - before.children_user, after.children_system - before.children_system)
+        times_s.append(user_s + system_s)
+    # CPU time, and the best of five, because other work on the machine should not fail the test.
+    assert min(times_s) < 0.3, times_s
 
 
 def test_help_imports_no_torch() -> None:

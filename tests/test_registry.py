@@ -208,8 +208,8 @@ def test_what_a_plugin_prints_does_not_reach_standard_output(
 def test_a_plugin_that_takes_long_to_import_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(registry, "SLOW_IMPORT_S", 0.05)
-    path = write(tmp_path, text="import time; time.sleep(0.5)\n" + MINE)
+    monkeypatch.setattr(registry, "SLOW_IMPORT_S", 0.5)
+    path = write(tmp_path, text="import time; time.sleep(2)\n" + MINE)
     find_plugins([tmp_path])
     assert [record.message for record in caplog.records] == [
         f"still importing plugin {path}; move it away if it never ends"
