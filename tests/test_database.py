@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -13,9 +14,10 @@ import pytest
 from sqlalchemy import text
 
 from musictagger.errors import BadRequestError, StoreError
-from musictagger.library.database import LIBRARY_ADVICE, exclusive, open_database
-from musictagger.library.schema import REVISION
-from musictagger.sqlite import readable_errors
+from musictagger.library.database import exclusive, open_database
+from musictagger.library.opening import open_library
+from musictagger.library.reader import LIBRARY_ADVICE, REVISION
+from musictagger.sqlite.connection import readable_errors
 
 
 def location(tmp_path: Path) -> str:
@@ -228,7 +230,7 @@ def test_only_one_scan_may_write_and_a_killed_one_gives_it_back(tmp_path: Path) 
 
 def test_a_locked_database_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = location(tmp_path)
-    monkeypatch.setattr("musictagger.sqlite.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("musictagger.sqlite.connection.BUSY_TIMEOUT_S", 0.05)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     engine = open_database(path, create=False)
@@ -237,3 +239,36 @@ def test_a_locked_database_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         connection.execute(text("INSERT INTO audio (digest) VALUES ('x')"))
     other.close()
     engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("CREATE TABLE photos (id)", "database of another program"),
+        ("CREATE TABLE alembic_version AS SELECT '9999' AS version_num", r"newer musictagger \(revision 9999\)"),
+        ("VACUUM", "holds no library yet"),
+    ],
+)
+def test_reading_refuses_what_is_not_a_library_of_this_version(statement: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement)
+    with pytest.raises(StoreError, match=reason), open_library(str(path)):
+        pass
+
+
+def test_reading_a_missing_library_does_not_create_it(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StoreError, match=r"gone\.db: there is no database yet"),
+        open_library(str(tmp_path / "gone.db")),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_library_in_a_read_only_folder_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = location(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with open_library(path) as library:
+        assert not library.models()
+    assert [found.name for found in tmp_path.iterdir()] == ["library.db"]

@@ -20,7 +20,6 @@ from typing import Any, get_args
 import media
 import pytest
 
-from musictagger import sqlite
 from musictagger.audio.digest import audio_digest
 from musictagger.errors import StoreError, TagWriteError
 from musictagger.library.store import Store
@@ -256,7 +255,7 @@ def test_a_journal_that_is_busy(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
             other.execute("BEGIN IMMEDIATE")
             threading.Timer(0.3, other.execute, ("COMMIT",)).start()
             journal.intend(run, SONG, None, {}, {})
-            monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.05)
+            monkeypatch.setattr("musictagger.sqlite.connection.BUSY_TIMEOUT_S", 0.05)
             with Journal(file) as impatient:
                 other.execute("BEGIN IMMEDIATE")
                 with pytest.raises(StoreError, match=r"journal\.db: another program is writing"):

@@ -16,8 +16,10 @@ from sqlalchemy import inspect
 
 from musictagger.library import database
 from musictagger.library.database import open_database
-from musictagger.library.schema import REVISION, Base
-from musictagger.sqlite import PathText, path_from_text, path_to_text
+from musictagger.library.reader import REVISION
+from musictagger.library.schema import Base
+from musictagger.sqlite.connection import path_from_text, path_to_text
+from musictagger.sqlite.engine import PathText
 
 MIGRATIONS = Path(database.__file__).parent / "migrations"
 

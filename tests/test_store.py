@@ -16,7 +16,9 @@ from conftest import make_card
 from musictagger.audio.frames import Status
 from musictagger.audio.walk import FoundFile
 from musictagger.errors import StoreError
-from musictagger.library.store import CHUNK, Store, Todo, TrackRow
+from musictagger.library.opening import open_library
+from musictagger.library.reader import CHUNK, TrackRow
+from musictagger.library.store import Store, Todo
 from musictagger.records import Analysed
 from musictagger.tags.containers import FileTags
 
@@ -265,3 +267,25 @@ def test_a_full_disk_is_an_error_with_advice_and_loses_nothing(tmp_path: Path) -
         fill()
     with Store(location) as store:
         assert [row.path.name for row in rows(store, store.model_id(CARD))] == ["a.mp3"]
+
+
+def test_reading_goes_on_in_a_library_that_needs_a_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    location = str(tmp_path / "library.db")
+    with Store(location, create=True) as store:
+        record(store, "a.mp3", "d1", model=store.model_id(CARD))
+    monkeypatch.setattr("musictagger.library.opening.REVISION", "0002")
+    with open_library(location) as library:
+        assert [row.path.name for chunk in library.tracks(1) for row in chunk] == ["a.mp3"]
+
+
+@pytest.mark.parametrize("command", [["query", "genre:rock"], ["show", "/music/a.mp3"], ["tags"], ["failed"]])
+def test_commands_that_only_read_import_neither_torch_nor_sqlalchemy(command: list[str], tmp_path: Path) -> None:
+    location = str(tmp_path / "library.db")
+    with Store(location, create=True) as store:
+        record(store, "a.mp3", "d1", model=store.model_id(CARD))
+    code = (
+        "import sys; from musictagger.cli import cli; cli(sys.argv[1:], standalone_mode=False);"
+        "print({'torch', 'sqlalchemy', 'alembic'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *command, "--db", location], capture_output=True, text=True)
+    assert done.stderr == "set()\n"

@@ -20,10 +20,10 @@ def command(as_json: bool, **flags: Any) -> int:
     from musictagger.cli import documents
     from musictagger.config import load_settings
     from musictagger.errors import printable
-    from musictagger.library.store import Store
+    from musictagger.library.opening import open_library
 
-    with Store(load_settings(flags).db_location) as store:
-        failures = store.failures()
+    with open_library(load_settings(flags).db_location) as library:
+        failures = library.failures()
     if as_json:
         documents.print_json({"schema": documents.FAILED, "failures": documents.failure_list(failures)})
         return 0

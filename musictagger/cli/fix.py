@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from musictagger.cli.changes import apply_plan
-from musictagger.cli.options import ExistingPath, opened_view, safety_options, view_options
+from musictagger.cli.options import ExistingPath, chosen_view, safety_options, view_options
 from musictagger.errors import BadRequestError, printable
 
 if TYPE_CHECKING:
-    from musictagger.library.store import Store, TrackRow
+    from musictagger.library.reader import TrackRow
+    from musictagger.library.store import Store
 
 
 @click.command("fix")
@@ -45,13 +46,15 @@ def command(
             raise BadRequestError(f"{name!r} is no genre: a name of visible characters is")
     from musictagger.audio.walk import absolute
     from musictagger.config import load_settings
+    from musictagger.library.store import Store
     from musictagger.library.view import look
     from musictagger.pipeline.writing import plan_track
     from musictagger.tags.plan import Plan
 
     wanted = [absolute(path) for path in paths]
     settings = load_settings(flags)
-    with opened_view(flags) as (store, model_id, view):
+    with Store(settings.db_location) as store:
+        model_id, view = chosen_view(store, settings)
         for row in _rows(store, model_id, wanted):
             _decide(store, row, genre, excluded, lock, forget)
         store.commit()

@@ -16,6 +16,7 @@ import click
 if TYPE_CHECKING:
     from musictagger.cli.progress import Quiet
     from musictagger.config import Settings
+    from musictagger.library.reader import LibraryReader
     from musictagger.library.store import Store
     from musictagger.library.view import View
     from musictagger.models.card import Card
@@ -104,22 +105,31 @@ safety_options = chain(_PRESERVE_MTIME, _BREAK_HARDLINKS)
 
 
 @contextmanager
-def opened_view(flags: dict[str, Any]) -> Iterator[tuple[Store, int, View]]:
+def opened_view(flags: dict[str, Any]) -> Iterator[tuple[LibraryReader, int, View]]:
     """The library, the id of the model asked for (or last used) in it, and the view that the flags ask for.
 
     Raises StoreError where there is no library, BadRequestError where the model analysed nothing in it.
     """
     from musictagger.config import load_settings
-    from musictagger.library.store import Store
-    from musictagger.library.view import view_of
+    from musictagger.library.opening import open_library
 
     settings = load_settings(flags)
-    with Store(settings.db_location) as store:
-        model_id, card = _asked_model(store, settings)
-        yield store, model_id, view_of(card, settings)
+    with open_library(settings.db_location) as library:
+        yield library, *chosen_view(library, settings)
 
 
-def _asked_model(store: Store, settings: Settings) -> tuple[int, Card]:
+def chosen_view(library: LibraryReader, settings: Settings) -> tuple[int, View]:
+    """The id of the model that the settings name (or that was last used), and the view that they ask for.
+
+    Raises BadRequestError where the model analysed nothing in the library.
+    """
+    from musictagger.library.view import view_of
+
+    model_id, card = _asked_model(library, settings)
+    return model_id, view_of(card, settings)
+
+
+def _asked_model(library: LibraryReader, settings: Settings) -> tuple[int, Card]:
     """Its id in the library and its card: as it lies on disk now, or, where it is gone, as it was at the last scan.
 
     What counts is what the model computes (`Card.key`), so a copy under another name or with other thresholds is a
@@ -129,7 +139,7 @@ def _asked_model(store: Store, settings: Settings) -> tuple[int, Card]:
     from musictagger.models.card import Card
     from musictagger.models.find import find_model
 
-    models, wanted = store.models(), settings.model
+    models, wanted = library.models(), settings.model
     if not wanted and models:
         return models[0]
     card, unknown = None, "run `musictagger scan` with it first"
@@ -145,7 +155,7 @@ def _asked_model(store: Store, settings: Settings) -> tuple[int, Card]:
         return named[0]
     known_names = ", ".join(dict.fromkeys(known.name for _, known in models)) or "none"
     raise BadRequestError(
-        f"{store.location}: model {wanted!r} has analysed nothing here (these have: {known_names}); {unknown}"
+        f"{library.location}: model {wanted!r} has analysed nothing here (these have: {known_names}); {unknown}"
     )
 
 

@@ -14,7 +14,8 @@ from musictagger.cli.options import ExistingPath, opened_journal, safety_options
 from musictagger.errors import printable
 
 if TYPE_CHECKING:
-    from musictagger.library.store import Store, TrackRow
+    from musictagger.library.reader import TrackRow
+    from musictagger.library.store import Store
     from musictagger.tags.plan import FileChange, Plan
 
 Key = Literal["a", "s", "e", "l", "r", "q"]

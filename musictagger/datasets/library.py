@@ -13,7 +13,8 @@ from musictagger.datasets.base import Dataset, Example
 from musictagger.datasets.reading import present
 from musictagger.datasets.splitting import Item, fractions, groups_per_tag, stratified
 from musictagger.errors import BadRequestError, StoreError
-from musictagger.library.store import Store, TrackRow
+from musictagger.library.opening import open_library
+from musictagger.library.reader import TrackRow
 from musictagger.scores.genretree import GenreTree, genre_key, load_tree
 
 NAME = "library"
@@ -86,8 +87,8 @@ def read(
 
 def _rows(location: str) -> list[TrackRow]:
     try:
-        with Store(location) as store:
-            return [row for rows in store.tracks(_NO_MODEL) for row in rows if row.failure is None]
+        with open_library(location) as library:
+            return [row for rows in library.tracks(_NO_MODEL) for row in rows if row.failure is None]
     except StoreError as error:
         # The other commands call it --db.
         raise StoreError(str(error).replace("--db", "--data")) from error

@@ -12,15 +12,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from musictagger.errors import BadRequestError, StoreError, printable
-from musictagger.library.schema import REVISION
-from musictagger.sqlite import Advice, readable_errors, sqlite_engine
-
-LIBRARY_ADVICE = Advice(
-    elsewhere="choose another place with --db",
-    missing="there is no database yet; run `musictagger scan FOLDER` first, or name one with --db",
-    damaged="restore a copy, or move it away and scan again",
-)
-_PRAGMAS = ("synchronous=NORMAL", "foreign_keys=ON")
+from musictagger.library.reader import LIBRARY_ADVICE, PRAGMAS, REVISION
+from musictagger.sqlite.connection import readable_errors
+from musictagger.sqlite.engine import sqlite_engine
 
 
 def open_database(location: str, *, create: bool) -> Engine:
@@ -30,7 +24,7 @@ def open_database(location: str, *, create: bool) -> Engine:
     made by a newer version; BadRequestError for a URL that makes no sense.
     """
     path = _sqlite_path(location)
-    engine = _server(location) if path is None else sqlite_engine(path, LIBRARY_ADVICE, create=create, pragmas=_PRAGMAS)
+    engine = _server(location) if path is None else sqlite_engine(path, LIBRARY_ADVICE, create=create, pragmas=PRAGMAS)
     with readable_errors(location, LIBRARY_ADVICE):
         _migrate(engine, location, create)
     return engine

@@ -13,10 +13,8 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, DateTime, Double, ForeignKey, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from musictagger.sqlite import PathText, now
-
-REVISION = "0001"
-"""The migration this code expects; a test holds it against the folder."""
+from musictagger.sqlite.connection import now
+from musictagger.sqlite.engine import PathText
 
 
 class Base(DeclarativeBase):

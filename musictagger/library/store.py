@@ -1,4 +1,4 @@
-"""The library: what is known of each file, and the one place that writes it."""
+"""Writing a library: the one place that records files, analyses and the user's choices."""
 
 from __future__ import annotations
 
@@ -6,30 +6,24 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, cast
 
 import numpy as np
-from sqlalchemy import ColumnElement, Row, Select, Text, func, or_, select, type_coerce, update
+from sqlalchemy import TextClause, select, text, update
 from sqlalchemy.orm import Session
 
 from musictagger.audio.frames import Status
 from musictagger.audio.walk import FoundFile
-from musictagger.errors import ModelError, StoreError
-from musictagger.library.database import LIBRARY_ADVICE, open_database
+from musictagger.errors import StoreError
+from musictagger.library.database import open_database
+from musictagger.library.reader import CHUNK, LIBRARY_ADVICE, PARTITION, LibraryReader, Rows, below
 from musictagger.library.schema import Analysis, Audio, Choice, File, ModelRow
 from musictagger.models.card import Card
 from musictagger.records import Analysed, FloatArray
-from musictagger.sqlite import now, path_to_text, readable_errors
+from musictagger.sqlite.connection import now, readable_errors
 from musictagger.tags.containers import FileTags
-
-PARTITION = 10_000
-"""Tracks held at a time where a whole library is gone through."""
-
-CHUNK = 500
-"""Paths asked for in one statement; SQLite's oldest limit is 999 parameters."""
 
 Need = Literal["nothing", "analysis", "inspection"]
 
@@ -46,48 +40,14 @@ class Todo:
     has_genre: bool = False
 
 
-@dataclass(frozen=True)
-class TrackRow:
-    """A file with the user's choice for it, and its analysis by one model; None where there is none of these."""
-
-    path: Path
-    size: int
-    mtime_ns: int
-    digest: str | None
-    container: str
-    tag_system: str | None
-    artist: str | None
-    title: str | None
-    album: str | None
-    genres: tuple[str, ...]
-    """The genres that the file's genre field names."""
-    fields: Mapping[str, Sequence[str]]
-    """The raw values of each field that we may write."""
-    failure: str | None
-    duration_s: float | None
-    status: str | None
-    padded: bool | None
-    frames: int | None
-    scores: bytes | None
-    embedding: bytes | None
-    analysed_at: datetime | None
-    chosen_genres: Sequence[str] | None
-    excluded_genres: Sequence[str] | None
-    locked: bool | None
-
-    def frame_scores(self, outputs: int) -> FloatArray:
-        """Scores per frame, float32 [frames, outputs]."""
-        return np.frombuffer(self.scores or b"", "<f2").reshape(-1, outputs).astype(np.float32)
-
-
-class Store:
+class Store(LibraryReader):
     """An open library. Writes gather in one transaction until `commit`; leaving the `with` block commits."""
 
     def __init__(self, location: str, *, create: bool = False) -> None:
         """Open the database at a path or SQLAlchemy URL. Raises StoreError (see library.database)."""
-        self.location = location
         self._engine = open_database(location, create=create)
         self._session = Session(self._engine)
+        super().__init__(location, self._execute_sql)
 
     def __enter__(self) -> Store:
         return self
@@ -102,6 +62,10 @@ class Store:
         finally:
             self._session.close()
             self._engine.dispose()
+
+    def _execute_sql(self, statement: str, values: Mapping[str, Any]) -> Rows:
+        self._session.flush()
+        return self._session.execute(text(statement), values, execution_options={"yield_per": PARTITION})
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -126,17 +90,6 @@ class Store:
             # At once: a walk over a slow disk may follow, and nobody else could write meanwhile.
             self._session.commit()
             return model_id
-
-    def models(self) -> list[tuple[int, Card]]:
-        """Models that analysed something: id and card, the last used first."""
-        analysed = select(Analysis.id).where(Analysis.model_id == ModelRow.id).exists()
-        statement = select(ModelRow).where(analysed).order_by(ModelRow.used_at.desc(), ModelRow.id.desc())
-        with self._errors():
-            rows = list(self._session.scalars(statement))
-        try:
-            return [(row.id, Card.from_json(row.card)) for row in rows]
-        except ModelError as error:
-            raise StoreError(f"{self.location}: {error}; scan again with that model") from error
 
     def todo(
         self, files: Iterable[FoundFile], model_id: int, rule: str, *, force: bool = False, retry_failed: bool = False
@@ -247,29 +200,6 @@ class Store:
                 self._session.execute(update(File).where(File.id.in_(ids)).values(missing=True))
         return len(gone)
 
-    def tracks(
-        self, model_id: int, paths: Sequence[Path] | None = None, *, under: Sequence[Path] | None = None
-    ) -> Iterator[list[TrackRow]]:
-        """Files with their analysis by a model, sorted by path, in chunks.
-
-        All that are not missing; of these only those `under` some folders (or at these paths); or exactly `paths`.
-        """
-        statement = _track_columns(model_id).order_by(File.path)
-        with self._errors():
-            if paths is not None:
-                for chunk in _chunks(list(paths)):
-                    yield self._rows(statement.where(File.path.in_(chunk)))
-                return
-            statement = statement.where(File.missing.is_(False))
-            if under is not None:
-                statement = statement.where(_under(under))
-            # Fetched piece by piece: 500,000 tracks at once would be a gigabyte.
-            for partition in self._session.execute(statement.execution_options(yield_per=PARTITION)).partitions():
-                yield [_track(row) for row in partition]
-
-    def _rows(self, statement: Select[*tuple[Any, ...]]) -> list[TrackRow]:
-        return [_track(row) for row in self._session.execute(statement)]
-
     def choose(self, digest: str, genres: Sequence[str] | None, excluded: Sequence[str], locked: bool) -> None:
         """The user's decision for a sound, in place of an earlier one; deciding nothing forgets it."""
         with self._errors():
@@ -287,12 +217,6 @@ class Store:
         statement = select(File.path).join(Audio).where(Audio.digest == digest, File.missing.is_(False))
         with self._errors():
             return list(self._session.scalars(statement.order_by(File.path)))
-
-    def failures(self) -> list[tuple[Path, str]]:
-        """Files that could not be read or decoded, with the reason; sorted."""
-        statement = select(File.path, File.failure).where(File.failure.is_not(None), File.missing.is_(False))
-        with self._errors():
-            return [(path, reason or "") for path, reason in self._session.execute(statement.order_by(File.path))]
 
     def _file(self, file: FoundFile) -> File:
         row = self._session.scalar(select(File).where(File.path == file.path))
@@ -350,51 +274,7 @@ def _judge(
     return todo("nothing", "unchanged")
 
 
-def _track_columns(model_id: int) -> Select[*tuple[Any, ...]]:
-    return (
-        select(
-            File.path,
-            File.size,
-            File.mtime_ns,
-            Audio.digest,
-            File.container,
-            File.tag_system,
-            File.artist,
-            File.title,
-            File.album,
-            File.genres,
-            File.fields,
-            File.failure,
-            Audio.duration_s,
-            Analysis.status,
-            Analysis.padded,
-            Analysis.frames,
-            Analysis.scores,
-            Analysis.embedding,
-            Analysis.analysed_at,
-            Choice.genres.label("chosen_genres"),
-            Choice.excluded.label("excluded_genres"),
-            Choice.locked,
-        )
-        .outerjoin(Audio, File.audio_id == Audio.id)
-        .outerjoin(Choice, Choice.audio_id == Audio.id)
-        .outerjoin(Analysis, (Analysis.audio_id == Audio.id) & (Analysis.model_id == model_id))
-    )
-
-
-def _track(row: Row[Any]) -> TrackRow:
-    values = row._asdict()
-    return TrackRow(**(values | {"genres": tuple(values["genres"])}))
-
-
-def _under(roots: Sequence[Path]) -> ColumnElement[bool]:
-    """Paths equal to one of `roots` or below it."""
-    text = type_coerce(File.path, Text)
-    prefixes = [path_to_text(root).rstrip("/") + "/" for root in roots]
-    below = [func.substr(text, 1, len(prefix)) == prefix for prefix in prefixes]
-    return or_(File.path.in_(list(roots)), *below)
-
-
-def _chunks(paths: list[Path]) -> Iterator[list[Path]]:
-    for start in range(0, len(paths), CHUNK):
-        yield paths[start : start + CHUNK]
+def _under(roots: Sequence[Path]) -> TextClause:
+    """Files at or below one of these paths."""
+    condition, values = below(roots)
+    return text(condition).bindparams(**values)

@@ -14,7 +14,7 @@ import numpy as np
 from musictagger.config import Settings
 from musictagger.errors import StoreError, printable
 from musictagger.library.query import Query, Tracks
-from musictagger.library.store import Store, TrackRow
+from musictagger.library.reader import LibraryReader, TrackRow
 from musictagger.models.calibration import calibrated
 from musictagger.models.card import Card, Tag
 from musictagger.records import Aggregator
@@ -138,10 +138,10 @@ def columns(tracks: Sequence[TrackView], view: View) -> Tracks:
     )
 
 
-def search(store: Store, model_id: int, view: View, query: Query) -> list[TrackView]:
+def search(library: LibraryReader, model_id: int, view: View, query: Query) -> list[TrackView]:
     """The tracks a query finds, in its order. Holds the tracks found, and 10,000 at a time of the others."""
     found: list[TrackView] = []
-    for rows in store.tracks(model_id):
+    for rows in library.tracks(model_id):
         tracks = look(rows, view)
         mask = query.matches(columns(tracks, view))
         found.extend(track for track, matches in zip(tracks, mask, strict=True) if matches)

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from musictagger.audio.walk import absolute
 from musictagger.errors import AudioError, StoreError, TagWriteError, printable
-from musictagger.sqlite import now, readable_errors
+from musictagger.sqlite.connection import now, readable_errors
 from musictagger.tags import safewrite
 from musictagger.tags.containers import CONTAINERS, DEFAULT_JOIN, Field, container_of, read_fields, stored_form
 from musictagger.tags.containers import writable as can_be_tagged

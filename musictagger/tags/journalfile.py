@@ -15,7 +15,8 @@ from sqlalchemy import JSON, DateTime, Engine, ForeignKey, String, Text, inspect
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from musictagger.errors import StoreError, printable
-from musictagger.sqlite import Advice, PathText, now, readable_errors, sqlite_engine
+from musictagger.sqlite.connection import Advice, now, readable_errors
+from musictagger.sqlite.engine import PathText, sqlite_engine
 from musictagger.tags.containers import Field
 
 State = Literal["intended", "written", "failed", "undone"]
