@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "musictagger"
 
 ROOMS = (
     *("__main__", "cli", "training", "evaluation", "datasets", "__init__", "api", "pipeline", "library", "scores"),
-    *("models", "tags", "config", "records", "audio", "progress", "version", "sqlite", "paths", "errors"),
+    *("models", "tags", "config", "records", "audio", "progress", "version", "sqlite", "paths", "values", "errors"),
 )
 """From the top of the house to the ground."""
 

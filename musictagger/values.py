@@ -1,0 +1,165 @@
+"""The loader of values from outside: JSON, TOML, environment variables and command lines become typed values.
+
+An annotation says what is allowed: `Annotated[int, Meta(ge=1)] | None`. msgspec converts by it; this module adds the
+messages, which name the value's place, what is allowed there and what was found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import reprlib
+import sys
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, inspect
+
+from musictagger.errors import BadRequestError, MusictaggerError, hint
+
+MAX = sys.float_info.max
+"""An upper limit of MAX refuses infinity. NaN lies within no limits."""
+
+Count = Annotated[int, Meta(ge=1)]
+Finite = Annotated[float, Meta(ge=-MAX, le=MAX)]
+Positive = Annotated[float, Meta(gt=0, le=MAX)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+_WORDS = {"yes": "true", "no": "false", "none": "null"}
+"""Texts that people write for those that JSON knows."""
+
+_NAMES: Mapping[type[inspect.Type], tuple[str, str]] = {
+    inspect.BoolType: ("true or false", "true or false"),
+    inspect.IntType: ("a whole number", "whole numbers"),
+    inspect.FloatType: ("a number", "numbers"),
+    inspect.StrType: ("a string", "strings"),
+    inspect.CustomType: ("a path", "paths"),
+    inspect.DateTimeType: ("a date and time in ISO 8601", "dates"),
+    inspect.DictType: ("a mapping of names to values", "mappings"),
+    inspect.DataclassType: ("a mapping of names to values", "mappings"),
+    inspect.NoneType: ("none", "none"),
+}
+"""Singular and plural of what an annotation allows."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
+
+
+def convert(
+    value: object, kind: Any, what: str, error: type[MusictaggerError] = BadRequestError, *, lenient: bool = False
+) -> Any:
+    """`value` as `kind`, which is an annotation; dataclasses are built from mappings.
+
+    what: the name of the value in messages. lenient: the value may be a text from a command line or an environment
+    variable, so that "3" is a number, "yes" is true and "none" is None; and 3.0 is a whole number.
+
+    Raises `error` for a value that the annotation does not allow.
+    """
+    origin, inner = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _build(value, kind, what, f"{what}.", error)
+    if origin is Mapping and inner[1] is not Any and isinstance(value, Mapping):
+        names = [convert(name, inner[0], f"a name in {what}", error) for name in value]
+        parts = [convert(part, inner[1], f"{what}.{name}", error, lenient=lenient) for name, part in value.items()]
+        return dict(zip(names, parts, strict=True))
+    if origin is tuple and inner[1:] == (...,) and isinstance(value, list | tuple):
+        return tuple(convert(part, inner[0], f"{what}[{index}]", error) for index, part in enumerate(value))
+    for attempt in _readings(value) if lenient else (value,):
+        plain = os.fspath(attempt) if isinstance(attempt, Path) else attempt
+        strict = not (lenient and isinstance(plain, str | float))
+        # A text with half a character raises a ValueError.
+        with contextlib.suppress(msgspec.ValidationError, ValueError):
+            return msgspec.convert(plain, kind, strict=strict, dec_hook=_to_path)
+    raise error(f"{what} must be {_allowed(value, kind, lenient=lenient)}")
+
+
+def load(value: object, kind: type, what: str, error: type[MusictaggerError] = BadRequestError) -> Any:
+    """The dataclass `kind` from a mapping that has all its required fields and no others.
+
+    Raises `error` for anything else. `what` names the mapping in messages.
+    """
+    return _build(value, kind, what, f"{what}: ", error)
+
+
+def check(instance: Any, error: type[MusictaggerError] = BadRequestError) -> None:
+    """Raise `error` for a field of a dataclass whose value its annotation does not allow."""
+    for name, kind in field_types(type(instance)).items():
+        convert(getattr(instance, name), kind, name, error)
+
+
+@functools.cache
+def field_types(kind: type) -> Mapping[str, Any]:
+    """The types of a dataclass's fields by name, with their limits."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def _build(value: object, kind: Any, what: str, prefix: str, error: type[MusictaggerError]) -> Any:
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        raise error(f"{what} must be {_allowed(value, kind)}")
+    kinds = field_types(kind)
+    missing = [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is dataclasses.MISSING is field.default_factory and field.name not in value
+    ]
+    unknown = sorted(set(value) - set(kinds))
+    if missing or unknown:
+        wrong = [f"lacks {name}" for name in sorted(missing)] + [f"has an unknown {name}" for name in unknown]
+        raise error(f"{what} {', '.join(wrong)}{hint(unknown[0], kinds) if unknown else ''}")
+    return kind(**{name: convert(part, kinds[name], f"{prefix}{name}", error) for name, part in value.items()})
+
+
+def _readings(value: object) -> tuple[object, ...]:
+    """What a lenient value may stand for: first itself."""
+    return (value, _WORDS[value.lower()]) if isinstance(value, str) and value.lower() in _WORDS else (value,)
+
+
+def _to_path(kind: type, value: Any) -> Path:
+    if kind is not Path or not isinstance(value, str):
+        raise ValueError(value)
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:  # the home of a user who does not exist
+        raise ValueError(value) from error
+
+
+def _allowed(value: object, kind: Any, *, lenient: bool = False) -> str:
+    """The text after "must be": the allowed values, the value found and, if it looks misspelt, the likely word."""
+    parts = get_args(kind) if get_origin(kind) in {Union, types.UnionType} else (kind,)
+    words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+    allowed = [_described(part) for part in parts if lenient or part is not types.NoneType]
+    suggestion = hint(value, words) if isinstance(value, str) else ""
+    return f"{' or '.join(allowed)}, not {_SHORT.repr(value)}{suggestion}"
+
+
+def _described(kind: Any) -> str:
+    if get_origin(kind) is Literal:  # msgspec sorts the words
+        return f"one of {', '.join(get_args(kind))}"
+    match info := inspect.type_info(kind):
+        case inspect.VarTupleType(item):
+            return f"a list of {_NAMES[type(item)][1]}"
+        case inspect.TupleType(items):
+            return f"a list of {len(items)} {_NAMES[type(items[0])][1]}"
+        case inspect.IntType() | inspect.FloatType():
+            return _described_number(info)
+    return _NAMES[type(info)][0]
+
+
+def _described_number(info: inspect.IntType | inspect.FloatType) -> str:
+    name = _NAMES[type(info)][0]
+    if info.le == MAX:
+        name = name.replace("a ", "a finite ")
+    high = f" to {info.le:g}" if info.le not in {None, MAX} else f" to below {info.lt:g}" if info.lt is not None else ""
+    if info.gt is not None:
+        return f"{name} above {info.gt:g}{high}"
+    if info.ge is None or info.ge == -MAX:
+        return name + high
+    return f"{name} from {info.ge:g}{high}" if high else f"{name} of at least {info.ge:g}"
