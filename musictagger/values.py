@@ -88,7 +88,8 @@ def load(value: object, kind: type, what: str, error: type[MusictaggerError] = B
 
 def check(instance: Any, error: type[MusictaggerError] = BadRequestError) -> None:
     """Raise `error` for a field of a dataclass whose value its annotation does not allow."""
-    for name, kind in field_types(type(instance)).items():
+    of_instance: Any = type(instance)
+    for name, kind in field_types(of_instance).items():
         convert(getattr(instance, name), kind, name, error)
 
 
@@ -112,8 +113,9 @@ def _build(value: object, kind: Any, what: str, prefix: str, error: type[Musicta
     ]
     unknown = sorted(set(value) - set(kinds))
     if missing or unknown:
-        wrong = [f"lacks {name}" for name in sorted(missing)] + [f"has an unknown {name}" for name in unknown]
-        raise error(f"{what} {', '.join(wrong)}{hint(unknown[0], kinds) if unknown else ''}")
+        wrong = [f"lacks {', '.join(missing)}"] if missing else []
+        wrong += [f"has unknown fields: {', '.join(unknown)}{hint(unknown[0], kinds)}"] if unknown else []
+        raise error(f"{what} {' and '.join(wrong)}")
     return kind(**{name: convert(part, kinds[name], f"{prefix}{name}", error) for name, part in value.items()})
 
 

@@ -1,4 +1,4 @@
-"""The card of a model: there and back, its errors, and the key that stored scores belong to."""
+"""The card of a model: written and read, its errors, and the key of stored scores."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FULL = make_card(
 )
 
 
-def test_a_card_comes_back_from_its_file(tmp_path: Path) -> None:
+def test_saved_cards_are_read_back(tmp_path: Path) -> None:
     path = tmp_path / "small.json"
     for card in (make_card(), FULL):
         card.save(path)
@@ -34,7 +34,7 @@ def test_a_card_comes_back_from_its_file(tmp_path: Path) -> None:
         assert Card.load(path).key == card.key
 
 
-def test_one_card_has_one_text(tmp_path: Path) -> None:
+def test_equal_cards_give_equal_files(tmp_path: Path) -> None:
     one, other = tmp_path / "a" / "small.json", tmp_path / "b" / "small.json"
     for path in (one, other):
         path.parent.mkdir()
@@ -49,19 +49,22 @@ def test_one_card_has_one_text(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"schema": "musictagger.model/9"}, "'musictagger.model/9'; this version reads musictagger.model/1"),
-        ({"schema": None}, "None"),
-        ({"tags": None}, "cannot be read"),
-        ({"tags": [{"name": "Rock"}]}, "cannot be read"),
-        ({"colour": "blue"}, "colour"),
+        ({"schema": None}, "schema None; this version reads musictagger.model/1"),
+        ({"tags": None}, "the model card: tags must be a list of mappings, not None"),
+        ({"tags": [{"name": "Rock"}]}, r"tags\[0\] lacks category, outputs, threshold"),
+        ({"colour": "blue"}, "the model card has unknown fields: colour"),
         ({"front_end": FrontEnd().to_json() | {"warp": 9}}, "unknown settings: warp"),
-        ({"front_end": {"n_fft": 512}}, "its front end has no sample_rate_hz"),
-        ({"front_end": None}, "cannot be read"),
-        ({"outputs": ["only this"]}, "tag 'Rock' names outputs the network does not have"),
-        ({"tags": [{"name": "X", "category": "taste", "outputs": ["rock"], "threshold": 0.5}]}, "category 'taste'"),
+        ({"front_end": {"n_fft": 512}}, "the model card's front end lacks sample_rate_hz"),
+        ({"front_end": None}, "the model's front end must be a mapping of names to values, not None"),
+        ({"outputs": ["only this"]}, "tag 'Rock' names outputs that the network does not have"),
+        (
+            {"tags": [{"name": "X", "category": "taste", "outputs": ["rock"], "threshold": 0.5}]},
+            r"tags\[0\].category must be one of genre, .*, not 'taste'",
+        ),
         ({"tags": [{"name": "X", "category": "mood", "outputs": [], "threshold": 0.5}]}, "tag 'X' names outputs"),
     ],
 )
-def test_a_card_that_cannot_be_is_named_with_its_reason(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_invalid_cards_are_reported_with_path_and_reason(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     path.write_text(json.dumps(FULL.to_json() | change))
     with pytest.raises(ModelError, match=message) as caught:
@@ -70,15 +73,15 @@ def test_a_card_that_cannot_be_is_named_with_its_reason(change: dict[str, Any], 
 
 
 @pytest.mark.parametrize("missing", ["name", "backbone", "front_end", "outputs", "tags", "weights_sha256"])
-def test_a_missing_part_is_named(missing: str) -> None:
+def test_a_missing_field_is_named(missing: str) -> None:
     values = FULL.to_json()
     del values[missing]
-    with pytest.raises(ModelError, match=missing):
+    with pytest.raises(ModelError, match=f"the model card lacks {missing}$"):
         Card.from_json(values)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b"3", b'"text"', b"null"])
-def test_a_file_that_is_no_card_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_files_that_are_not_cards_are_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"m\.json"):
@@ -94,12 +97,12 @@ def test_a_card_nested_too_deeply_is_refused(levels: int, tmp_path: Path) -> Non
         Card.load(path)
 
 
-def test_a_model_is_called_what_its_file_is_called(tmp_path: Path) -> None:
+def test_the_file_name_is_the_name_of_the_model(tmp_path: Path) -> None:
     FULL.save(tmp_path / "renamed.json")
     assert Card.load(tmp_path / "renamed.json").name == "renamed"
 
 
-def test_a_card_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_card_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"gone\.json: not a readable model card"):
         Card.load(tmp_path / "gone.json")
 
@@ -117,7 +120,7 @@ def test_a_card_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         {"outputs": ("ROCK", *FULL.outputs[1:]), "tags": TAGS[1:]},
     ],
 )
-def test_what_does_not_change_scores_does_not_change_the_key(change: dict[str, Any]) -> None:
+def test_the_key_stays_when_scores_stay(change: dict[str, Any]) -> None:
     assert dataclasses.replace(FULL, **change).key == FULL.key
 
 
@@ -131,7 +134,7 @@ def test_what_does_not_change_scores_does_not_change_the_key(change: dict[str, A
         {"front_end": FrontEnd(sample_rate_hz=16_000, top_db=80.0)},
     ],
 )
-def test_what_changes_scores_changes_the_key(change: dict[str, Any]) -> None:
+def test_the_key_changes_with_the_scores(change: dict[str, Any]) -> None:
     assert dataclasses.replace(FULL, **change).key != FULL.key
 
 
@@ -144,7 +147,7 @@ def test_the_categories_are_those_of_the_design() -> None:
     assert CATEGORIES == ("genre", "mood", "instrument", "voice", "era", "other")
 
 
-def test_a_tag_of_several_outputs_is_fine() -> None:
+def test_a_tag_may_have_several_outputs() -> None:
     assert make_card(outputs=("a", "b"), tags=(Tag("A", "mood", ("a", "b"), 0.5),)).tags[0].outputs == ("a", "b")
 
 
@@ -157,10 +160,10 @@ def test_a_tag_of_several_outputs_is_fine() -> None:
         *[("mel_scale", "bark"), ("pad_mode", None), ("compression", []), ("standardise", 1)],
     ],
 )
-def test_a_front_end_that_cannot_be_is_refused(name: str, value: object) -> None:
+def test_invalid_front_ends_are_refused(name: str, value: object) -> None:
     document = make_card().to_json()
     document["front_end"][name] = value
-    with pytest.raises(ModelError, match=f"front end has {name}"):
+    with pytest.raises(ModelError, match=f"the model's front end: {name} must be "):
         Card.from_json(document)
 
 
@@ -177,7 +180,7 @@ def test_a_front_end_that_cannot_be_is_refused(name: str, value: object) -> None
         *[("task", "dance"), ("tags", []), ("outputs", ["rock"] * 9), ("outputs", 5), ("outputs", [[]])],
     ],
 )
-def test_a_card_that_cannot_be_is_refused(key: str, value: object) -> None:
+def test_invalid_cards_are_refused(key: str, value: object) -> None:
     with pytest.raises(ModelError):
         Card.from_json(make_card().to_json() | {key: value})
 
@@ -190,7 +193,7 @@ def test_a_card_that_cannot_be_is_refused(key: str, value: object) -> None:
         pytest.param("threshold", 10**400, id="threshold-beyond-every-float"),
     ],
 )
-def test_a_tag_that_cannot_be_is_refused(key: str, value: object) -> None:
+def test_invalid_tags_are_refused(key: str, value: object) -> None:
     document = make_card().to_json()
     document["tags"] = [{**document["tags"][0], key: value}, *document["tags"][1:]]
     with pytest.raises(ModelError):

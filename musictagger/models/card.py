@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from musictagger.audio.frontend import FrontEnd
 from musictagger.errors import ModelError, clipped
+from musictagger.values import Finite, load
 
 if TYPE_CHECKING:
     from musictagger.models.calibration import Calibration
@@ -27,13 +27,13 @@ Task = Literal["tags", "genre"]
 
 @dataclass(frozen=True)
 class Tag:
-    """One tag a user sees: the highest score among the network outputs that mean the same."""
+    """A tag as users see it; its score is the highest among the network outputs of the same meaning."""
 
     name: str
     category: Category
     outputs: tuple[str, ...]
-    threshold: float
-    """The score from which a track is said to have this tag."""
+    threshold: Finite
+    """The lowest score at which a track gets this tag."""
 
 
 @dataclass(frozen=True)
@@ -54,37 +54,28 @@ class Card:
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     head: Mapping[str, Any] | None = None
-    """What stands in for the dense layer (models.heads), None where nothing does."""
+    """The classifier that replaces the dense layer (models.heads), None for none."""
     calibration: Mapping[str, Any] | None = None
-    """Curves that track scores go through before they meet a threshold (models.calibration), None for none."""
+    """Curves that map track scores to calibrated scores before thresholds are applied (models.calibration)."""
 
     def __post_init__(self) -> None:
-        """Raises ModelError where the vocabulary does not fit the outputs."""
+        """Raises ModelError if names cannot be displayed or are not unique, or a tag's outputs do not exist."""
         for text in (self.name, *(tag.name for tag in self.tags)):
-            if not isinstance(text, str) or not text.strip() or not text.isprintable():
-                raise ModelError(f"model {self.name!r}: {text!r} is no name that can be shown")
+            if not text.strip() or not text.isprintable():
+                raise ModelError(f"model {self.name!r}: the name {text!r} is empty or not printable")
         if not self.tags or len(set(self.outputs)) != len(self.outputs):
-            raise ModelError(f"model {self.name}: has no tags, or two outputs of one name")
-        if self.task not in get_args(Task):
-            raise ModelError(f"model {self.name}: task {self.task!r} is none of {', '.join(get_args(Task))}")
+            raise ModelError(f"model {self.name}: has no tags, or two outputs with the same name")
         if len({tag.name for tag in self.tags}) != len(self.tags):
-            raise ModelError(f"model {self.name}: has two tags of one name")
-        known = set(self.outputs)
+            raise ModelError(f"model {self.name}: has two tags with the same name")
         for tag in self.tags:
-            if not tag.outputs or not known.issuperset(tag.outputs):
-                raise ModelError(f"model {self.name}: tag {tag.name!r} names outputs the network does not have")
-            if not _is_number(tag.threshold):
-                raise ModelError(
-                    f"model {self.name}: tag {tag.name!r} has threshold {tag.threshold!r}, which is no number"
-                )
-            if tag.category not in CATEGORIES:
-                raise ModelError(f"model {self.name}: tag {tag.name!r} has unknown category {tag.category!r}")
+            if not tag.outputs or not set(self.outputs).issuperset(tag.outputs):
+                raise ModelError(f"model {self.name}: tag {tag.name!r} names outputs that the network does not have")
 
     @property
     def key(self) -> str:
-        """What makes stored scores this model's: a digest of weights, architecture, front end and task.
+        """The identity of this model's stored scores: a digest of weights, architecture, front end and task.
 
-        Tags, thresholds and texts are left out on purpose: changing them must not analyse a library again.
+        Tags, thresholds and texts are left out on purpose: a library must not be analysed again when they change.
         """
         identity = [self.weights_sha256, self.backbone, dict(self.config), self.front_end.to_json(), self.task]
         if self.head is not None:
@@ -93,51 +84,53 @@ class Card:
 
     @functools.cached_property
     def curves(self) -> Calibration | None:
-        """The calibration, made ready; None where the card has none. Raises ModelError for one that cannot be read."""
+        """The calibration, ready for use; None if the card has none. Raises ModelError if it is invalid."""
         try:
-            # Here, since it needs numpy, which commands that only look for models do without.
+            # Imported here since it needs numpy, which commands that only look for models do not load.
             from musictagger.models.calibration import read_calibration
 
             return read_calibration(self.calibration, [tag.name for tag in self.tags])
-        except (ModelError, TypeError, ValueError, OverflowError) as error:
+        except ModelError as error:
             raise ModelError(f"model {self.name}: {error}") from error
 
     def to_json(self) -> dict[str, Any]:
-        """The card as it stands on disk."""
+        """The card as it is stored on disk."""
         values = dataclasses.asdict(self) | {"front_end": self.front_end.to_json()}
         return {"schema": SCHEMA} | values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Card:
-        """The inverse of `to_json`. Raises ModelError naming what is missing or unknown."""
-        _check_kinds(values)
-        try:
-            card = cls(
-                **{k: v for k, v in values.items() if k not in {"schema", "front_end", "outputs", "tags"}},
-                front_end=FrontEnd.from_json(values["front_end"]),
-                outputs=tuple(values["outputs"]),
-                tags=tuple(Tag(**(tag | {"outputs": tuple(tag["outputs"])})) for tag in values["tags"]),
-            )
-        except (KeyError, TypeError) as error:
-            raise ModelError(f"the model card cannot be read: {error}") from error
-        # Read now, so that a broken one is refused here and not at the first track.
+        """The inverse of `to_json`. Raises ModelError naming the field that is missing, unknown or invalid."""
+        if not isinstance(values, Mapping):
+            raise ModelError("the model card is not a JSON object")
+        if not _is_shallow(values, _MAX_LEVELS):
+            raise ModelError("the model card is nested too deeply")
+        fields = dict(values)
+        if (schema := fields.pop("schema", None)) != SCHEMA:
+            raise ModelError(f"the model card has schema {clipped(repr(schema))}; this version reads {SCHEMA}")
+        if "front_end" in fields:
+            fields["front_end"] = FrontEnd.from_json(fields["front_end"])
+            if missing := [size for size in _SIZES if size not in values["front_end"]]:
+                raise ModelError(f"the model card's front end lacks {missing[0]}")
+        card: Card = load(fields, cls, "the model card", ModelError)
+        # Built now, so that an invalid calibration is refused here and not at the first track.
         card.curves  # noqa: B018
         return card
 
     def save(self, path: Path) -> None:
-        """Write the card as JSON, one stable text for one card."""
+        """Write the card as JSON; equal cards give equal files."""
         path.write_text(json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def require_weights(self, path: Path) -> None:
-        """Raise ModelError where `path` cannot be read, or holds other weights than those described here."""
+        """Raise ModelError if `path` cannot be read or is not the weights file that this card describes."""
         if sha256_of(path) != self.weights_sha256:
             raise ModelError(f"{path}: is not the file its card describes (SHA-256 differs); fetch or copy it again")
 
     @classmethod
     def load(cls, path: Path) -> Card:
-        """Read a card. Raises ModelError with the path where it cannot be.
+        """Read a card. Raises ModelError with the path if it cannot be read or is invalid.
 
-        A model is called what its file is called, so that a renamed one goes by its new name everywhere.
+        The name of the file is the name of the model, so that a renamed model has its new name everywhere.
         """
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -152,39 +145,10 @@ class Card:
             raise ModelError(f"{path}: {error}") from error
 
 
-_TEXT, _OBJECT = (str, "text"), (Mapping, "an object")
-_KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
-    **dict.fromkeys(("name", "backbone", "task", "weights_sha256", "description", "licence", "attribution"), _TEXT),
-    **dict.fromkeys(("config", "front_end", "training", "metrics", "head", "calibration"), _OBJECT),
-    **dict.fromkeys(("outputs", "tags"), ((list, tuple), "a list")),
-}
-_NONE_MAY_BE = ("head", "calibration")
 _SIZES = ("sample_rate_hz", "n_fft", "hop_samples", "frame_hops", "n_mels")
-"""Numbers of a front end that no default may stand for in a card: each model was trained on its own."""
-_MOST_LEVELS = 32
-
-
-def _check_kinds(values: object) -> None:
-    """Raises ModelError where a card has another schema, or a field of another type than `Card` has there."""
-    if not isinstance(values, Mapping):
-        raise ModelError("the model card is no JSON object")
-    if values.get("schema") != SCHEMA:
-        raise ModelError(f"the model card is {clipped(repr(values.get('schema')))}; this version reads {SCHEMA}")
-    if not _is_shallow(values, _MOST_LEVELS):
-        raise ModelError("the model card cannot be read: it is nested too deeply")
-    for name, value in values.items():
-        kind, called = _KINDS.get(name, (object, ""))
-        if not isinstance(value, kind) and not (value is None and name in _NONE_MAY_BE):
-            raise ModelError(f"the model card cannot be read: {name} is {clipped(repr(value))}, not {called}")
-    named = [*values.get("outputs", ())]
-    for tag in values.get("tags", ()):
-        if not isinstance(tag, Mapping) or not isinstance(tag.get("outputs"), list | tuple):
-            raise ModelError(f"the model card cannot be read: {clipped(repr(tag))} is no tag")
-        named += tag["outputs"]
-    if wrong := [output for output in named if not isinstance(output, str)]:
-        raise ModelError(f"the model card cannot be read: {clipped(repr(wrong[0]))} is no name of an output")
-    if lacks := [size for size in _SIZES if size not in values.get("front_end", _SIZES)]:
-        raise ModelError(f"the model card cannot be read: its front end has no {lacks[0]}")
+"""Settings of the front end that every card must state: no default may stand in for what a model was trained on."""
+_MAX_LEVELS = 32
+"""Nesting of JSON values in a card, so that no reader or writer of it exceeds the recursion limit."""
 
 
 def _is_shallow(value: object, levels: int) -> bool:
@@ -194,13 +158,8 @@ def _is_shallow(value: object, levels: int) -> bool:
     return levels > 0 and all(_is_shallow(each, levels - 1) for each in inner)
 
 
-def _is_number(value: object) -> bool:
-    # Neither NaN nor infinite, nor a whole number beyond every float: JSON as Python reads it has all three.
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal, as a card states it. Raises ModelError when the file cannot be read."""
+    """The SHA-256 of a file in hexadecimal, as in cards. Raises ModelError if the file cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
