@@ -148,8 +148,6 @@ def _described(kind: Any) -> str:
     match info := inspect.type_info(kind):
         case inspect.VarTupleType(item):
             return f"a list of {_NAMES[type(item)][1]}"
-        case inspect.TupleType(items):
-            return f"a list of {len(items)} {_NAMES[type(items[0])][1]}"
         case inspect.IntType() | inspect.FloatType():
             return _described_number(info)
     return _NAMES[type(info)][0]

@@ -204,16 +204,16 @@ def test_a_backbone_below_a_head_is_fused(material: Material) -> None:
         ({"dim": 0}, "dim must be a whole number"),
         ({"dim": 95}, "does not fit backbone mine"),
         ({"support": True}, "support must be a whole number"),
-        ({"gamma": -1}, "gamma must be a number above 0"),
-        ({"gamma": "wide"}, "gamma must be a number above 0"),
+        ({"gamma": -1}, "gamma must be a finite number above 0, not -1"),
+        ({"gamma": "wide"}, "gamma must be a finite number above 0, not 'wide'"),
         ({"normalise": 1}, "normalise must be true or false"),
-        ({"trees": 4}, "has an unknown trees"),
+        ({"trees": 4}, "has unknown fields: trees"),
         ({"backbone_outputs": None}, "backbone_outputs must be a whole number"),
         ({"backbone_outputs": 3}, "does not fit backbone mine"),
-        ({"kind": "linear"}, "has an unknown gamma, has an unknown support"),
+        ({"kind": "linear"}, "has unknown fields: gamma, support"),
     ],
 )
-def test_a_broken_description_names_the_file(
+def test_an_invalid_description_is_refused_with_the_file(
     changes: dict[str, Any], message: str, material: Material, plugins: Path, tmp_path: Path
 ) -> None:
     weights = save(tmp_path, plugins, fitted(material, "svm", "tags"), "tags", **changes)
@@ -226,14 +226,18 @@ def test_a_broken_description_names_the_file(
 def test_a_card_without_a_head_does_not_take_a_file_with_one(material: Material, plugins: Path, tmp_path: Path) -> None:
     weights = save(tmp_path, plugins, fitted(material, "svm", "tags"), "tags")
     card = weights.with_suffix(".json")
-    for head, message in ((None, "does not fit backbone mine"), ([1], "not an object"), ({}, "unknown kind")):
+    for head, message in (
+        (None, "does not fit backbone mine"),
+        ([1], r"head must be a mapping of names to values, not \[1\]"),
+        ({}, "unknown kind"),
+    ):
         card.write_text(json.dumps({**json.loads(card.read_text()), "head": head}))
         with pytest.raises(ModelError, match=message):
             load_model(weights, [plugins])
 
 
-def test_a_description_lacks_nothing() -> None:
-    with pytest.raises(ModelError, match="lacks gamma, lacks support"):
+def test_an_incomplete_description_is_refused() -> None:
+    with pytest.raises(ModelError, match="lacks support, gamma"):
         build_head({"kind": "kernel", "dim": 3, "normalise": False}, 2)
     with pytest.raises(ModelError, match="k is 5, but only 4"):
         build_head({"kind": "neighbours", "dim": 3, "normalise": False, "stored": 4, "k": 5}, 2)

@@ -1,4 +1,4 @@
-"""The shared layers: what goes in, what comes out, and what is refused."""
+"""The shared layers: their inputs and outputs, and the values they refuse."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from musictagger.errors import ModelError
 from musictagger.models.layers import PATCHES_AT_ONCE, ConvBlock, MelInput, affine, conv_stack, map_size, over_patches
 
 
-def test_mel_input_pads_evenly_and_the_odd_column_goes_right() -> None:
+def test_mel_input_pads_both_sides_and_an_odd_column_on_the_right() -> None:
     mel = torch.ones(2, 3, 5)
     padded = MelInput(3, norm=False, padded_columns=10)(mel)
     assert padded.shape == (2, 1, 3, 10)
@@ -19,7 +19,7 @@ def test_mel_input_pads_evenly_and_the_odd_column_goes_right() -> None:
 
 
 @pytest.mark.parametrize("padded_columns", [None, 4, 5])
-def test_mel_input_leaves_long_enough_input_alone(padded_columns: int | None) -> None:
+def test_mel_input_does_not_pad_long_inputs(padded_columns: int | None) -> None:
     mel = torch.randn(2, 3, 5)
     assert torch.equal(MelInput(3, norm=False, padded_columns=padded_columns)(mel), mel.unsqueeze(1))
 
@@ -79,8 +79,8 @@ def test_block_output_size(options: dict[str, Any], expected: tuple[int, int]) -
         ({"activation": ["elu"]}, "activation"),
         ({"padding": "full"}, "'full'"),
         ({"pool": [2]}, "two numbers"),
-        ({"pool": [0, 2]}, "at least 1, not 0"),
-        ({"pool": 2}, "list of whole numbers"),
+        ({"pool": [0, 2]}, r"each of pools\[0\] must be a whole number of at least 1, not 0"),
+        ({"pool": 2}, "each of pools must be a list of whole numbers, not 2"),
         ({"kernel": [3, 3.0]}, "3.0"),
         ({"kernel": [True, 3]}, "True"),
         ({"dropout": 1}, "dropout"),
@@ -95,8 +95,8 @@ def test_block_refuses(options: dict[str, Any], text: str) -> None:
         ConvBlock(1, 2, **options)
 
 
-def test_block_says_when_nothing_is_left_to_pool() -> None:
-    with pytest.raises(ModelError, match=r"4 x 3 .* pools 2 x 4"):
+def test_block_refuses_inputs_smaller_than_its_pool() -> None:
+    with pytest.raises(ModelError, match=r"4 x 3 .* cannot be pooled by 2 x 4"):
         ConvBlock(1, 2, pool=(2, 4))(torch.zeros(1, 1, 4, 3))
 
 
@@ -126,13 +126,13 @@ def test_norm_last_comes_after_activation_and_before_pool() -> None:
 
 
 @pytest.mark.parametrize(("ceil", "expected"), [(False, (6, 5)), (True, (6, 6))])
-def test_map_size_is_what_the_blocks_leave(ceil: bool, expected: tuple[int, int]) -> None:
+def test_map_size_is_the_output_size_of_the_blocks(ceil: bool, expected: tuple[int, int]) -> None:
     blocks = conv_stack([1, 1, 1, 1], [[2, 4]] * 4, ceil=ceil)
     assert map_size(96, 1366, blocks) == expected
     assert torch.nn.Sequential(*blocks)(torch.randn(1, 1, 96, 1366)).shape[2:] == expected
 
 
-def test_patches_in_training_are_scored_at_once_and_otherwise_few_at_a_time() -> None:
+def test_patches_are_scored_in_one_batch_in_training_and_in_small_batches_otherwise() -> None:
     seen: list[int] = []
 
     def scored(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -149,7 +149,7 @@ def test_patches_in_training_are_scored_at_once_and_otherwise_few_at_a_time() ->
     assert torch.equal(in_parts.logits, whole.logits) and torch.equal(in_parts.embedding, whole.embedding)
 
 
-def test_scale_and_shift_are_what_a_batch_norm_does() -> None:
+def test_scale_and_shift_equal_a_batch_norm() -> None:
     norm = torch.nn.BatchNorm2d(3, eps=0.5).eval()
     assert norm.running_mean is not None and norm.running_var is not None
     for values in (norm.weight.data, norm.bias.data, norm.running_mean):

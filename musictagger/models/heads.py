@@ -1,24 +1,25 @@
-"""Classifiers in the place of a backbone's dense layer: logistic regression, SVM and nearest neighbours as tensors.
+"""Classifiers that replace a backbone's dense layer: logistic regression, SVM and nearest neighbours as tensors.
 
 Source: Roy et al. 2020 and Wang et al. 2019 (V.G) put such classifiers on the features of a frozen network.
 
-A head takes an embedding [batch, dim] and gives logits [batch, n_tags], such that the sigmoid (tags) or softmax (one
-genre) outside makes the classifier's own probabilities of them. It standardises the embedding itself. Its tensors lie
-in the model's file under `head.`, its sizes in the card's `head`:
+A head maps an embedding [batch, dim] to logits [batch, n_tags], of which the sigmoid (tags) or softmax (one genre)
+are the probabilities of the classifier. It standardises the embedding itself. Its tensors are in the model's file,
+with names that begin with `head.`; its sizes are in the card's `head`:
 
     kind              linear, kernel or neighbours
-    dim               numbers in the embedding
-    normalise         true: every output is a probability of its own, to be divided by their sum (one genre)
+    dim               length of the embedding
+    normalise         true: outputs are separate probabilities, to be divided by their sum (one genre)
     support, gamma    kernel only: number of support vectors, width of the kernel
-    stored, k         neighbours only: number of stored embeddings, how many of them vote
+    stored, k         neighbours only: number of stored embeddings, number of neighbours that vote
     backbone_outputs  outputs of the backbone's own dense layer. It stays in the file and is computed, since every
-                      backbone names it differently and some compute their embedding in it; nobody looks at its logits
-    fitted            what fitting chose and found, for people only
+                      backbone names it differently and some compute their embedding in it; its logits are not used
+    fitted            hyperparameters and results of the fit, for information only
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,21 +29,22 @@ from torch import Tensor, nn
 from musictagger.errors import ModelError
 from musictagger.models.backbone import Backbone, Output
 from musictagger.models.layers import whole
+from musictagger.values import Count, Positive, load
 
 PREFIX = "head."
-"""What the names of a head's tensors begin with in a model's file."""
+"""Prefix of the names of a head's tensors in a model's file."""
 NEAR = 0.01
-"""Added to a cosine distance before its inverse weighs a neighbour's vote, so that a copy does not outvote all."""
+"""Added to a cosine distance before its inverse weights a neighbour's vote: a duplicate must not outvote the rest."""
 PRIOR_VOTES = 1.0
-"""Neighbours that all stored embeddings together count as: a tag that no neighbour has is unlikely, not impossible."""
+"""Weight of the prior, in neighbours: a tag that no neighbour has is unlikely, not impossible."""
 
 
 class Head(nn.Module):
-    """What heads share: the standardisation of the embedding, and the way from margins to logits.
+    """Base class of heads: it standardises embeddings and turns margins into logits.
 
-    margins: what the classifier computes, before its probabilities. logit = slope * margin + offset (Platt 1999;
-    slope 1 and offset 0 where margins are log-odds already), and its log-sigmoid under `normalise`, which the softmax
-    outside then divides by the sum.
+    margins: the outputs of the classifier before its probabilities. logit = slope * margin + offset (Platt 1999;
+    slope 1 and offset 0 for margins that are log-odds). With `normalise` the logits are the log-sigmoid of that, so
+    that a softmax divides the probabilities by their sum.
     """
 
     mean: Tensor
@@ -59,14 +61,14 @@ class Head(nn.Module):
         self.register_buffer("offset", torch.zeros(n_tags))
 
     def standardised(self, embedding: Tensor) -> Tensor:
-        """float32 [batch, dim] -> the same with the mean and deviation of the training data taken out.
+        """float32 [batch, dim] -> the same, standardised by the mean and deviation of the training data.
 
-        Raises ModelError where the backbone gives other embeddings than the head was fitted on.
+        Raises ModelError for embeddings of another length than the head was fitted on.
         """
         if embedding.dim() != 2 or embedding.shape[1] != len(self.mean):
             raise ModelError(
                 f"this head reads embeddings [batch, {len(self.mean)}], the backbone gives {list(embedding.shape)}: "
-                "they do not belong together"
+                "they belong to different models"
             )
         return (embedding - self.mean) / self.deviation
 
@@ -119,17 +121,17 @@ class KernelHead(Head):
 def rbf(one: Tensor, other: Tensor, gamma: float) -> Tensor:
     """exp(-gamma * squared distance) of [n, dim] and [m, dim] -> [n, m].
 
-    In float32 by differences: squares and products cancel, and margins were off by 7e-5. In float64 that harms nobody.
+    In float32 by differences, since squares and products cancel: margins were off by 7e-5. Float64 is exact enough.
     """
     mode = "use_mm_for_euclid_dist" if one.dtype == torch.float64 else "donot_use_mm_for_euclid_dist"
     return torch.exp(-gamma * torch.cdist(one, other, compute_mode=mode).square())
 
 
 class NeighbourHead(Head):
-    """The k nearest of the stored embeddings vote, by cosine after standardising.
+    """k nearest neighbours: the stored embeddings with the smallest cosine distance after standardisation vote.
 
-    A neighbour at distance d = 1 - cosine weighs 1 / (d + NEAR); the share of these weights that have a tag is then
-    smoothed towards the tag's share of all stored embeddings. One genre: logit = log of that share, else its log-odds.
+    A neighbour at distance d = 1 - cosine has the weight 1 / (d + NEAR). The share of a tag in these weights is
+    smoothed towards its share in all stored embeddings. The logit is the log of that for one genre, else its log-odds.
     """
 
     vectors: Tensor
@@ -144,14 +146,14 @@ class NeighbourHead(Head):
         self.register_buffer("prior", torch.full((n_tags,), 0.5))
 
     def shares(self, embedding: Tensor) -> Tensor:
-        """float32 [batch, dim] -> for each tag its share of the k neighbours' weighted votes, [batch, n_tags]."""
+        """float32 [batch, dim] -> each tag's share of the k neighbours' weighted votes, [batch, n_tags]."""
         cosine, places = (F.normalize(self.standardised(embedding)) @ self.vectors.T).topk(self.k, dim=1)
         weights = 1 / ((1 - cosine).clamp(min=0) + NEAR)
         votes = torch.einsum("bk,bkt->bt", weights, self.labels[places].to(weights.dtype))
         return votes / weights.sum(1, keepdim=True)
 
     def margins(self, embedding: Tensor) -> Tensor:
-        """Logits already. `normalise` only says which kind: slope and offset stay 1 and 0."""
+        """Embedding float32 [batch, dim] -> logits float32 [batch, n_tags]; slope and offset stay 1 and 0."""
         smooth = (self.k * self.shares(embedding) + PRIOR_VOTES * self.prior) / (self.k + PRIOR_VOTES)
         return smooth.log() if self.normalise else smooth.log() - torch.log1p(-smooth)
 
@@ -160,7 +162,7 @@ class NeighbourHead(Head):
 
 
 class WithHead(nn.Module):
-    """A backbone whose logits are a head's: `forward` is that of a Backbone. A part of a model, no plugin."""
+    """A backbone with a head: `forward` is that of a Backbone. It is part of a model and not a plugin."""
 
     def __init__(self, backbone: Backbone, head: Head) -> None:
         super().__init__()
@@ -173,55 +175,49 @@ class WithHead(nn.Module):
         return Output(self.head(embedding), embedding)
 
 
-_KEYS: Mapping[str, frozenset[str]] = {
-    "linear": frozenset(),
-    "kernel": frozenset({"support", "gamma"}),
-    "neighbours": frozenset({"stored", "k"}),
-}
-_SHARED_KEYS = frozenset({"kind", "dim", "normalise"})
-_OTHER_KEYS = frozenset({"backbone_outputs", "fitted"})
+@dataclass(frozen=True, kw_only=True)
+class _LinearCard:
+    """The `head` of a card, as the module's docstring describes it."""
+
+    kind: str
+    dim: Count
+    normalise: bool
+    backbone_outputs: Count | None = None
+    fitted: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _KernelCard(_LinearCard):
+    support: Count
+    gamma: Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NeighbourCard(_LinearCard):
+    stored: Count
+    k: Count
+
+
+_CARDS = {"linear": _LinearCard, "kernel": _KernelCard, "neighbours": _NeighbourCard}
 
 
 def build_head(description: Mapping[str, Any], n_tags: int) -> Head:
-    """An empty head as `description` has it (see the module's text). Raises ModelError where it makes no sense."""
-    _check_keys(description)
-    kind, normalise = description["kind"], description["normalise"]
-    if not isinstance(normalise, bool):
-        raise ModelError(f"the card's head: normalise must be true or false, not {normalise!r}")
-    dim = _size(description, "dim")
-    if kind == "linear":
-        return LinearHead(dim, n_tags, normalise=normalise)
-    if kind == "kernel":
-        return KernelHead(dim, n_tags, _size(description, "support"), _width(description["gamma"]), normalise=normalise)
-    stored, k = _size(description, "stored"), _size(description, "k")
-    if k > stored:
-        raise ModelError(f"the card's head: k is {k}, but only {stored} embeddings are stored")
-    return NeighbourHead(dim, n_tags, stored, k, normalise=normalise)
+    """Build the head that the card's `head` describes, without its tensors. Raises ModelError if it is invalid."""
+    kind = description.get("kind")
+    if not isinstance(kind, str) or kind not in _CARDS:
+        raise ModelError(
+            f"the card's head is of unknown kind {kind!r} (known: {', '.join(_CARDS)}); update musictagger"
+        )
+    card = load(description, _CARDS[kind], f"the card's head (kind {kind})", ModelError)
+    if isinstance(card, _KernelCard):
+        return KernelHead(card.dim, n_tags, card.support, card.gamma, normalise=card.normalise)
+    if not isinstance(card, _NeighbourCard):
+        return LinearHead(card.dim, n_tags, normalise=card.normalise)
+    if card.k > card.stored:
+        raise ModelError(f"the card's head: k is {card.k}, but only {card.stored} embeddings are stored")
+    return NeighbourHead(card.dim, n_tags, card.stored, card.k, normalise=card.normalise)
 
 
 def backbone_outputs(description: Mapping[str, Any]) -> int:
-    """Outputs of the backbone's own dense layer under a head. Raises ModelError where the description lacks it."""
-    return _size(description, "backbone_outputs")
-
-
-def _check_keys(description: object) -> None:
-    if not isinstance(description, Mapping):
-        raise ModelError(f"the card's head must be an object, not {description!r}")
-    kind = description.get("kind")
-    if not isinstance(kind, str) or kind not in _KEYS:
-        raise ModelError(f"the card's head is of unknown kind {kind!r} (known: {', '.join(_KEYS)}); update musictagger")
-    needed = _SHARED_KEYS | _KEYS[kind]
-    wrong = [f"lacks {key}" for key in sorted(needed - set(description))]
-    wrong += [f"has an unknown {key}" for key in sorted(map(str, set(description) - needed - _OTHER_KEYS))]
-    if wrong:
-        raise ModelError(f"the card's head (kind {kind}) {', '.join(wrong)}")
-
-
-def _size(description: Mapping[str, Any], key: str) -> int:
-    return whole(description.get(key), f"the card's head: {key}")
-
-
-def _width(gamma: object) -> float:
-    if isinstance(gamma, bool) or not isinstance(gamma, int | float) or not 0 < gamma < float("inf"):
-        raise ModelError(f"the card's head: gamma must be a number above 0, not {gamma!r}")
-    return float(gamma)
+    """Outputs of the backbone's own dense layer below a head. Raises ModelError if the description lacks it."""
+    return whole(description.get("backbone_outputs"), "the card's head: backbone_outputs")

@@ -1,40 +1,43 @@
-"""The layers backbones share: the way in from a log-mel batch, and conv -> BatchNorm -> activation -> pool.
+"""Layers shared by backbones: the input from a log-mel batch, and conv -> BatchNorm -> activation -> pool.
 
-`musictagger.models.fuse` knows `ConvBlock` and makes it fast for inference; a backbone that uses it gets that for free.
+`musictagger.models.fuse` makes `ConvBlock` fast for inference; backbones built from it need nothing for that.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from msgspec import Meta
 from torch import Tensor, nn
 
 from musictagger.errors import ModelError
 from musictagger.models.backbone import Output
+from musictagger.values import Count, convert
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"elu": F.elu, "relu": F.relu}
-"""All of them monotone, and they must stay so: `fuse` pools before the activation."""
+"""All are monotone, as they must be: max-pooling comes before the activation."""
 
 PATCHES_AT_ONCE = 12
-"""Patches in one go without gradients: under 0.1 GB for musicnn, where 9 to 18 are within 3 % of it on two cores, and 4
-and 36 slower."""
+"""Patches in one batch without gradients: under 0.1 GB for musicnn. On two cores 9 to 18 are within 3 % of each other;
+4 and 36 are slower."""
 
 
 def whole(value: object, what: str, *, least: int = 1) -> int:
     """`value` if it is a whole number of at least `least`. Raises ModelError naming `what` if not."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ModelError(f"{what} must be a whole number of at least {least}, not {value!r}")
-    return value
+    number: int = convert(value, Annotated[int, Meta(ge=least)], what, ModelError)
+    return number
 
 
 def wholes(values: object, what: str) -> tuple[int, ...]:
-    """`values` (a list or tuple) as a tuple of whole numbers above 0. Raises ModelError if empty or anything else."""
-    if not isinstance(values, list | tuple) or not values:
-        raise ModelError(f"{what} must be a list of whole numbers, not {values!r}")
-    return tuple(whole(value, f"each of {what}") for value in values)
+    """`values` as a tuple of whole numbers above 0. Raises ModelError if it is not a list of those, or is empty."""
+    numbers: tuple[int, ...] = convert(values, tuple[Count, ...], what, ModelError)
+    if not numbers:
+        raise ModelError(f"{what} must have at least one number")
+    return numbers
 
 
 def pair(values: object, what: str) -> tuple[int, int]:
@@ -46,29 +49,28 @@ def pair(values: object, what: str) -> tuple[int, int]:
 
 
 def fraction(value: object, what: str) -> float:
-    """`value` if it is a number in [0, 1), as a dropout must be. Raises ModelError if not."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ModelError(f"{what} must be a number from 0 up to but not including 1, not {value!r}")
-    return float(value)
+    """`value` if it is a number in [0, 1), such as a dropout rate. Raises ModelError if not."""
+    number: float = convert(value, Annotated[float, Meta(ge=0, lt=1)], what, ModelError)
+    return number
 
 
 def pooled(size: int, pool: int, *, ceil: bool, stride: int | None = None) -> int:
-    """Length of an axis of `size` cells after max-pooling windows of `pool`, `stride` apart (None: side by side)."""
+    """Length of an axis of `size` cells after max-pooling with windows of `pool` cells; `stride` None means `pool`."""
     if ceil:
         return -(-size // pool)
     return max(0, (size - pool) // (stride or pool) + 1)
 
 
 class MelInput(nn.Module):
-    """The way into a CNN: log-mel [batch, n_mels, columns] -> one image channel [batch, 1, n_mels, columns].
+    """The input of a CNN: log-mel [batch, n_mels, columns] -> one image channel [batch, 1, n_mels, columns].
 
     norm: True normalises all values by one running mean and deviation (BatchNorm2d(1)). Decibels lie around -40 with a
-        deviation of 20; without this the first convolution trains slowly. "columns" gives each of `padded_columns`
-        its own, the padding included, as Choi's code does.
-    padded_columns: put zero columns on both sides (one more on the right if the number is odd) up to this many.
-        An input that long or longer stays as it is. The zeros come after the normalisation, so they are the average
-        level, where 0 dB would be a burst of noise; only with norm "columns" they come before it.
-    Raises ModelError where the input is no batch of `n_mels` bands.
+        deviation of 20; without this the first convolution trains slowly. "columns" normalises each of
+        `padded_columns` by its own mean and deviation, the padding included, as Choi's code does.
+    padded_columns: zero columns are added on both sides (one more on the right if the number is odd) up to this
+        number; longer inputs are left unchanged. The padding follows the normalisation, so that zeros are the average
+        level, whereas 0 dB would be a burst of noise; with norm "columns" it precedes it.
+    Raises ModelError for an input that is not a batch of `n_mels` bands.
     """
 
     def __init__(self, n_mels: int, *, norm: bool | str = True, padded_columns: int | None = None) -> None:
@@ -105,12 +107,12 @@ class MelInput(nn.Module):
 class ConvBlock(nn.Module):
     """Convolution -> BatchNorm -> activation -> max-pool -> dropout on [batch, channels, mel bands, columns].
 
-    kernel: (mel bands, columns). pool: window, None for none. stride: of the pool, None for as far as its window.
-    ceil: keep what does not fill a last window.
+    kernel: (mel bands, columns). pool: window, None for none. stride: of the pool, None for the size of its window.
+    ceil: also pool a last window that is not full.
     padding: "same" (zeros; output as large as the input) or "valid". activation: "elu" (alpha 1) or "relu".
-    batch_norm: the convolution has a bias of its own only without it, since BatchNorm would take it away again.
-    norm_last: BatchNorm after the activation instead of before it, and then with a bias before that.
-    Raises ModelError on a value that makes no sense, and where the input is smaller than one pooling window.
+    batch_norm: only without it the convolution has a bias, which BatchNorm would cancel.
+    norm_last: BatchNorm after the activation instead of before it; the convolution then has a bias.
+    Raises ModelError for an invalid value, and for an input that is smaller than one pooling window.
     """
 
     def __init__(
@@ -130,7 +132,7 @@ class ConvBlock(nn.Module):
     ) -> None:
         super().__init__()
         if stride is not None and (pool is None or ceil):
-            raise ModelError("a pool's stride goes with a pool that drops what does not fill a window")
+            raise ModelError("a stride needs a pool, and one without ceil")
         if padding not in {"same", "valid"}:
             raise ModelError(f"padding must be 'same' or 'valid', not {padding!r}")
         if not isinstance(activation, str) or activation not in ACTIVATIONS:
@@ -157,8 +159,8 @@ class ConvBlock(nn.Module):
             return self.dropout(self._pooled(self.norm(activate(x))))  # type: ignore[no-any-return]
         if self.norm is not None:
             x = self.norm(x)
-        # Pooled before the activation, which is the same because it is monotone, and has an eighth of the values to go
-        # through: a training step of FCN takes 0.55, of CRNN-TF 0.78 of the time.
+        # Pooling before a monotone activation gives the same result, and the activation has an eighth of the values to
+        # compute: a training step of FCN takes 0.55, one of CRNN-TF 0.78 of the time.
         return self.dropout(activate(self._pooled(x)))  # type: ignore[no-any-return]
 
     def _pooled(self, x: Tensor) -> Tensor:
@@ -168,16 +170,16 @@ class ConvBlock(nn.Module):
 def max_pool(
     x: Tensor, pool: tuple[int, int] | None, *, stride: tuple[int, int] | None = None, ceil: bool = False
 ) -> Tensor:
-    """Maximum of each window of `pool` = (mel bands, columns), `stride` apart (None: side by side).
+    """Max-pool `x` with windows of `pool` = (mel bands, columns); `stride` None means `pool`.
 
-    Raises ModelError where not one window fits.
+    Raises ModelError if the input is smaller than one window.
     """
     if pool is None:
         return x
     if not ceil and (x.shape[2] < pool[0] or x.shape[3] < pool[1]):
         raise ModelError(
             f"the input is too short for this backbone: a map of {x.shape[2]} x {x.shape[3]} "
-            f"(mel bands x columns) is left where it pools {pool[0]} x {pool[1]}"
+            f"(mel bands x columns) cannot be pooled by {pool[0]} x {pool[1]}"
         )
     return F.max_pool2d(x, pool, stride, ceil_mode=ceil)
 
@@ -194,9 +196,9 @@ def conv_stack(
     norm_last: bool = False,
     dropout: float = 0.0,
 ) -> list[ConvBlock]:
-    """One ConvBlock for each of `channels`, each with its pool (and the pool's stride, None for side by side).
+    """One ConvBlock for each of `channels`, each with its pool; `strides` of the pools, None for `pools`.
 
-    Raises ModelError on values that make no sense.
+    Raises ModelError for invalid values.
     """
     widths = wholes(channels, "channels")
     for values, what in ((pools, "pools"), (strides, "pool_strides")):
@@ -224,13 +226,13 @@ def conv_stack(
 
 
 def stacked(entrance: MelInput, blocks: Sequence[ConvBlock]) -> nn.Sequential:
-    """`entrance`, then `blocks`; weights on disk know them as input, block1, block2 and so on."""
+    """`entrance`, then `blocks`; in weights on disk their names are input, block1, block2 and so on."""
     layers: list[tuple[str, nn.Module]] = [("input", entrance)]
     return nn.Sequential(OrderedDict([*layers, *((f"block{number}", block) for number, block in enumerate(blocks, 1))]))
 
 
 def affine(norm: nn.BatchNorm2d, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """BatchNorm in evaluation as scale [channels] and shift [channels], computed in `dtype`; no gradients."""
+    """BatchNorm in evaluation mode as scale [channels] and shift [channels], computed in `dtype`, without gradients."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight.detach().to(dtype) / (norm.running_var.to(dtype) + norm.eps).sqrt()
@@ -238,7 +240,7 @@ def affine(norm: nn.BatchNorm2d, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def map_size(n_mels: int, columns: int, blocks: Sequence[ConvBlock]) -> tuple[int, int]:
-    """(mel bands, columns) that `blocks` with "same" padding leave of an input that large; 0 for none."""
+    """Size (mel bands, columns) of the output of `blocks` with "same" padding; 0 where nothing is left."""
     rows = n_mels
     for block in blocks:
         pool, stride = block.pool or (1, 1), block.stride or (1, 1)
@@ -248,9 +250,9 @@ def map_size(n_mels: int, columns: int, blocks: Sequence[ConvBlock]) -> tuple[in
 
 
 def cut(mel: Tensor, columns: int) -> Tensor:
-    """Frames [batch, n_mels, any] -> consecutive patches [batch, patches, n_mels, columns], at least one a frame.
+    """Frames [batch, n_mels, any] -> consecutive patches [batch, patches, n_mels, columns], at least one per frame.
 
-    Columns after the last whole patch are left out; a frame shorter than a patch is repeated.
+    Columns after the last whole patch are dropped; a frame shorter than a patch is repeated.
     """
     if mel.shape[-1] < columns:
         mel = mel.repeat(1, 1, -(-columns // mel.shape[-1]))
@@ -260,16 +262,16 @@ def cut(mel: Tensor, columns: int) -> Tensor:
 def mean_score_logits(logits: Tensor) -> Tensor:
     """Patch logits [batch, patches, tags] -> the logits [batch, tags] whose sigmoid is the mean patch score.
 
-    In log space, since a score of 1 - 1e-9 is 1 in float32 and would come back as an infinite logit.
+    In log space, since a score of 1 - 1e-9 is 1 in float32, of which the logit is infinite.
     """
     return F.logsigmoid(logits).logsumexp(1) - F.logsigmoid(-logits).logsumexp(1)
 
 
 def over_patches(mel: Tensor, columns: int, scored: Callable[[Tensor], Sequence[Tensor]], *, training: bool) -> Output:
-    """A frame judged by its patches: the mean of their scores, and the mean of their embeddings.
+    """Predict frames from their patches: the mean of their scores, and the mean of their embeddings.
 
     mel: [batch, n_mels, any], cut into patches of `columns`. scored: patches [n, n_mels, columns] -> logits [n, tags]
-    and embeddings [n, dim]. training: give it all at once, as BatchNorm then needs; so do gradients.
+    and embeddings [n, dim]. training: score all patches in one batch, as BatchNorm and gradients then need.
     """
     patches = cut(mel, columns)
     flat = patches.flatten(0, 1)
