@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,16 @@ from hypothesis import strategies as st
 
 from musictagger.errors import BadRequestError
 from musictagger.library.query import FIELDS, Tracks, parse
+from musictagger.library.reader import TrackRow
 
 CARD = make_card()
+
+
+def track_row(path: str, **values: Any) -> TrackRow:
+    unknown: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(TrackRow))
+    return TrackRow(**(unknown | {"path": Path(path)} | values))
+
+
 NAN = float("nan")
 
 #          Rock Jazz H-H  R&B  Mell Guit FemV 80s
@@ -24,13 +34,19 @@ SCORES = {
     "d": (0.2, 0.2, 0.9, 0.7, 0.0, 0.0, 0.2, 0.0),
     "e": (NAN,) * 8,
 }
+TEXTS: dict[str, tuple[str | None, str | None, str | None, tuple[str, ...], float | None]] = {
+    "rock/a.mp3": ("AC/DC", "Highway: to hell", "Highway", ("Rock",), 208.0),
+    "b.flac": ("Miles Davis", "So, What", "Kind of Blue", ("Jazz", "Cool Jazz"), 545.0),
+    "c.ogg": (None, "Blue", None, (), 20.0),
+    "Été/d.m4a": ("Émilie", "-1", "Jazz = not", ("Hip-Hop", "R&B"), 60.0),
+    "e.mp3": ("the Miles", None, "Rock", ("Rock",), None),
+}
+ROWS = [
+    track_row(f"/music/{name}", artist=artist, title=title, album=album, genres=genres, duration_s=duration_s)
+    for name, (artist, title, album, genres, duration_s) in TEXTS.items()
+]
 TRACKS = Tracks(
-    path=[Path(f"/music/{name}") for name in ("rock/a.mp3", "b.flac", "c.ogg", "Été/d.m4a", "e.mp3")],
-    artist=["AC/DC", "Miles Davis", None, "Émilie", "the Miles"],
-    title=["Highway: to hell", "So, What", "Blue", "-1", None],
-    album=["Highway", "Kind of Blue", None, "Jazz = not", "Rock"],
-    filegenre=[("Rock",), ("Jazz", "Cool Jazz"), (), ("Hip-Hop", "R&B"), ("Rock",)],
-    duration_s=np.array([208.0, 545.0, 20.0, 60.0, NAN], np.float32),
+    ROWS,
     scores=np.array(list(SCORES.values()), np.float32),
     thresholds=np.array([tag.threshold for tag in TAGS], np.float32),
 )
@@ -222,7 +238,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 
 def test_an_empty_library_is_no_problem() -> None:
-    empty = Tracks([], [], [], [], [], np.zeros(0, np.float32), np.zeros((0, 8), np.float32), np.zeros(8, np.float32))
+    empty = Tracks([], np.zeros((0, 8), np.float32), np.zeros(8, np.float32))
     query = parse("genre:rock -miles duration:1.. , blue sort:score.rock-", CARD)
     assert query.matches(empty).tolist() == []
     assert query.order(empty) == []

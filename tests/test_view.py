@@ -14,7 +14,7 @@ from conftest import make_card
 from musictagger.audio.walk import FoundFile
 from musictagger.library.query import parse
 from musictagger.library.store import Store
-from musictagger.library.view import TrackView, View, columns, look, search
+from musictagger.library.view import TrackView, View, look, queryable, search
 from musictagger.records import Analysed
 from musictagger.scores.genres import GenreChoice
 from musictagger.tags.containers import FileTags
@@ -116,6 +116,6 @@ def test_another_models_scores_are_not_seen(store: Store) -> None:
 
 def test_no_tracks_are_empty_columns() -> None:
     assert look([], VIEW) == []
-    table = columns([], VIEW)
+    table = queryable([], VIEW)
     assert table.scores.shape == (0, len(CARD.tags))
     assert parse("genre:rock , blue", CARD).matches(table).tolist() == []

@@ -19,13 +19,13 @@ def command(as_json: bool, **flags: Any) -> int:
     from rich.table import Table
 
     from musictagger.cli import documents, render
-    from musictagger.library.view import columns, look
+    from musictagger.library.view import look, queryable
 
     with opened_view(flags) as (store, model_id, view):
         limits = view.thresholds
         counts = np.zeros(len(limits), np.int64)
         for rows in store.tracks(model_id):
-            counts += (columns(look(rows, view), view).scores >= limits).sum(axis=0)
+            counts += (queryable(look(rows, view), view).scores >= limits).sum(axis=0)
     tags = sorted(zip(view.card.tags, limits, counts, strict=True), key=lambda row: (row[0].category, row[0].name))
     if as_json:
         listed = [

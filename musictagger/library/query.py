@@ -1,17 +1,17 @@
-"""The query language: text to a predicate over tracks. Pure: it knows no database and no terminal.
+"""The query language: from text to a predicate over tracks. Pure: it knows no database and no terminal.
 
     genre:rock mood:mellow score.jazz:0.3.. -tag:metal , artist:"Miles Davis" duration:..3:00 sort:score.jazz-
 
-A space means and, a comma standing by itself or ending a word means or (and binds tighter), a leading `-` means
-not. Within one word, commas list alternatives: `genre:rock,jazz`.
+A space means and. A comma that stands alone or ends a word means or (and binds tighter). A leading `-` means not.
+Within one word, commas separate alternatives: `genre:rock,jazz`.
 
     tag:NAME                  the track has this tag: its score reaches the tag's threshold
     genre:NAME mood:NAME ...  the same for a tag of that category
-    score.NAME:LO..HI         the score lies in this range; either end may be left open
+    score.NAME:LO..HI         the score is in this range; either end may be left open
     duration:LO..HI           length in seconds or MINUTES:SECONDS
     artist: title: album: path: filegenre:
-                              the text contains this, ignoring case; with `=` in front it is exactly this.
-                              filegenre is what the file's genre field holds
+                              the text contains this, ignoring case; with `=` in front it equals this.
+                              filegenre is the content of the file's genre field
     a bare word               artist, title, album or path contains it
     sort:FIELD sort:FIELD-    by score.NAME, duration, artist, title, album or path; `-` from high to low
 """
@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,45 +33,88 @@ from musictagger.models.vocabulary import meaning
 from musictagger.records import FloatArray
 from musictagger.scores.genretree import genre_key
 
-Mask = npt.NDArray[np.bool_]
+if TYPE_CHECKING:
+    from musictagger.library.reader import TrackRow
 
-TEXT_FIELDS = ("artist", "title", "album", "path", "filegenre")
-FIELDS = ("tag", *CATEGORIES, "score.NAME", "duration", *TEXT_FIELDS, "sort")
-_BARE_WORD_FIELDS = ("artist", "title", "album", "path")
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Tracks:
-    """Tracks as columns, all of one length n. Texts may be None where unknown."""
+    """n tracks with their scores."""
 
-    path: Sequence[Path]
-    artist: Sequence[str | None]
-    title: Sequence[str | None]
-    album: Sequence[str | None]
-    filegenre: Sequence[Sequence[str]]
-    duration_s: FloatArray
-    """float32 [n], NaN where unknown."""
+    rows: Sequence[TrackRow]
     scores: FloatArray
     """float32 [n, tags] in the card's order, NaN where the track was not analysed."""
     thresholds: FloatArray
     """float32 [tags]."""
 
 
+def _seconds(text: str) -> float:
+    """`215`, `3:35` or `1:02:03` in seconds."""
+    seconds = 0.0
+    for part in text.split(":"):
+        seconds = seconds * 60 + float(part)
+    return seconds
+
+
+@dataclass(frozen=True)
+class StoredField:
+    """A field of the library that queries know."""
+
+    name: str
+    read: Callable[[TrackRow], Any]
+    """Its value: a number, a text or several; None where unknown."""
+    number: Callable[[str], float] | None = None
+    """Reads the ends of a range of a numeric field; None for a text field."""
+    bare_word: bool = False
+    """Whether a word without a field is looked for here."""
+    sortable: bool = True
+
+    def texts(self, row: TrackRow) -> Iterable[str]:
+        """The values of a text field."""
+        value = self.read(row)
+        return () if value is None else value if isinstance(value, tuple) else (str(value),)
+
+    def numbers(self, tracks: Tracks) -> FloatArray:
+        """The values of a numeric field, float32 [n], NaN where unknown."""
+        values = [self.read(row) for row in tracks.rows]
+        return np.array([np.nan if value is None else value for value in values], np.float32)
+
+
+STORED = {
+    field.name: field
+    for field in (
+        StoredField("duration", lambda row: row.duration_s, number=_seconds),
+        StoredField("artist", lambda row: row.artist, bare_word=True),
+        StoredField("title", lambda row: row.title, bare_word=True),
+        StoredField("album", lambda row: row.album, bare_word=True),
+        StoredField("path", lambda row: row.path, bare_word=True),
+        StoredField("filegenre", lambda row: row.genres, sortable=False),
+    )
+}
+"""To make a stored value searchable, add a row."""
+
+FIELDS = ("tag", *CATEGORIES, "score.NAME", *STORED, "sort")
+_SORTABLE = ("score.NAME", *(field.name for field in STORED.values() if field.sortable))
+_BARE_WORD = tuple(field for field in STORED.values() if field.bare_word)
+
+Column = Callable[[Tracks], FloatArray]
 Predicate = Callable[[Tracks], Mask]
 SortKey = Callable[[Tracks], list[tuple[int, object]]]
 
 
 @dataclass(frozen=True)
 class Query:
-    """A parsed query: which tracks, and in which order (path decides among equals)."""
+    """A parsed query: a predicate, and the order of the tracks (path decides among equals)."""
 
     matches: Predicate
     sort: tuple[tuple[SortKey, bool], ...] = ()
-    """Keys with whether each runs from high to low."""
+    """Each key, and whether it runs from high to low."""
 
     def order(self, tracks: Tracks) -> list[int]:
         """Indices of all tracks in the query's order."""
-        order = sorted(range(len(tracks.path)), key=lambda index: str(tracks.path[index]))
+        order = sorted(range(len(tracks.rows)), key=lambda index: str(tracks.rows[index].path))
         for key, descending in reversed(self.sort):
             values = key(tracks)
             order.sort(key=lambda index: values[index], reverse=descending)
@@ -79,7 +122,7 @@ class Query:
 
 
 def parse(text: str, card: Card) -> Query:
-    """Read a query; tag names are those of `card`, in any spelling that its vocabulary knows.
+    """Parse a query; tag names are those of `card`, in any spelling that its vocabulary knows.
 
     Raises BadRequestError, with a suggestion, for an unknown field or tag and for an impossible range.
     """
@@ -103,13 +146,13 @@ def parse(text: str, card: Card) -> Query:
 @dataclass(frozen=True)
 class _Word:
     pieces: list[str]
-    """Still in their quotes: a colon inside them ends no field."""
+    """With their quotes: a colon inside quotes does not end a field."""
     negated: bool = False
     starts_alternative: bool = False
 
 
 def _words(text: str) -> list[_Word]:
-    """Words at unquoted spaces; pieces of a word at unquoted commas."""
+    """Split into words at unquoted spaces, and each word into pieces at unquoted commas."""
     if text.count('"') % 2:
         raise BadRequestError(f'query {text!r}: a quotation mark " is missing')
     words: list[_Word] = []
@@ -134,7 +177,7 @@ def _word(word: _Word, card: Card) -> Predicate:
         if name_and_value and _is_field(name, piece):
             field = name.lower()
         else:
-            # `genre:rock,jazz`: a piece without a field of its own takes its neighbour's.
+            # `genre:rock,jazz`: a piece without a field belongs to the field of the piece before it.
             value = piece
         terms.append(_term(field, value, piece, card))
     either = _any(terms)
@@ -160,12 +203,11 @@ def _term(field: str, value: str, piece: str, card: Card) -> Predicate:
     if field in {"tag", *CATEGORIES}:
         return _has_tag(_tag_index(value, card, field if field in CATEGORIES else None))
     if field.startswith("score."):
-        return _score_between(_tag_index(field.removeprefix("score."), card), *_range(value, piece, float))
-    if field == "duration":
-        return _duration_between(*_range(value, piece, _seconds))
-    if field in TEXT_FIELDS:
-        return _text([field], value)
-    return _text(_BARE_WORD_FIELDS, value)
+        return _between(_score(_tag_index(field.removeprefix("score."), card)), *_range(value, piece, float))
+    stored = STORED.get(field)
+    if stored is not None and stored.number is not None:
+        return _between(stored.numbers, *_range(value, piece, stored.number))
+    return _text(_BARE_WORD if stored is None else (stored,), value)
 
 
 def _tag_index(name: str, card: Card, category: str | None = None) -> int:
@@ -202,53 +244,39 @@ def _range(value: str, piece: str, number: Callable[[str], float]) -> tuple[floa
     return bounds
 
 
-def _seconds(text: str) -> float:
-    """`215`, `3:35` or `1:02:03` in seconds."""
-    seconds = 0.0
-    for part in text.split(":"):
-        seconds = seconds * 60 + float(part)
-    return seconds
-
-
 def _has_tag(index: int) -> Predicate:
     # A comparison with NaN is false: a track that was not analysed has no tags.
     return lambda tracks: tracks.scores[:, index] >= tracks.thresholds[index]
 
 
-def _score_between(index: int, low: float, high: float) -> Predicate:
-    return lambda tracks: (tracks.scores[:, index] >= low) & (tracks.scores[:, index] <= high)
+def _score(index: int) -> Column:
+    return lambda tracks: tracks.scores[:, index]
 
 
-def _duration_between(low: float, high: float) -> Predicate:
-    return lambda tracks: (tracks.duration_s >= low) & (tracks.duration_s <= high)
+def _between(column: Column, low: float, high: float) -> Predicate:
+    def matches(tracks: Tracks) -> Mask:
+        values = column(tracks)
+        return (values >= low) & (values <= high)
+
+    return matches
 
 
-def _text(fields: Sequence[str], value: str) -> Predicate:
+def _text(fields: Sequence[StoredField], value: str) -> Predicate:
     exact = value.startswith("=")
     wanted = value.removeprefix("=").casefold()
 
     def fits(text: str) -> bool:
         return text.casefold() == wanted if exact else wanted in text.casefold()
 
-    def matches(tracks: Tracks) -> Mask:
-        mask = np.zeros(len(tracks.path), np.bool_)
-        for field in fields:
-            values = getattr(tracks, field)
-            mask |= np.array([any(fits(text) for text in _texts(value)) for value in values], np.bool_)
-        return mask
+    def matches(row: TrackRow) -> bool:
+        return any(fits(text) for field in fields for text in field.texts(row))
 
-    return matches
-
-
-def _texts(value: object) -> Sequence[str]:
-    if value is None:
-        return ()
-    return [str(value)] if isinstance(value, (str, Path)) else [str(part) for part in value]  # type: ignore[attr-defined]
+    return lambda tracks: np.array([matches(row) for row in tracks.rows], np.bool_)
 
 
 def _all(terms: Sequence[Predicate]) -> Predicate:
     return lambda tracks: np.logical_and.reduce(
-        [np.ones(len(tracks.path), np.bool_), *(term(tracks) for term in terms)]
+        [np.ones(len(tracks.rows), np.bool_), *(term(tracks) for term in terms)]
     )
 
 
@@ -261,18 +289,20 @@ def _sort_key(piece: str, card: Card) -> tuple[SortKey, bool]:
     descending = name.endswith("-")
     field = name.rstrip("+-").lower()
     if field.startswith("score."):
-        index = _tag_index(field.removeprefix("score."), card)
-        return (lambda tracks: _numbers(tracks.scores[:, index], descending)), descending
-    if field == "duration":
-        return (lambda tracks: _numbers(tracks.duration_s, descending)), descending
-    if field in {"artist", "title", "album", "path"}:
-        return (lambda tracks: [_text_key(value, descending) for value in getattr(tracks, field)]), descending
-    raise BadRequestError(f"query {piece!r}: sorts by score.NAME, duration, artist, title, album or path")
+        return _number_key(_score(_tag_index(field.removeprefix("score."), card)), descending), descending
+    stored = STORED.get(field)
+    if stored is None or not stored.sortable:
+        raise BadRequestError(f"query {piece!r}: sorts by {', '.join(_SORTABLE[:-1])} or {_SORTABLE[-1]}")
+    if stored.number is not None:
+        return _number_key(stored.numbers, descending), descending
+    return (lambda tracks: [_text_key(stored.read(row), descending) for row in tracks.rows]), descending
 
 
-def _numbers(values: FloatArray, descending: bool) -> list[tuple[int, object]]:
-    # Unknown values come last, whichever way the rest runs.
-    return [(int(np.isnan(value)) ^ int(descending), 0.0 if np.isnan(value) else float(value)) for value in values]
+def _number_key(column: Column, descending: bool) -> SortKey:
+    # Unknown values come last in both directions.
+    return lambda tracks: [
+        (int(np.isnan(value)) ^ int(descending), 0.0 if np.isnan(value) else float(value)) for value in column(tracks)
+    ]
 
 
 def _text_key(value: object, descending: bool) -> tuple[int, object]:

@@ -121,21 +121,12 @@ def look(rows: Sequence[TrackRow], view: View) -> list[TrackView]:
     return [TrackView(row, view, next(scores) if row.scores else None) for row in rows]
 
 
-def columns(tracks: Sequence[TrackView], view: View) -> Tracks:
-    """Tracks as the query language takes them."""
+def queryable(tracks: Sequence[TrackView], view: View) -> Tracks:
+    """Tracks in the form that queries take."""
     unknown = np.full(len(view.card.tags), np.nan, np.float32)
-    rows = [track.row for track in tracks]
     scores = [unknown if track.scores is None else track.scores for track in tracks]
-    return Tracks(
-        path=[row.path for row in rows],
-        artist=[row.artist for row in rows],
-        title=[row.title for row in rows],
-        album=[row.album for row in rows],
-        filegenre=[row.genres for row in rows],
-        duration_s=np.array([np.nan if row.duration_s is None else row.duration_s for row in rows], np.float32),
-        scores=np.stack(scores) if scores else np.zeros((0, len(unknown)), np.float32),
-        thresholds=view.thresholds,
-    )
+    stacked = np.stack(scores) if scores else np.zeros((0, len(unknown)), np.float32)
+    return Tracks([track.row for track in tracks], stacked, view.thresholds)
 
 
 def search(library: LibraryReader, model_id: int, view: View, query: Query) -> list[TrackView]:
@@ -143,6 +134,6 @@ def search(library: LibraryReader, model_id: int, view: View, query: Query) -> l
     found: list[TrackView] = []
     for rows in library.tracks(model_id):
         tracks = look(rows, view)
-        mask = query.matches(columns(tracks, view))
+        mask = query.matches(queryable(tracks, view))
         found.extend(track for track, matches in zip(tracks, mask, strict=True) if matches)
-    return [found[index] for index in query.order(columns(found, view))]
+    return [found[index] for index in query.order(queryable(found, view))]
