@@ -28,7 +28,7 @@ from musictagger.models.inference import load_predictor
 from musictagger.pipeline.scan import ScanOptions, scan
 from musictagger.progress import SILENT
 from musictagger.records import Analysed
-from musictagger.tags.containers import FileTags
+from musictagger.tags.fields import FileTags
 from musictagger.tags.journal import Journal
 
 FRAMES = 7

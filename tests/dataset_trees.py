@@ -10,7 +10,7 @@ from pathlib import Path
 from musictagger.audio.walk import FoundFile
 from musictagger.datasets import gtzan
 from musictagger.library.store import Store
-from musictagger.tags.containers import FileTags
+from musictagger.tags.fields import FileTags
 
 Tree = Callable[[Path], Path]
 """Makes a tree in an empty folder; returns what `read` is given."""

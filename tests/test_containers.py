@@ -22,23 +22,10 @@ from mutagen.mp4 import MP4Cover, MP4FreeForm
 
 from musictagger.audio.digest import audio_digest
 from musictagger.errors import AudioError, TagWriteError
-from musictagger.tags.containers import (
-    CONTAINERS,
-    FIELDS,
-    LOCATIONS,
-    NAMES,
-    SEVERAL_VALUES,
-    container_of,
-    genre_names,
-    merge_genres,
-    read_field,
-    read_fields,
-    read_tags,
-    set_fields,
-    snapshot,
-    stored_form,
-    writable,
-)
+from musictagger.tags.containers.genrevalues import genre_names, merge_genres
+from musictagger.tags.containers.systems import FIELDS, LOCATIONS, NAMES, SEVERAL_VALUES
+from musictagger.tags.containers.table import CONTAINERS, container_of, writable
+from musictagger.tags.fields import read_fields, read_tags, set_fields, snapshot, stored_form
 
 TAGS = {"artist": "Björk & 椎名林檎", "title": "A title", "album": "An album", "genre": "Rock"}
 NEW = {"genre": ("Jazz", "Folk, World, & Country"), "mood": ("mellow", "träumerisch"), "provenance": ("m 1.0; {}",)}
@@ -107,8 +94,8 @@ def sound(path: Path) -> bytes:
 @pytest.mark.parametrize("container", media.EXTENSIONS)
 def test_containers_are_told_by_content(container: str, tmp_path: Path) -> None:
     path = media.make(container, tmp_path, name="no extension")
-    assert container_of(path) == EXPECTED.get(container, container)
-    assert writable(container_of(path)) == (container in media.TAGGABLE)
+    assert container_of(path).name == EXPECTED.get(container, container)
+    assert writable(container_of(path).name) == (container in media.TAGGABLE)
 
 
 @pytest.mark.parametrize("picture_bytes", [300, 200_000])
@@ -121,7 +108,7 @@ def test_fields_are_written_and_nothing_else(container: str, picture_bytes: int,
     assert len(before) >= 4
     for values in (NEW, {"genre": ("x" * 40_000,)}, {"mood": ()}, {"provenance": ("y" * 9_000,)}, {"genre": ("A",)}):
         set_fields(path, values)  # type: ignore[arg-type]
-        assert {field: read_field(path, field) for field in values} == values  # type: ignore[arg-type]
+        assert read_fields(path, tuple(values)) == values  # type: ignore[arg-type]
         assert snapshot(path) == before
         assert audio_digest(path) == digest
         assert (sound(path) if heard else b"") == heard
@@ -227,7 +214,7 @@ def test_a_field_of_an_empty_text_is_as_good_as_none_but_not_the_same(container:
     path = media.make(container, tmp_path, tags={"title": "T"})
     everything = snapshot(path, ())
     set_fields(path, {"genre": ("",)})
-    assert read_field(path, "genre") == ("",)
+    assert read_fields(path)["genre"] == ("",)
     assert read_tags(path).genres == ()
     assert snapshot(path, ()) != everything
     assert merge_genres(("",), ["Rock"], "fill") == merge_genres(("",), ["Rock"], "append") == ("Rock",)
@@ -294,7 +281,7 @@ def test_the_version_of_the_tag_is_kept(version: int, tmp_path: Path) -> None:
     assert tags.version[1] == version
     assert list(tags[genre].text) == (["(17)", "Indie"] if version == 4 else ["(17) / Indie"])
     assert list(tags[moods].text) == (["calm", "übel"] if version == 4 else ["calm / übel"])
-    assert stored_form(path, ("a", "b")) == (("a", "b") if version == 4 else ("a; b",))
+    assert stored_form(path, {"genre": ("a", "b")}) == {"genre": ("a", "b") if version == 4 else ("a; b",)}
 
 
 @pytest.mark.parametrize("version", [2, 3, 4])
@@ -307,7 +294,7 @@ def test_unsynchronised_tags(version: int, tmp_path: Path) -> None:
     before, digest = snapshot(path), audio_digest(path)
     set_fields(path, {"genre": ("Größe",)})
     assert path.read_bytes()[5] == 0x80
-    assert read_field(path, "genre") == ("Größe",)
+    assert read_fields(path)["genre"] == ("Größe",)
     assert snapshot(path) == before
     assert audio_digest(path) == digest
     tags: Any = mutagen.id3.ID3(path, translate=False)
@@ -371,14 +358,14 @@ def test_genres_as_they_are_found(
     version: int, content: bytes, raw: tuple[str, ...], names: tuple[str, ...], tmp_path: Path
 ) -> None:
     path = with_tag(tmp_path, id3(version, ("TIT2", b"\0T"), ("TCON", content)))
-    assert read_field(path, "genre") == raw
+    assert read_fields(path)["genre"] == raw
     assert read_tags(path).genres == names
     old = path.read_bytes()
     set_fields(path, {"genre": raw})
     assert path.read_bytes() == old  # the same values are the same bytes, in whatever encoding they were
     set_fields(path, {"genre": (*raw, "New")})
     set_fields(path, {"genre": raw})
-    assert read_field(path, "genre") == raw
+    assert read_fields(path)["genre"] == raw
     if content:
         written, found = path.read_bytes(), content.rstrip(b"\0") if content[0] != 2 else content
         assert found in written
@@ -387,7 +374,7 @@ def test_genres_as_they_are_found(
 @pytest.mark.parametrize("content", [b"\x03Rock\0", b"\0caf\xe9", b"\x01\xff\xfeR\0\0\0", b"\x02\0R\0o", b"\0(17)"])
 def test_undoing_restores_every_byte(content: bytes, tmp_path: Path) -> None:
     path = with_tag(tmp_path, id3(4, ("TIT2", content[:1]), ("TCON", content), ("TALB", b"\1"), padding=100))
-    old, raw = path.read_bytes(), read_field(path, "genre")
+    old, raw = path.read_bytes(), read_fields(path)["genre"]
     set_fields(path, {"genre": (*raw, "New"), "mood": ("calm",)})
     set_fields(path, {"genre": raw, "mood": ()})
     assert path.read_bytes() == old
@@ -395,10 +382,10 @@ def test_undoing_restores_every_byte(content: bytes, tmp_path: Path) -> None:
 
 def test_several_genre_frames_become_one(tmp_path: Path) -> None:
     path = with_tag(tmp_path, id3(4, ("TCON", b"\0A"), ("TIT2", b"\0T"), ("TCON", b"\0B")))
-    assert read_field(path, "genre") == ("A", "B")
+    assert read_fields(path)["genre"] == ("A", "B")
     set_fields(path, {"genre": ("A", "B", "C")})
     assert path.read_bytes().count(b"TCON") == 1
-    assert read_field(path, "genre") == ("A", "B", "C")
+    assert read_fields(path)["genre"] == ("A", "B", "C")
 
 
 def test_tags_behind_an_mp3_are_left_alone(tmp_path: Path) -> None:
@@ -456,7 +443,7 @@ def test_rf64_and_odd_chunks(tmp_path: Path) -> None:
     set_fields(path, {"genre": ("Jazz",)})
     assert (snapshot(path), audio_digest(path)) == (before, digest)
     assert struct.unpack("<Q", path.read_bytes()[20:28])[0] == path.stat().st_size - 8 > size - 8
-    assert read_field(path, "genre") == ("Jazz",)
+    assert read_fields(path)["genre"] == ("Jazz",)
 
 
 # ---- Vorbis comments, MP4, APEv2 ----------------------------------------------------------------------------------
@@ -484,7 +471,7 @@ def test_keys_keep_their_place_and_spelling(tmp_path: Path) -> None:
     file: Any = mutagen.File(path)
     file.tags.extend([("Genre", "a"), ("TITLE", "T"), ("GENRE", "b"), ("odd", "")])
     file.save()
-    assert read_field(path, "genre") == ("a", "b")
+    assert read_fields(path)["genre"] == ("a", "b")
     set_fields(path, {"genre": ("a", "b", "c")})
     tags: Any = mutagen.File(path).tags
     assert list(tags) == [("Genre", "a"), ("Genre", "b"), ("Genre", "c"), ("TITLE", "T"), ("odd", "")]
@@ -534,13 +521,13 @@ def test_numbered_genres_of_mp4(tmp_path: Path) -> None:
     path.write_bytes(data[: at - 8] + struct.pack(">I4s", 34, b"ilst") + number + data[at + 32 :])
     path.write_bytes(_shrunk(path.read_bytes(), 6))
     before = snapshot(path)
-    assert read_field(path, "genre") == ("(17)",)
+    assert read_fields(path)["genre"] == ("(17)",)
     assert read_tags(path).genres == ("Rock",)
-    assert merge_genres(read_field(path, "genre"), ["Rock"], "append") == ("(17)",)
+    assert merge_genres(read_fields(path)["genre"], ["Rock"], "append") == ("(17)",)
     old = path.read_bytes()
     set_fields(path, {"genre": ("(17)", "Indie")})
     assert number in path.read_bytes()
-    assert read_field(path, "genre") == ("(17)", "Indie")
+    assert read_fields(path)["genre"] == ("(17)", "Indie")
     set_fields(path, {"genre": ("Jazz",)})
     assert b"gnre" not in path.read_bytes()
     set_fields(path, {"genre": ("(17)",)})
@@ -595,7 +582,7 @@ def test_ape_items_keep_flags_order_and_spelling(tmp_path: Path) -> None:
     path = tmp_path / "a.ape"
     path.write_bytes(media.payload("ape") + body + foot + b"TAG" + bytes(125))
     before = snapshot(path)
-    assert read_field(path, "genre") == ("a", "b")
+    assert read_fields(path)["genre"] == ("a", "b")
     set_fields(path, {"genre": ("a", "b", "c")})
     data = path.read_bytes()
     assert snapshot(path) == before

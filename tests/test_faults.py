@@ -29,14 +29,15 @@ import pytest
 
 from musictagger.audio.digest import audio_digest
 from musictagger.errors import StoreError, TagWriteError
-from musictagger.tags.containers import FIELDS, read_fields, snapshot
-from musictagger.tags.journal import STEPS, Journal, State, Values, journalled_write
-from musictagger.tags.safewrite import sweep, write_fields
+from musictagger.tags.containers.systems import FIELDS, Values
+from musictagger.tags.fields import read_fields, snapshot
+from musictagger.tags.journal import STEPS, Journal, journalled_write
+from musictagger.tags.journalfile import State
+from musictagger.tags.safewrite import Edit, Step, no_step, sweep, write_fields
 
 TAGS = {"artist": "Ein Künstler", "title": "A title", "genre": "Rock"}
 AFTER: Values = {"genre": ("Jazz", "Música"), "mood": ("calm", "träumerisch"), "provenance": ('{"model": "m"}',)}
 
-Step = Callable[[str], None]
 Outcome = str
 """How the process of a fault ended: `written`, `refused`, `no journal`, `interrupted`, `killed` or `other`."""
 _EXIT_CODES: dict[Outcome, int] = {"written": 0, "other": 1, "refused": 3, "no journal": 4, "interrupted": 5}
@@ -83,7 +84,7 @@ def make_scene(container: str, folder: Path) -> Scene:
         (folder / name).mkdir()
     path = media.make(container, folder / "music", tags=TAGS)
     old, fields, others, digest = path.read_bytes(), read_fields(path), snapshot(path), audio_digest(path)
-    write_fields(path, None, AFTER, expected_digest=digest, preserve_mtime=False)
+    write_fields(Edit(path, {}, AFTER, digest))
     new = path.read_bytes()
     assert new != old
     with Journal(folder / "empty" / "journal.db") as journal:
@@ -93,10 +94,6 @@ def make_scene(container: str, folder: Path) -> Scene:
 
 
 # ---- kinds of faults ----------------------------------------------------------------------------------------------
-
-
-def no_step(name: str) -> None:
-    """Nothing to do between the steps."""
 
 
 def step_fails(name: str, error: BaseException) -> Fault:
@@ -234,7 +231,7 @@ def reset(scene: Scene) -> None:
 
 def write(scene: Scene, journal: Journal, step: Step) -> None:
     before = {field: scene.fields[field] for field in AFTER}
-    journalled_write(journal, 1, scene.path, before, AFTER, digest=scene.digest, preserve_mtime=False, step=step)
+    journalled_write(journal, 1, Edit(scene.path, before, AFTER, scene.digest), step=step)
 
 
 def try_fault(scene: Scene, fault: Fault) -> bool:
@@ -307,7 +304,7 @@ def check_what_is_left(scene: Scene, outcome: Outcome) -> None:
 def undo(scene: Scene, journal: Journal) -> None:
     (entry,) = journal.entries()
     run = journal.start_run("undo", "")
-    journalled_write(journal, run, entry.path, entry.after, entry.before, digest=entry.digest, preserve_mtime=False)
+    journalled_write(journal, run, Edit(entry.path, entry.after, entry.before, entry.digest))
     assert read_fields(scene.path, FIELDS) == scene.fields
     assert (snapshot(scene.path), audio_digest(scene.path)) == (scene.others, scene.digest)
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 import media
@@ -25,9 +26,10 @@ from musictagger.errors import StoreError, TagWriteError
 from musictagger.library.store import Store
 from musictagger.tags import journal as journal_module
 from musictagger.tags import journalfile
-from musictagger.tags.containers import read_field, read_fields, set_fields, snapshot
-from musictagger.tags.journal import STEPS, Journal, JournalEntry, State, journalled_write
-from musictagger.tags.safewrite import sweep
+from musictagger.tags.fields import read_fields, set_fields, snapshot
+from musictagger.tags.journal import STEPS, Journal, journalled_write
+from musictagger.tags.journalfile import JournalEntry, State
+from musictagger.tags.safewrite import Edit, WriteOptions, sweep
 
 TAGS = {"artist": "An artist", "title": "A title", "genre": "Rock"}
 ROCK: Any = {"genre": ("Rock",), "mood": ()}
@@ -50,11 +52,13 @@ def music(tmp_path: Path) -> Path:
     return folder
 
 
-def write(journal: Journal, path: Path, **options: Any) -> os.stat_result:
+def write(
+    journal: Journal, path: Path, before: Any = MappingProxyType({}), after: Any = JAZZ, **options: Any
+) -> os.stat_result:
     """A run with one write."""
-    settings = {"digest": None, "preserve_mtime": False, "before": None, "after": JAZZ, "kind": "apply", **options}
-    run = journal.start_run(settings.pop("kind"), "a note")
-    return journalled_write(journal, run, path, settings.pop("before"), settings.pop("after"), **settings)
+    run = journal.start_run(options.pop("kind", "apply"), "a note")
+    edit = Edit(path, before, after, options.pop("digest", None))
+    return journalled_write(journal, run, edit, WriteOptions(id3v23_join=options.pop("join", "; ")), **options)
 
 
 def undo(journal: Journal, entry: JournalEntry) -> None:
@@ -117,13 +121,13 @@ def test_runs_and_entries(file: Path) -> None:
         first = journal.start_run("scan", "musictagger scan /music")
         journal.start_run("apply", "nothing to do")
         last = journal.start_run("apply", "plan.json")
-        old = journal.intend(first, SONG, "d" * 64, ROCK, JAZZ)
+        old = journal.intend(first, Edit(SONG, ROCK, JAZZ, "d" * 64))
         journal.settle(old, "written")
-        bad = journal.intend(last, SONG.with_name("other.mp3"), None, ROCK, JAZZ)
+        bad = journal.intend(last, Edit(SONG.with_name("other.mp3"), ROCK, JAZZ))
         journal.settle(bad, "failed", "the disk is full")
-        new = journal.intend(last, SONG, "d" * 64, JAZZ, POP)
+        new = journal.intend(last, Edit(SONG, JAZZ, POP, "d" * 64))
         journal.settle(new, "written", after={"genre": ("Pop!",), "mood": ()})
-        journal.intend(last, SONG, None, POP, ROCK)
+        journal.intend(last, Edit(SONG, POP, ROCK))
     with Journal(file, create=False) as journal:
         runs = journal.runs()
         assert [(run.id, run.kind, run.note) for run in runs] == [
@@ -158,7 +162,7 @@ def test_any_path_and_any_value(file: Path, tmp_path: Path, monkeypatch: pytest.
     with Journal(file) as journal:
         run = journal.start_run("apply", "")
         for path in [*paths, Path("here/../there.mp3")]:
-            journal.settle(journal.intend(run, path, None, values, {}), "written")
+            journal.settle(journal.intend(run, Edit(path, values, {})), "written")
         assert [entry.path for entry in journal.entries()] == [tmp_path / "there.mp3", *reversed(paths)]
         assert {tuple(entry.before.items()) for entry in journal.entries()} == {tuple(values.items())}
         assert [entry.path for entry in journal.entries(paths=[paths[0]])] == [paths[0]]
@@ -170,7 +174,7 @@ def test_entries_of_many_paths_are_newest_first(file: Path, monkeypatch: pytest.
     paths = [Path(f"/music/{number * 7 % 10}.mp3") for number in range(10)]
     with Journal(file) as journal:
         run = journal.start_run("apply", "")
-        ids = [journal.intend(run, path, None, {}, {}) for path in paths]
+        ids = [journal.intend(run, Edit(path, {}, {})) for path in paths]
         found = journal.entries(paths=paths, states=["intended"])
         assert [entry.id for entry in found] == ids[::-1]
 
@@ -180,7 +184,7 @@ def test_unknown_ids_are_refused(file: Path) -> None:
         with pytest.raises(StoreError, match="has no entry 7"):
             journal.settle(7, "written")
         with pytest.raises(StoreError, match="FOREIGN KEY"):
-            journal.intend(7, SONG, None, {}, {})
+            journal.intend(7, Edit(SONG, {}, {}))
 
 
 # ---- on disk ------------------------------------------------------------------------------------------------------
@@ -189,9 +193,10 @@ def test_unknown_ids_are_refused(file: Path) -> None:
 def test_an_entry_is_there_after_a_kill_right_behind_it(file: Path) -> None:
     program = (
         "import os, signal, sys; from pathlib import Path; from musictagger.tags.journal import Journal\n"
+        "from musictagger.tags.safewrite import Edit\n"
         "journal = Journal(Path(sys.argv[1]))\n"
         "run = journal.start_run('scan', '')\n"
-        "journal.intend(run, Path('/a.mp3'), None, {'genre': ('A',)}, {'genre': ()})\n"
+        "journal.intend(run, Edit(Path('/a.mp3'), {'genre': ('A',)}, {'genre': ()}))\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run([sys.executable, "-c", program, file], check=False)
@@ -214,7 +219,7 @@ def _append(file: Path, name: str, count: int) -> None:
     with Journal(file) as journal:
         run = journal.start_run("apply", name)
         for number in range(count):
-            journal.settle(journal.intend(run, Path(f"/{name}/{number}"), None, ROCK, JAZZ), "written")
+            journal.settle(journal.intend(run, Edit(Path(f"/{name}/{number}"), ROCK, JAZZ)), "written")
 
 
 def test_several_processes_make_and_fill_one_journal(file: Path) -> None:
@@ -239,7 +244,7 @@ def test_several_processes_make_and_fill_one_journal(file: Path) -> None:
 def test_two_journals_in_one_process(file: Path) -> None:
     with Journal(file) as one, Journal(file) as two:
         runs = [one.start_run("scan", ""), two.start_run("apply", "")]
-        ids = [journal.intend(run, SONG, None, ROCK, JAZZ) for journal, run in zip((one, two), runs, strict=True)]
+        ids = [journal.intend(run, Edit(SONG, ROCK, JAZZ)) for journal, run in zip((one, two), runs, strict=True)]
         with Journal(file) as third:
             assert third.recover() == [], "both are under way"
         for journal, entry in zip((one, two), ids, strict=True):
@@ -254,7 +259,7 @@ def test_a_journal_that_is_busy(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
         with contextlib.closing(other):
             other.execute("BEGIN IMMEDIATE")
             threading.Timer(0.3, other.execute, ("COMMIT",)).start()
-            journal.intend(run, SONG, None, {}, {})
+            journal.intend(run, Edit(SONG, {}, {}))
             monkeypatch.setattr("musictagger.sqlite.connection.BUSY_TIMEOUT_S", 0.05)
             with Journal(file) as impatient:
                 other.execute("BEGIN IMMEDIATE")
@@ -281,7 +286,7 @@ def test_files_of_other_programs_are_left_alone(tmp_path: Path) -> None:
         connection.execute("PRAGMA application_id=42")
         connection.execute("CREATE TABLE notes (id INTEGER)")
     Store(str(library), create=True).__exit__(None, None, None)
-    for path, reason in ((text, "is not a database"), (foreign, "no journal"), (library, "no journal")):
+    for path, reason in ((text, "is not a database"), (foreign, "not a journal"), (library, "not a journal")):
         old = path.read_bytes()
         with pytest.raises(StoreError, match=reason) as caught:
             Journal(path)
@@ -343,10 +348,10 @@ def test_a_journal_that_cannot_take_another_entry(file: Path, music: Path) -> No
             connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
         with pytest.raises(StoreError, match="the disk is full"):
             for _ in range(500):
-                journal.settle(journal.intend(run, SONG, None, ROCK, JAZZ), "failed")
+                journal.settle(journal.intend(run, Edit(SONG, ROCK, JAZZ)), "failed")
         count = len(all_of(journal))
         with pytest.raises(StoreError, match="the disk is full"):
-            journalled_write(journal, run, path, None, JAZZ, digest=None, preserve_mtime=False)
+            journalled_write(journal, run, Edit(path, {}, JAZZ))
         assert len(all_of(journal)) == count
     assert path.read_bytes() == old
     assert names(music) == [path.name]
@@ -359,7 +364,7 @@ def test_no_lock_no_write(file: Path, music: Path) -> None:
         run = journal.start_run("apply", "")
         journal._lock_file(journal._owner).mkdir()
         with pytest.raises(StoreError, match="cannot be locked"):
-            journalled_write(journal, run, path, None, JAZZ, digest=None, preserve_mtime=False)
+            journalled_write(journal, run, Edit(path, {}, JAZZ))
         assert all_of(journal) == []
     assert path.read_bytes() == old
 
@@ -397,7 +402,7 @@ def test_several_values_that_become_one_are_recorded_as_stored(file: Path, music
     path = old_tag(media.make("mp3", music))
     old = snapshot(path, ())
     with Journal(file) as journal:
-        write(journal, path, after={"genre": ("Jazz", "Pop")}, id3v23_join=" / ")
+        write(journal, path, after={"genre": ("Jazz", "Pop")}, join=" / ")
         (entry,) = journal.entries()
         assert entry.after == {"genre": ("Jazz / Pop",)} == read_fields(path, ["genre"])
         undo(journal, entry)
@@ -427,11 +432,11 @@ def test_what_is_refused_before_it_is_intended(file: Path, music: Path) -> None:
         for place, before, reason in (
             (path, POP, "genre was changed since this was planned"),
             (path, {"provenance": ("us",)}, "provenance was changed"),
-            (music / "text.mp3", None, "no kind"),
-            (music / "matroska.mka", None, "never written"),
-            (music / "pipe.mp3", None, "not a regular file"),
-            (music, None, "not a regular file"),
-            (music / "nowhere.mp3", None, "No such file"),
+            (music / "text.mp3", {}, "no kind"),
+            (music / "matroska.mka", {}, "never written"),
+            (music / "pipe.mp3", {}, "not a regular file"),
+            (music, {}, "not a regular file"),
+            (music / "nowhere.mp3", {}, "it no longer exists; scan again"),
         ):
             with pytest.raises(TagWriteError, match=reason) as caught:
                 write(journal, place, before=before)
@@ -444,10 +449,10 @@ def test_what_an_undo_could_not_put_back_is_left_alone(file: Path, music: Path) 
     path = media.make("mp3", music)
     frames = b"TCON\0\0\0\x05\0\0\x03Rock" + b"TCON\0\0\0\x01\0\0\x03"
     path.write_bytes(b"ID3\x04\0\0\0\0\0" + bytes([len(frames)]) + frames + path.read_bytes())
-    assert read_field(path, "genre") == ("Rock", "")
+    assert read_fields(path)["genre"] == ("Rock", "")
     old = path.read_bytes()
     with Journal(file) as journal:
-        with pytest.raises(TagWriteError, match="an undo could not put back"):
+        with pytest.raises(TagWriteError, match="an undo could not restore"):
             write(journal, path)
         assert all_of(journal) == []
         assert path.read_bytes() == old
@@ -616,7 +621,7 @@ def test_a_settlement_that_cannot_be_written(file: Path, music: Path, monkeypatc
 def intended(file: Path, path: Path, before: Any = ROCK, after: Any = JAZZ) -> None:
     """An entry whose process is gone."""
     with Journal(file) as journal:
-        journal.intend(journal.start_run("apply", ""), path, None, before, after)
+        journal.intend(journal.start_run("apply", ""), Edit(path, before, after))
 
 
 def recovered(file: Path) -> list[tuple[State, str]]:
@@ -643,7 +648,7 @@ def test_recovery_by_what_the_file_holds(file: Path, music: Path) -> None:
     assert "cannot be read" in reason
     path.unlink()
     intended(file, path)
-    assert recovered(file) == [("failed", "interrupted, and the file is not there any more")]
+    assert recovered(file) == [("failed", "interrupted, and the file no longer exists")]
     path.mkdir()
     intended(file, path)
     assert recovered(file) == [("failed", "interrupted, and now it is not a regular file")]

@@ -11,8 +11,9 @@ import mutagen
 import mutagen.id3
 import pytest
 
-from musictagger.tags.containers import Field, read_tags
-from musictagger.tags.safewrite import write_fields
+from musictagger.tags.containers.systems import Field
+from musictagger.tags.fields import read_tags
+from musictagger.tags.safewrite import Edit, write_fields
 
 LINE = '{"model": "größer", "version": "1.0", "time": null, "scores": {"Jazz/Funk": 0.5}}'
 NEW: dict[Field, tuple[str, ...]] = {
@@ -46,7 +47,7 @@ def written_old(version: str, folder: Path, values: dict[Field, tuple[str, ...]]
 
 
 def write(path: Path, values: dict[Field, tuple[str, ...]] = NEW) -> Path:
-    write_fields(path, None, values, expected_digest=None, preserve_mtime=False)
+    write_fields(Edit(path, {}, values))
     return path
 
 

@@ -20,7 +20,7 @@ from musictagger.library.opening import open_library
 from musictagger.library.reader import CHUNK, TrackRow
 from musictagger.library.store import Store, Todo
 from musictagger.records import Analysed
-from musictagger.tags.containers import FileTags
+from musictagger.tags.fields import FileTags
 
 RULE = "12000/349440/60000"
 TAGS = FileTags("mp3", "ID3v2.4", "artist", "title", "album", ("Rock",), {"genre": ("Rock",)})

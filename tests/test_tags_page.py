@@ -8,15 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from musictagger.config import Settings
-from musictagger.tags.containers import (
-    CONTAINERS,
-    DEFAULT_JOIN,
-    FIELDS,
-    LOCATIONS,
-    SEVERAL_VALUES,
-    System,
-    genre_names,
-)
+from musictagger.tags.containers.genrevalues import genre_names
+from musictagger.tags.containers.systems import DEFAULT_JOIN, FIELDS, LOCATIONS, SEVERAL_VALUES, System
+from musictagger.tags.containers.table import CONTAINERS
 
 PAGE = Path(__file__).parent.parent / "docs" / "tags.md"
 BEGIN = "<!-- made from the code by tests/test_tags_page.py: {} -->"

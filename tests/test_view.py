@@ -17,7 +17,7 @@ from musictagger.library.store import Store
 from musictagger.library.view import TrackView, View, look, queryable, search
 from musictagger.records import Analysed
 from musictagger.scores.genres import GenreChoice
-from musictagger.tags.containers import FileTags
+from musictagger.tags.fields import FileTags
 
 CARD = make_card()
 VIEW = View(CARD)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from musictagger.audio.walk import AUDIO_SUFFIXES, FoundFile, WalkProblem, is_music, walk
+from musictagger.audio.formats.table import AUDIO_SUFFIXES
+from musictagger.audio.walk import FoundFile, WalkProblem, is_music, walk
 from musictagger.errors import BadRequestError, printable
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="file names are text there")

@@ -17,7 +17,8 @@ from helpers import TINY, make_model, run, write_tone
 
 from musictagger.audio.digest import audio_digest
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE
-from musictagger.tags.containers import FIELDS, read_fields, snapshot
+from musictagger.tags.containers.systems import FIELDS
+from musictagger.tags.fields import read_fields, snapshot
 
 
 @pytest.fixture(autouse=True)

@@ -66,11 +66,13 @@ def apply_plan(plan: Plan, note: str, as_json: bool, flags: dict[str, Any]) -> i
 def apply_opened(plan: Plan, note: str, as_json: bool, store: Store, journal: Journal, settings: Settings) -> int:
     """The same with everything open already."""
     from musictagger.cli import progress
-    from musictagger.pipeline.writing import apply_changes
+    from musictagger.pipeline.writing import TagWriter
+    from musictagger.tags.safewrite import WriteOptions
 
     run = journal.start_run("apply", note)
     with progress.reporter(quiet=False) as reporter, stoppable(reporter):
-        outcome = apply_changes(plan.changes, run, journal, store, settings, stop=lambda: reporter.stopping)
+        writer = TagWriter(journal, store, WriteOptions.of(settings))
+        outcome = writer.apply(plan.changes, run, stop=lambda: reporter.stopping)
     hint = f"; `musictagger undo --run {run}` takes it back" if outcome.written else ""
     return tell(run, outcome, as_json, "written", hint)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from musictagger.library.view import TrackView
     from musictagger.pipeline.scan import Report
     from musictagger.pipeline.writing import Outcome
-    from musictagger.tags.journal import JournalEntry, Run
+    from musictagger.tags.journalfile import JournalEntry, Run
 
 TRACK = "musictagger.track/1"
 QUERY = "musictagger.query/1"

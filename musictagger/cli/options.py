@@ -169,8 +169,9 @@ def opened_journal(flags: dict[str, Any], *, new: bool = False) -> Iterator[tupl
     from musictagger.config import load_settings
     from musictagger.library.database import exclusive
     from musictagger.library.store import Store
-    from musictagger.pipeline.writing import recover
+    from musictagger.pipeline.writing import TagWriter
     from musictagger.tags.journal import Journal
+    from musictagger.tags.safewrite import WriteOptions
 
     settings = load_settings(flags)
     create = new or not settings.db
@@ -179,7 +180,7 @@ def opened_journal(flags: dict[str, Any], *, new: bool = False) -> Iterator[tupl
         Store(settings.db_location, create=create) as store,
         Journal(settings.journal_file) as journal,
     ):
-        recover(journal, store)
+        TagWriter(journal, store, WriteOptions.of(settings)).recover()
         yield store, journal, settings
 
 

@@ -126,7 +126,7 @@ def _show(
 
 
 def _summary(report: Report, settings: Settings, dry_run: bool) -> list[str]:
-    from musictagger.tags.containers import CONTAINERS
+    from musictagger.tags.containers.table import CONTAINERS
 
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report.skipped.items()))
     counts = [

@@ -20,7 +20,8 @@ from musictagger.errors import BadRequestError, printable
 
 if TYPE_CHECKING:
     from musictagger.library.store import Store
-    from musictagger.tags.journal import Journal, JournalEntry
+    from musictagger.tags.journal import Journal
+    from musictagger.tags.journalfile import JournalEntry
 
 
 @click.command("undo")
@@ -38,7 +39,8 @@ def command(paths: tuple[Path, ...], run: int | None, last: bool, dry_run: bool,
     too, and can be undone.
     """
     from musictagger.cli import progress
-    from musictagger.pipeline.writing import undo_entries
+    from musictagger.pipeline.writing import TagWriter
+    from musictagger.tags.safewrite import WriteOptions
 
     if sum([bool(paths), run is not None, last]) != 1:
         raise BadRequestError("say what to undo: --last, --run ID, or files and folders")
@@ -53,7 +55,8 @@ def command(paths: tuple[Path, ...], run: int | None, last: bool, dry_run: bool,
         note = " ".join(map(printable, paths)) or f"run {entries[0].run_id}"
         new_run = journal.start_run("undo", note)
         with progress.reporter(quiet=False) as reporter, stoppable(reporter):
-            outcome = undo_entries(entries, new_run, journal, store, settings, stop=lambda: reporter.stopping)
+            writer = TagWriter(journal, store, WriteOptions.of(settings))
+            outcome = writer.undo(entries, new_run, stop=lambda: reporter.stopping)
     return tell(new_run, outcome, as_json, "put back")
 
 

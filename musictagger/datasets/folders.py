@@ -13,7 +13,7 @@ from musictagger.datasets.base import Dataset, Example, artist_key
 from musictagger.datasets.reading import present, require_folder
 from musictagger.datasets.splitting import Item, fractions, groups_per_tag, stratified
 from musictagger.errors import AudioError, BadRequestError, printable
-from musictagger.tags.containers import read_tags
+from musictagger.tags.fields import read_tags
 
 NAME = "folders"
 SOURCE = "your own folders, one a genre"

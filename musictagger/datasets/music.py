@@ -20,7 +20,7 @@ from musictagger.datasets.reading import bad_line, json_lines, present, require_
 from musictagger.datasets.splitting import Item, fractions, groups_per_tag, stratified
 from musictagger.errors import AudioError, BadRequestError, printable
 from musictagger.scores.genretree import GenreTree, load_tree
-from musictagger.tags.containers import FileTags, read_tags
+from musictagger.tags.fields import FileTags, read_tags
 
 NAME = "music"
 SOURCE = "any music, labelled or not"

@@ -23,7 +23,7 @@ from musictagger.library.schema import Analysis, Audio, Choice, File, ModelRow
 from musictagger.models.card import Card
 from musictagger.records import Analysed, FloatArray
 from musictagger.sqlite.connection import now, readable_errors
-from musictagger.tags.containers import FileTags
+from musictagger.tags.fields import FileTags
 
 Need = Literal["nothing", "analysis", "inspection"]
 

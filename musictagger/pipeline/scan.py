@@ -22,13 +22,13 @@ from musictagger.models.inference import Predictor
 from musictagger.pipeline.analyse import Analyser, Event, Job
 from musictagger.pipeline.pool import WorkerPool
 from musictagger.pipeline.worker import Inspected
-from musictagger.pipeline.writing import Written, apply_changes, plan_track
+from musictagger.pipeline.writing import TagWriter, plan_track
 from musictagger.progress import Progress
 from musictagger.records import Analysed, Broken, Known
-from musictagger.tags.containers import writable
+from musictagger.tags.containers.table import writable
 from musictagger.tags.journal import Journal
 from musictagger.tags.plan import FileChange
-from musictagger.tags.safewrite import sweep
+from musictagger.tags.safewrite import Edit, WriteOptions, sweep
 
 WRITE_CHUNK = 200
 """Tracks whose genres are looked up and written together."""
@@ -50,7 +50,7 @@ class Report:
     """Files and folders that could not be read or decoded."""
     unwritten: list[tuple[Path, str]] = field(default_factory=list)
     """Files that should have been written and could not be; they are as they were."""
-    written: list[Written] = field(default_factory=list)
+    written: list[Edit] = field(default_factory=list)
     """Files whose fields were written."""
     planned: list[FileChange] = field(default_factory=list)
     """In a dry run, files whose fields would be written."""
@@ -276,12 +276,10 @@ class _Scan:
             return
         if self._run is None:
             self._run = self._journal.start_run("scan", self._note)
-        outcome = apply_changes(
+        writer = TagWriter(self._journal, self._store, WriteOptions.of(self._settings))
+        outcome = writer.apply(
             changes,
             self._run,
-            self._journal,
-            self._store,
-            self._settings,
             refused=self._progress.failed,
             stop=lambda: self._progress.stopping,
             done=self._written,

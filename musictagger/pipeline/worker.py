@@ -19,7 +19,8 @@ from musictagger.audio.decode import Decoded, decode_frames
 from musictagger.audio.digest import audio_digest
 from musictagger.audio.frames import FrameRule, Wave
 from musictagger.errors import AudioError
-from musictagger.tags.containers import FileTags, container_of, read_tags
+from musictagger.tags.containers.table import container_of
+from musictagger.tags.fields import FileTags, read_tags
 
 BEAT_S = 1.0
 
@@ -146,7 +147,7 @@ def _inspect(path: Path, beat: Callable[[], None]) -> Inspected:
         tags = read_tags(path)
     except AudioError:
         # Damaged tags say nothing of the sound. Writing to such a file is refused later, with the reason.
-        tags = FileTags(container_of(path))
+        tags = FileTags(container_of(path).name)
     _require_unchanged(path, status.st_size, status.st_mtime_ns)
     return Inspected(path, status.st_size, status.st_mtime_ns, digest, tags)
 

@@ -1,16 +1,18 @@
-"""What every tag write found and left, so that it can be undone; an entry is durable before its file is changed.
+"""The journal of all tag writes: the values before and after, so that each can be undone.
 
-The journal is a SQLite file of its own: a library can be scanned again, what was in the tags cannot.
+An entry is durable before its file is changed. The journal is a SQLite file of its own: a library can be scanned
+again, the former tags cannot.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import secrets
 import stat
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -24,8 +26,8 @@ from musictagger.audio.walk import absolute
 from musictagger.errors import AudioError, StoreError, TagWriteError, printable
 from musictagger.sqlite.connection import now, readable_errors
 from musictagger.tags import safewrite
-from musictagger.tags.containers import CONTAINERS, DEFAULT_JOIN, Field, container_of, read_fields, stored_form
-from musictagger.tags.containers import writable as can_be_tagged
+from musictagger.tags.containers.systems import Field, Values
+from musictagger.tags.fields import read_fields, stored_form
 from musictagger.tags.journalfile import (
     ADVICE,
     JournalEntry,
@@ -33,7 +35,6 @@ from musictagger.tags.journalfile import (
     Run,
     RunRow,
     State,
-    Values,
     entry_of,
     from_json,
     open_journal_file,
@@ -41,14 +42,10 @@ from musictagger.tags.journalfile import (
     utc,
     writing,
 )
-
-__all__ = ["ABANDONED_S", "STEPS", "Journal", "JournalEntry", "Run", "State", "Values", "journalled_write"]
+from musictagger.tags.safewrite import ABANDONED_S, DEFAULT_OPTIONS, Edit, Step, WriteOptions
 
 STEPS = ("intend", *safewrite.STEPS, "settle")
 """The steps of a journalled write in order; `step` is called with each name before it."""
-
-ABANDONED_S = 24 * 3600
-"""Age after which a lock file that no entry speaks of is left over."""
 
 _CHUNK = 500
 _WRITTEN: tuple[State, ...] = ("written",)
@@ -61,7 +58,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, *, create: bool = True) -> None:
-        """Open the journal at `path`. Raises StoreError when it is not there (unless `create`), not ours, or newer."""
+        """Open the journal at `path`. Raises StoreError as `open_journal_file` does."""
         self._path = path.expanduser()
         self._owner = secrets.token_hex(8)
         self._lock: BaseFileLock | None = None
@@ -76,7 +73,7 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Give the file back. What is still intended counts as abandoned from now on."""
+        """Close the file. Entries that are still intended count as abandoned from now on."""
         self._engine.dispose()
         if self._lock is not None:
             self._lock.release()
@@ -99,23 +96,23 @@ class Journal:
             yield session
 
     def start_run(self, kind: str, note: str) -> int:
-        """A new run, and at once the proof that the journal can be written. Without entries it is never listed."""
+        """Record a new run, which also proves that the journal can be written. It is listed once it has entries."""
         with self._writing() as session:
             row = RunRow(kind=kind, note=note)
             session.add(row)
             session.flush()
             return row.id
 
-    def intend(self, run_id: int, path: Path, digest: str | None, before: Values, after: Values) -> int:
-        """Record what is about to be written; on disk when this returns. Returns the id of the entry."""
+    def intend(self, run_id: int, edit: Edit) -> int:
+        """Record a write that is about to begin; durable when this returns. Returns the id of the entry."""
         self._hold_lock()
         with self._writing() as session:
             row = JournalEntryRow(
                 run_id=run_id,
-                path=absolute(path),
-                digest=digest,
-                before=to_json(before),
-                after=to_json(after),
+                path=absolute(edit.path),
+                digest=edit.digest,
+                before=to_json(edit.before),
+                after=to_json(edit.after),
                 state="intended",
                 owner=self._owner,
             )
@@ -124,7 +121,7 @@ class Journal:
             return row.id
 
     def settle(self, entry_id: int, state: State, reason: str = "", after: Values | None = None) -> None:
-        """Record what became of an entry. `after`: the values as stored, where they are not those intended."""
+        """Record the outcome of an entry. `after`: the values as stored, where they are not those intended."""
         changes = {"state": state, "reason": reason, "at": now()} | ({} if after is None else {"after": to_json(after)})
         with self._writing() as session:
             found = session.scalar(
@@ -159,7 +156,7 @@ class Journal:
         paths: Collection[Path] | None = None,
         states: Collection[State] = _WRITTEN,
     ) -> list[JournalEntry]:
-        """Entries of a run, of certain files, in certain states; newest first, the order in which to undo them."""
+        """Entries by run, file and state; newest first, the order in which to undo them."""
         statement = select(JournalEntryRow).where(JournalEntryRow.state.in_(states)).order_by(JournalEntryRow.id.desc())
         if run_id is not None:
             statement = statement.where(JournalEntryRow.run_id == run_id)
@@ -175,10 +172,10 @@ class Journal:
         return sorted(found, key=lambda entry: -entry.id)
 
     def recover(self) -> list[JournalEntry]:
-        """Settle what interrupted writes left open, by what the files hold now; returns those settled, newest first.
+        """Settle the entries of interrupted writes by what the files hold now; returns those settled, newest first.
 
-        Writes under way in other processes are left to them. An entry whose drive is away, or whose file cannot be read
-        at present, stays as it is for the next time.
+        Writes in progress in other processes are left to them. An entry whose drive is not mounted, or whose file
+        cannot be read at present, is left for the next time.
         """
         intended = select(JournalEntryRow).where(JournalEntryRow.state == "intended")
         with self._reading() as session:
@@ -200,7 +197,7 @@ class Journal:
             return entry_of(session.get_one(JournalEntryRow, entry_id))
 
     def _settle_by_file(self, entry: JournalEntry, reason: str = "") -> bool:
-        """Settle an entry by what its file holds; `reason`: why it failed, where known. False: that cannot be told."""
+        """Settle an entry by what its file holds, if that can be read. `reason`: why it failed, where known."""
         verdict = _verdict(entry, self._later(entry))
         if verdict is None:
             return False
@@ -209,7 +206,7 @@ class Journal:
         return True
 
     def _later(self, entry: JournalEntry) -> dict[Field, tuple[str, ...]]:
-        """What the next writes of the same file, if there were any, found in its fields."""
+        """The values that the next writes of the same file, if any, found in its fields."""
         statement = select(JournalEntryRow).where(JournalEntryRow.path == entry.path, JournalEntryRow.id > entry.id)
         found: dict[Field, tuple[str, ...]] = {}
         with self._reading() as session:
@@ -217,35 +214,38 @@ class Journal:
                 found.update(from_json(row.before))
         return found
 
-    # A process that wrote holds a lock file of its own until it ends, however it ends: whoever can take it over knows
-    # that the process is gone. Process numbers would lie after a reboot.
+    # A process that writes holds a lock file of its own until it ends, however it ends: whoever can acquire the lock
+    # knows that the process is gone. Process ids would not do, because they are reused after a reboot.
 
     def _lock_file(self, owner: str) -> Path:
         return self._path.with_name(f"{self._path.name}-{owner}.lock")
 
-    def _hold_lock(self) -> None:
-        if self._lock is None:
-            lock = FileLock(self._lock_file(self._owner), thread_local=False)
-            try:
-                lock.acquire(timeout=0)
-            except (OSError, Timeout) as error:
-                raise StoreError(f"{self._where}: cannot be locked: {error}; {ADVICE.elsewhere}") from error
-            self._lock = lock
-
-    @contextmanager
-    def _taken_over(self, owner: str) -> Iterator[bool]:
-        """Whether this owner is gone, or ourselves; nobody else settles its entries meanwhile."""
-        if owner == self._owner:
-            yield True
-            return
+    def _acquired(self, owner: str) -> BaseFileLock | None:
+        """The lock of a process, or None while that holds it. Raises StoreError where it cannot be created."""
         lock = FileLock(self._lock_file(owner), thread_local=False)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            yield False
-            return
+            return None
         except OSError as error:
             raise StoreError(f"{self._where}: cannot be locked: {error}; {ADVICE.elsewhere}") from error
+        return lock
+
+    def _hold_lock(self) -> None:
+        self._lock = self._lock or self._acquired(self._owner)
+        if self._lock is None:
+            raise StoreError(f"{self._where}: another process holds the lock of this one; {ADVICE.elsewhere}")
+
+    @contextmanager
+    def _taken_over(self, owner: str) -> Iterator[bool]:
+        """Whether this process owns the entries of `owner`, or has taken them over from one that is gone."""
+        if owner == self._owner:
+            yield True
+            return
+        lock = self._acquired(owner)
+        if lock is None:
+            yield False
+            return
         try:
             yield True
         finally:
@@ -254,7 +254,7 @@ class Journal:
             lock.release()
 
     def _remove_old_locks(self) -> None:
-        """Those of processes killed between two writes."""
+        """Remove the locks of processes that were killed between two writes."""
         prefix = f"{self._path.name}-"
         with contextlib.suppress(OSError):
             for file in sorted(self._path.parent.iterdir()):
@@ -265,47 +265,28 @@ class Journal:
                     pass
 
 
-def _no_step(name: str) -> None:
-    """Nothing to do between the steps."""
-
-
 def journalled_write(
     journal: Journal,
     run_id: int,
-    path: Path,
-    before: Values | None,
-    after: Values,
-    *,
-    digest: str | None,
-    preserve_mtime: bool,
-    break_hardlinks: bool = False,
-    id3v23_join: str = DEFAULT_JOIN,
-    step: Callable[[str], None] = _no_step,
+    edit: Edit,
+    options: WriteOptions = DEFAULT_OPTIONS,
+    step: Step = safewrite.no_step,
 ) -> os.stat_result:
     """`safewrite.write_fields` with an entry in the journal, made before the file is touched and settled after.
 
-    No entry is made where the file holds the values already. Raises TagWriteError, and then the file is as it was;
-    StoreError where the journal cannot be written. If that happens after the write, or the process ends anywhere, the
-    entry stays intended, and `Journal.recover` finds out.
+    No entry is made where the file holds the values already. Raises TagWriteError, and then the file has not changed;
+    StoreError where the journal cannot be written. If that happens after the write, or the process ends at any point,
+    the entry stays intended, and `Journal.recover` settles it.
     """
-    with _as_tag_write_error(path):
-        present, wanted = _present_and_wanted(path, before, after, id3v23_join)
+    with safewrite.as_tag_write_error(edit.path):
+        present, wanted = _present_and_wanted(edit, options.id3v23_join)
         if present == wanted:
-            return path.stat()
+            return edit.path.stat()
     step("intend")
-    entry_id = journal.intend(run_id, path, digest, present, wanted)
+    entry_id = journal.intend(run_id, Edit(edit.path, present, wanted, edit.digest))
     try:
-        with _as_tag_write_error(path):
-            status = safewrite.write_fields(
-                path,
-                {**(before or {}), **present},
-                after,
-                expected_digest=digest,
-                preserve_mtime=preserve_mtime,
-                break_hardlinks=break_hardlinks,
-                id3v23_join=id3v23_join,
-                step=step,
-            )
+        before = {**edit.before, **present}
+        status = safewrite.write_fields(dataclasses.replace(edit, before=before), options, step)
         step("settle")
     except BaseException as error:
         _settle_failed(journal, entry_id, error)
@@ -315,69 +296,54 @@ def journalled_write(
 
 
 def _settle_failed(journal: Journal, entry_id: int, error: BaseException) -> None:
-    """The file is asked even then: an interruption after the replacement comes too late to be a failure."""
+    """Settle by the content of the file: a write that was interrupted after the replacement has not failed."""
     reason = error.reason if isinstance(error, TagWriteError) else f"interrupted ({type(error).__name__})"
     if not journal._settle_by_file(journal._entry(entry_id), reason) and isinstance(error, TagWriteError):
         journal.settle(entry_id, "failed", reason)
 
 
-def _present_and_wanted(path: Path, before: Values | None, after: Values, join: str) -> tuple[Values, Values]:
-    """What the fields of `after` hold now, and what they will. Raises TagWriteError unless that can be undone."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise TagWriteError(path, "not a regular file")
-    container = container_of(path)
-    if not can_be_tagged(container):
-        raise TagWriteError(path, CONTAINERS[container].refusal)
-    found = read_fields(path, {*after, *(before or ())})
-    for field, values in (before or {}).items():
-        if found[field] != values:
-            raise TagWriteError(path, f"its {field} was changed since this was planned; plan again")
-    present = {field: found[field] for field in after}
-    wanted = {field: stored_form(path, values, id3v23_join=join) for field, values in after.items()}
+def _present_and_wanted(edit: Edit, join: str) -> tuple[Values, Values]:
+    """The values that the fields have and will have. Raises TagWriteError unless the write can be undone."""
+    safewrite.require_taggable(edit.path)
+    found = safewrite.read_planned(edit.path, edit)
+    present = {field: found[field] for field in edit.after}
+    wanted = stored_form(edit.path, edit.after, id3v23_join=join)
+    restored = stored_form(edit.path, present, id3v23_join=join)
     for field, values in present.items():
-        if values != wanted[field] and stored_form(path, values, id3v23_join=join) != values:
-            raise TagWriteError(path, f"its {field} is stored in a form that an undo could not put back; left alone")
+        if values not in (wanted[field], restored[field]):
+            reason = f"its {field} is stored in a form that an undo could not restore; it was not changed"
+            raise TagWriteError(edit.path, reason)
     return present, wanted
 
 
 def _verdict(entry: JournalEntry, later: Values) -> tuple[State, str, Values | None] | None:
-    """What became of an interrupted write: state, reason, and the values stored if they are not those intended.
+    """The outcome of an interrupted write: state, reason, and the values stored if they are not those intended.
 
-    `later`: what writes after it found in the fields; the file is asked for the others. None if it cannot be.
+    `later`: the values that later writes found; the other fields are read from the file. None if it cannot be read.
     """
     found = {field: values for field, values in later.items() if field in entry.after}
-    asked: Sequence[Field] = [field for field in entry.after if field not in found]
+    unknown = [field for field in entry.after if field not in found]
     try:
-        if asked:
-            found.update(_read_regular(entry.path, asked))
+        if unknown:
+            found.update(_read_regular(entry.path, unknown))
         if found == entry.after:
             return "written", "", None
         if found == entry.before:
             return "failed", "interrupted before the file was changed", None
-        if asked and found == {field: stored_form(entry.path, values) for field, values in entry.after.items()}:
+        if unknown and found == stored_form(entry.path, entry.after):
             return "written", "", found
     except AudioError as error:
         return "failed", f"interrupted, and now {error.reason}", None
     except OSError as error:
-        # A folder that is gone too may be on a drive that comes back.
+        # If the folder is missing too, it may be on a drive that is not mounted at present.
         gone = isinstance(error, FileNotFoundError) and entry.path.parent.is_dir()
-        return ("failed", "interrupted, and the file is not there any more", None) if gone else None
+        return ("failed", "interrupted, and the file no longer exists", None) if gone else None
     changed = [field for field in found if found[field] not in (entry.before.get(field), entry.after[field])]
     fields = ", ".join(changed or found)
     return "failed", f"interrupted, and its {fields} was then changed by another program", None
 
 
-def _read_regular(path: Path, fields: Sequence[Field]) -> Values:
+def _read_regular(path: Path, fields: Collection[Field]) -> Values:
     if not stat.S_ISREG(path.stat().st_mode):
         raise AudioError(path, "it is not a regular file")
     return read_fields(path, fields)
-
-
-@contextmanager
-def _as_tag_write_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except AudioError as error:
-        raise TagWriteError(path, error.reason) from error
-    except OSError as error:
-        raise TagWriteError(path, f"not written: {error.strerror or error}") from error

@@ -1,9 +1,8 @@
-"""The file behind the journal: its tables, its mark and version, opening it, and the values its rows stand for."""
+"""The file behind the journal: its tables, its application id and version, and the values of its rows."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,25 +14,24 @@ from sqlalchemy import JSON, DateTime, Engine, ForeignKey, String, Text, inspect
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from musictagger.errors import StoreError, printable
+from musictagger.paths import sync_folder
 from musictagger.sqlite.connection import Advice, now, readable_errors
 from musictagger.sqlite.engine import PathText, sqlite_engine
-from musictagger.tags.containers import Field
+from musictagger.tags.containers.systems import Field, Values
 
 State = Literal["intended", "written", "failed", "undone"]
 STATES: tuple[State, ...] = get_args(State)
-Values = Mapping[Field, tuple[str, ...]]
-"""Raw values by field, as `read_fields` gives them; () is a field that is not there."""
 
 APPLICATION_ID = 0x4D54474A
-"""What marks a SQLite file as such a journal: MTGJ in ASCII."""
+"""Marks a SQLite file as a journal: MTGJ in ASCII."""
 VERSION = 1
-"""Of the tables below, stamped into the file."""
+"""Version of the tables below, written into the file."""
 
 _PRAGMAS = ("synchronous=FULL", "fullfsync=ON", "foreign_keys=ON")
 ADVICE = Advice(
     elsewhere="nothing is written into music without it; choose another data folder with MUSICTAGGER_DATA_DIR",
-    missing="there is no journal yet: nothing was written that could be undone",
-    damaged="restore a copy; or move it away, but what it recorded can then not be undone",
+    missing="there is no journal yet, because nothing has been written",
+    damaged="restore a copy, or move it away; the writes that it records can then not be undone",
 )
 
 
@@ -52,8 +50,8 @@ class Run:
 class JournalEntry:
     """One write of one file: the values of its fields `before` and `after`, as stored.
 
-    `state`: intended (under way, or interrupted), written (the file holds `after`), failed (it does not, and `reason`
-    says why), undone (it was written, and put back). `at`: when it came into that state, UTC.
+    `state`: intended (in progress, or interrupted), written (the file holds `after`), failed (it does not, for
+    `reason`), undone (it was written, and the old values restored). `at`: the time of the last change of state, UTC.
     """
 
     id: int
@@ -97,11 +95,14 @@ class JournalEntryRow(_Base):
     reason: Mapped[str] = mapped_column(Text, default="")
     at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
     owner: Mapped[str] = mapped_column(String(16))
-    """Names the lock that the writing process holds as long as it lives."""
+    """Names the lock that the writing process holds as long as it runs."""
 
 
 def open_journal_file(path: Path, *, create: bool) -> Engine:
-    """An engine on the journal at `path`. Raises StoreError if not there (unless `create`), not ours, newer."""
+    """An engine on the journal at `path`.
+
+    Raises StoreError where it does not exist (unless `create`), is another kind of file, or has a newer version.
+    """
     engine = sqlite_engine(path, ADVICE, create=create, pragmas=_PRAGMAS)
     try:
         with readable_errors(printable(path), ADVICE):
@@ -116,7 +117,7 @@ def open_journal_file(path: Path, *, create: bool) -> Engine:
 
 
 def _is_journal(engine: Engine, where: str) -> bool:
-    """Whether there is a journal in the file; False if nothing is. Raises StoreError for anything else."""
+    """True for a journal, False for an empty file. Raises StoreError for anything else."""
     with engine.connect() as connection:
         mark = connection.exec_driver_sql("PRAGMA application_id").scalar()
         version = connection.exec_driver_sql("PRAGMA user_version").scalar() or 0
@@ -124,12 +125,12 @@ def _is_journal(engine: Engine, where: str) -> bool:
     if mark == APPLICATION_ID and version > VERSION:
         raise StoreError(f"{where}: was made by a newer musictagger (version {version}); update musictagger")
     if mark != APPLICATION_ID and (mark or tables):
-        raise StoreError(f"{where}: is a database, but no journal of musictagger; {ADVICE.elsewhere}")
+        raise StoreError(f"{where}: is a database, but not a journal of musictagger; {ADVICE.elsewhere}")
     return bool(mark == APPLICATION_ID)
 
 
 def _initialise(engine: Engine, path: Path) -> None:
-    """Make the tables; harmless if another process does so at the same time."""
+    """Create the tables; another process may do so at the same time."""
     with contextlib.closing(engine.raw_connection()) as raw:
         raw.cursor().execute("PRAGMA journal_mode=WAL")  # kept in the file
     with writing(engine) as session:
@@ -137,15 +138,15 @@ def _initialise(engine: Engine, path: Path) -> None:
         _Base.metadata.create_all(connection)
         connection.exec_driver_sql(f"PRAGMA application_id={APPLICATION_ID}")
         connection.exec_driver_sql(f"PRAGMA user_version={VERSION}")
-    # SQLite makes contents durable, but not the name of a new file, nor those of folders made for it.
+    # SQLite makes contents durable, but not the name of a new file, nor the names of new folders above it.
     for folder in path.absolute().parents:
         with contextlib.suppress(OSError):
-            _sync_folder(folder)
+            sync_folder(folder)
 
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Session]:
-    """A transaction that waits for its turn. One that becomes a writer late fails if another has written meanwhile."""
+    """A transaction that may write from its start: one that begins later fails if another has written meanwhile."""
     with Session(engine.execution_options(begin="BEGIN IMMEDIATE")) as session, session.begin():
         yield session
 
@@ -158,7 +159,7 @@ def entry_of(row: JournalEntryRow) -> JournalEntry:
 
 
 def to_json(values: Values) -> dict[str, list[str]]:
-    """Values as their column takes them."""
+    """Values as their column stores them."""
     return {field: list(texts) for field, texts in values.items()}
 
 
@@ -168,13 +169,5 @@ def from_json(values: Mapping[str, Sequence[str]]) -> dict[Field, tuple[str, ...
 
 
 def utc(time_: datetime) -> datetime:
-    """SQLite keeps no time zone; all times in the journal are UTC."""
+    """`time_` with the time zone UTC, which all times in the journal have and SQLite does not keep."""
     return time_.replace(tzinfo=UTC)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""What would be written, and why: pure values, computed from the database, saved as JSON, applied later or never."""
+"""Plans: the changes that would be written and their reasons, as pure values that can be saved as JSON."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from typing import Any
 
 from musictagger.errors import BadRequestError
 from musictagger.records import MergeMode
-from musictagger.tags.containers import FIELDS, Field, merge_genres, stored_values
+from musictagger.tags.containers.genrevalues import merge_genres
+from musictagger.tags.containers.systems import FIELDS, Field, Values, stored_values
 
 SCHEMA = "musictagger.plan/1"
 
-Values = Mapping[Field, tuple[str, ...]]
-
 
 @dataclass(frozen=True)
-class Wish:
-    """What one field should say. `mode` is how it meets what is there."""
+class Proposal:
+    """New values for one field. `mode` says how they are combined with the present ones, `why` is for the user."""
 
     field: Field
     values: tuple[str, ...]
@@ -31,7 +30,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class FileChange:
-    """The fields of one file that would change. Refused when the file is no longer the one planned for."""
+    """The fields of one file that would change. It is refused once size or modification time of the file differ."""
 
     path: Path
     size: int
@@ -44,7 +43,7 @@ class FileChange:
 
 @dataclass(frozen=True)
 class Plan:
-    """Changes of many files."""
+    """Changes of any number of files."""
 
     changes: tuple[FileChange, ...]
     model: str = ""
@@ -98,23 +97,24 @@ def load_plan(path: Path) -> Plan:
         raise BadRequestError(f"{path}: {error}") from error
 
 
-def changed(
-    before: Mapping[str, Sequence[str]], wishes: Iterable[Wish], *, system: str | None, join: str
+def changes(
+    present: Mapping[str, Sequence[str]], proposals: Iterable[Proposal], *, system: str | None, join: str
 ) -> tuple[Values, Values, Mapping[Field, str]]:
-    """Of the wishes those that would change a field: raw values before, raw values after, and why.
+    """The proposals that would change a field: raw values before, raw values after, and reasons, each by field.
 
-    `before` holds raw values as found in the file; `system` is its tag system, and `join` stands between several
-    values where that stores one only. A field without new values is never emptied.
+    `present` holds raw values as found in the file; `system` is its tag system, and `join` separates several values
+    where that holds only one. A field without new values is never emptied.
     """
-    old: dict[Field, tuple[str, ...]] = {}
-    new: dict[Field, tuple[str, ...]] = {}
+    before: dict[Field, tuple[str, ...]] = {}
+    after: dict[Field, tuple[str, ...]] = {}
     why: dict[Field, str] = {}
-    for wish in wishes:
-        there = tuple(before.get(wish.field, ()))
-        after = stored_values(system, merge_genres(there, wish.values, wish.mode, join=join), join)
-        if after != there:
-            old[wish.field], new[wish.field], why[wish.field] = there, after, wish.why
-    return old, new, why
+    for proposal in proposals:
+        field_ = proposal.field
+        old = tuple(present.get(field_, ()))
+        new = stored_values(system, merge_genres(old, proposal.values, proposal.mode, join=join), join)
+        if new != old:
+            before[field_], after[field_], why[field_] = old, new, proposal.why
+    return before, after, why
 
 
 def _file_to_json(change: FileChange) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Write tags so that a file is at every moment either the old one or the new one, whole.
+"""Write tags so that at every moment a file is either the complete old one or the complete new one.
 
-The file is copied beside itself, the copy is tagged, read again, compared in everything and made durable, and only
-then takes the name of the original in one step. Whatever fails before that leaves the original untouched.
+The file is copied beside itself. The copy is tagged, read again, compared with the original and made durable, and only
+then replaces the original in one step. A failure before that leaves the original untouched.
 """
 
 from __future__ import annotations
@@ -19,29 +19,26 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from musictagger.audio.digest import audio_digest
 from musictagger.errors import AudioError, TagWriteError
-from musictagger.paths import TEMPORARY_PREFIX
-from musictagger.tags.containers import (
-    CONTAINERS,
-    DEFAULT_JOIN,
-    Field,
-    container_of,
-    read_fields,
-    set_fields,
-    snapshot,
-    stored_form,
-    writable,
-)
+from musictagger.paths import TEMPORARY_PREFIX, sync_folder
+from musictagger.tags.containers.systems import DEFAULT_JOIN, Field, Values
+from musictagger.tags.containers.table import container_of
+from musictagger.tags.fields import read_fields, set_fields, snapshot, stored_form
+
+if TYPE_CHECKING:
+    from musictagger.config import Settings
 
 TEMPORARY_SUFFIX = ".tmp"
 STEPS = ("check", "copy", "compare", "save", "verify", "attributes", "sync", "recheck", "replace", "sync folder")
 """The steps of a write in order; `step` is called with each name before it. After "replace" the file is the new one."""
 
 ABANDONED_S = 24 * 3600
-"""Age after which a temporary file is left over even if its owner seems alive: process numbers are used again."""
+"""Age after which a temporary or lock file is abandoned even if its process seems alive: process ids are reused."""
 
 _TEMPORARY = re.compile(r"\.musictagger-([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp")
 _HOST = hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()
@@ -53,74 +50,122 @@ _ADVICE = {
     errno.EPERM: "the operation is not permitted; look for an immutable flag or a missing permission",
     errno.EIO: "the disk reports an error; check it and its cable before anything else",
     errno.EFBIG: "the file would become larger than the system allows",
-    errno.ENOENT: "it is not there any more; scan again",
-    errno.ELOOP: "its symbolic links lead in a circle",
+    errno.ENOENT: "it no longer exists; scan again",
+    errno.ELOOP: "its symbolic links form a loop",
 }
 
 
-def _no_step(name: str) -> None:
-    """Nothing to do between the steps."""
+@dataclass(frozen=True)
+class WriteOptions:
+    """How files are replaced, and values joined (see Settings)."""
+
+    preserve_mtime: bool = False
+    break_hardlinks: bool = False
+    id3v23_join: str = DEFAULT_JOIN
+
+    @classmethod
+    def of(cls, settings: Settings) -> WriteOptions:
+        """The options that the settings hold."""
+        return cls(settings.preserve_mtime, settings.break_hardlinks, settings.id3v23_join)
 
 
-def write_fields(
-    path: Path,
-    before: Mapping[Field, tuple[str, ...]] | None,
-    after: Mapping[Field, tuple[str, ...]],
-    *,
-    expected_digest: str | None,
-    preserve_mtime: bool,
-    break_hardlinks: bool = False,
-    id3v23_join: str = DEFAULT_JOIN,
-    step: Callable[[str], None] = _no_step,
-) -> os.stat_result:
-    """Give the fields in `after` their values (() removes one) and change nothing else; returns the new file's stat.
+DEFAULT_OPTIONS = WriteOptions()
 
-    `before`: raw values that the fields must still have, or the file was changed since this was planned.
-    `expected_digest`: what `audio_digest` must give, or the audio was. A symbolic link is followed and stays one.
-    A file that holds the values already is not written. Raises TagWriteError, and then the file is as it was.
+
+@dataclass(frozen=True)
+class Edit:
+    """New values for some fields of one file.
+
+    `before`: raw values that these fields must still have. `after`: the new values; () removes a field.
+    `digest`: the `audio_digest` that the file must still have, None for any.
     """
-    with _as_tag_write_error(path):
+
+    path: Path
+    before: Values
+    after: Values
+    digest: str | None = None
+
+
+Step = Callable[[str], None]
+"""Called with the name of each step before it."""
+
+
+def no_step(name: str) -> None:
+    """Do nothing between the steps."""
+
+
+def write_fields(edit: Edit, options: WriteOptions = DEFAULT_OPTIONS, step: Step = no_step) -> os.stat_result:
+    """Give the fields in `edit.after` their values and change nothing else; returns the stat of the new file.
+
+    A symbolic link is followed and remains a link. A file that already holds the values is not written.
+    Raises TagWriteError, and then the file has not changed.
+    """
+    with as_tag_write_error(edit.path):
         step("check")
-        target = _resolved(path)
-        original = _checked(path, target, break_hardlinks)
+        target = _resolved(edit.path)
+        original = _checked(target, options.break_hardlinks)
         temporary = _temporary_beside(target)
         try:
             step("copy")
             shutil.copyfile(target, temporary)
             step("compare")
-            if _already(path, temporary, before, after, id3v23_join):
+            found = read_planned(temporary, edit)
+            wanted = stored_form(temporary, edit.after, id3v23_join=options.id3v23_join)
+            if all(found[field] == values for field, values in wanted.items()):
                 return original
-            digest = expected_digest or audio_digest(target)
-            others = snapshot(temporary, tuple(after))
-            wanted = {field: stored_form(temporary, values, id3v23_join=id3v23_join) for field, values in after.items()}
+            digest = edit.digest or audio_digest(target)
+            others = snapshot(temporary, tuple(wanted))
             step("save")
-            set_fields(temporary, after, id3v23_join=id3v23_join)
+            set_fields(temporary, edit.after, id3v23_join=options.id3v23_join)
             step("verify")
-            _verify(path, target, temporary, wanted, others, digest)
+            _verify(target, temporary, wanted, others, digest)
             step("attributes")
-            _copy_attributes(path, target, temporary, original, preserve_mtime)
+            _copy_attributes(target, temporary, original, options.preserve_mtime)
             step("sync")
             _sync_file(temporary)
             step("recheck")
-            _check_unchanged(path, target, original)
+            _check_unchanged(target, original)
             written = temporary.stat()
             step("replace")
             temporary.replace(target)
         finally:
-            with contextlib.suppress(OSError):  # it is hidden, and the next sweep takes it
+            with contextlib.suppress(OSError):  # it is hidden, and the next sweep removes it
                 temporary.unlink(missing_ok=True)
-    # From here on the file is the new one: nothing may claim otherwise.
+    # The file is now the new one: no error may claim otherwise.
     with contextlib.suppress(OSError):
         step("sync folder")
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
         written = target.stat()
     return written
 
 
-def sweep(folder: Path) -> list[Path]:
-    """Remove what killed runs left in `folder` (not below): files of our own naming whose process is gone.
+def read_planned(path: Path, edit: Edit) -> dict[Field, tuple[str, ...]]:
+    """The values that the fields of an edit have in the file at `path`.
 
-    Returns what was removed. A folder that cannot be listed, or a file that cannot be removed, is passed over.
+    Raises TagWriteError unless they are those before the edit.
+    """
+    found = read_fields(path, {*edit.before, *edit.after})
+    for field, values in edit.before.items():
+        if found[field] != values:
+            raise TagWriteError(path, f"its {field} was changed since this was planned; plan again")
+    return found
+
+
+def require_taggable(path: Path) -> os.stat_result:
+    """The stat of a regular file that can hold tags. Raises TagWriteError with the reason for any other."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise TagWriteError(path, "not a regular file")
+    container = container_of(path)
+    if not container.systems:
+        raise TagWriteError(path, container.refusal)
+    return status
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Remove the temporary files in `folder` (not below) whose process is gone; returns those removed.
+
+    A folder that cannot be listed, or a file that cannot be removed, is ignored.
     """
     removed = []
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
@@ -138,7 +183,7 @@ def _is_left_over(entry: os.DirEntry[str]) -> bool:
         return False
     if name[1] == _HOST and not _is_alive(int(name[2])):
         return True
-    # The time of the last change of the inode: that of the content is set to the original's.
+    # The time at which the inode changed: the modification time is set to that of the original.
     return time.time() - entry.stat(follow_symlinks=False).st_ctime > ABANDONED_S
 
 
@@ -153,20 +198,18 @@ def _is_alive(pid: int) -> bool:
 
 
 def _temporary_beside(target: Path) -> Path:
-    """A new name, short whatever the length of the original's, and hidden from walkers. The file is private, empty."""
+    """A new, empty, private file with a hidden name, which is short however long the name of `target` is."""
     path = target.parent / f"{TEMPORARY_PREFIX}{_HOST}-{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     return path
 
 
 @contextlib.contextmanager
-def _as_tag_write_error(path: Path) -> Iterator[None]:
-    """Errors of the system and of the tag readers become TagWriteError of the path that was asked for."""
+def as_tag_write_error(path: Path) -> Iterator[None]:
+    """Turn errors of the system, of tags and of audio into a TagWriteError for `path`, the path that the user knows."""
     try:
         yield
-    except TagWriteError as error:
-        raise TagWriteError(path, error.reason) from error
-    except AudioError as error:
+    except (TagWriteError, AudioError) as error:
         raise TagWriteError(path, error.reason) from error
     except OSError as error:
         cause = _ADVICE.get(error.errno or 0) or error.strerror or str(error)
@@ -180,83 +223,57 @@ def _resolved(path: Path) -> Path:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from error
 
 
-def _checked(path: Path, target: Path, break_hardlinks: bool) -> os.stat_result:
+def _checked(target: Path, break_hardlinks: bool) -> os.stat_result:
     """The stat of a file that may be replaced. Raises TagWriteError with the reason for any other."""
-    status = target.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise TagWriteError(path, "not a regular file")
+    status = require_taggable(target)
     if status.st_nlink > 1 and not break_hardlinks:
         raise TagWriteError(
-            path,
+            target,
             f"the file has {status.st_nlink} names (hard links), and writing would separate them; "
             "allow it with --break-hardlinks",
         )
-    # The mode is asked besides access(), which lets root write anything: read-only says "leave me alone" to root too.
+    # access() lets root write anything, but a read-only mode asks root too to leave the file alone.
     if not status.st_mode & 0o222 or not os.access(target, os.W_OK):
-        raise TagWriteError(path, "the file is read-only; make it writable and try again")
+        raise TagWriteError(target, "the file is read-only; make it writable and try again")
     if not target.parent.stat().st_mode & 0o222 or not os.access(target.parent, os.W_OK | os.X_OK):
-        raise TagWriteError(path, "its folder is read-only; make it writable and try again")
-    container = container_of(target)
-    if not writable(container):
-        raise TagWriteError(path, CONTAINERS[container].refusal)
-    _check_no_writer(path, target)
+        raise TagWriteError(target, "its folder is read-only; make it writable and try again")
+    _check_no_writer(target)
     return status
 
 
-def _already(
-    path: Path,
-    temporary: Path,
-    before: Mapping[Field, tuple[str, ...]] | None,
-    after: Mapping[Field, tuple[str, ...]],
-    join: str,
-) -> bool:
-    """Whether nothing is to be done. Raises TagWriteError where the fields are not what they were in the plan."""
-    now = read_fields(temporary, {*after, *(before or ())})
-    for field, values in (before or {}).items():
-        if now[field] != values:
-            raise TagWriteError(path, f"its {field} was changed since this was planned; plan again")
-    return all(now[field] == stored_form(temporary, values, id3v23_join=join) for field, values in after.items())
-
-
-def _verify(
-    path: Path,
-    target: Path,
-    temporary: Path,
-    wanted: Mapping[Field, tuple[str, ...]],
-    others: Mapping[str, str],
-    digest: str,
-) -> None:
-    """Read the copy as a stranger would. Raises TagWriteError unless it differs in the wanted fields alone."""
+def _verify(target: Path, temporary: Path, wanted: Values, others: Mapping[str, str], digest: str) -> None:
+    """Read the copy anew. Raises TagWriteError unless it differs from the original in the wanted fields alone."""
     got = read_fields(temporary, tuple(wanted))
     for field, values in wanted.items():
         if got[field] != values:
-            raise TagWriteError(path, f"its {field} reads back as {got[field]!r}, not {values!r}; nothing was written")
+            reason = f"its {field} reads back as {got[field]!r}, not {values!r}; nothing was written"
+            raise TagWriteError(target, reason)
     now = snapshot(temporary, tuple(wanted))
     changed = sorted(name for name in {*now, *others} if now.get(name) != others.get(name))
     if changed:
-        raise TagWriteError(path, f"other tags would change ({', '.join(changed[:3])}); nothing was written")
+        raise TagWriteError(target, f"other tags would change ({', '.join(changed[:3])}); nothing was written")
     if audio_digest(temporary) != digest:
         if audio_digest(target) != digest:
-            raise TagWriteError(path, "its audio is not what was analysed; scan it again")
-        raise TagWriteError(path, "its audio would change; nothing was written")
+            raise TagWriteError(target, "its audio is not what was analysed; scan it again")
+        raise TagWriteError(target, "its audio would change; nothing was written")
 
 
-def _copy_attributes(path: Path, target: Path, temporary: Path, original: os.stat_result, preserve_mtime: bool) -> None:
-    """Owner, mode, flags and extended attributes as those of the original; its time of change if asked for."""
+def _copy_attributes(target: Path, temporary: Path, original: os.stat_result, preserve_mtime: bool) -> None:
+    """Copy owner, mode, flags and extended attributes from the original, and its modification time if asked for."""
     if sys.platform != "win32":
         _copy_owner(temporary, original)
     shutil.copystat(target, temporary)
     modified_ns = original.st_mtime_ns if preserve_mtime else time.time_ns()
     os.utime(temporary, ns=(original.st_atime_ns, modified_ns))
     if _user_attributes(target) != _user_attributes(temporary):
-        raise TagWriteError(path, "its extended attributes could not be copied; nothing was written")
+        raise TagWriteError(target, "its extended attributes could not be copied; nothing was written")
 
 
 def _copy_owner(temporary: Path, original: os.stat_result) -> None:
     made = temporary.stat()
     if (made.st_uid, made.st_gid) == (original.st_uid, original.st_gid):
         return
-    # Only root gives files away; the group at least may be one of ours.
+    # Only root may change the owner; the group can be changed to one of our own.
     for uid in (original.st_uid, -1):
         with contextlib.suppress(PermissionError):
             os.chown(temporary, uid, original.st_gid)
@@ -274,45 +291,35 @@ def _user_attributes(path: Path) -> dict[str, bytes]:
         raise
 
 
-def _check_unchanged(path: Path, target: Path, original: os.stat_result) -> None:
+def _check_unchanged(target: Path, original: os.stat_result) -> None:
     now = target.stat()
     for name in ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns", "st_nlink"):
         if getattr(now, name) != getattr(original, name):
-            raise TagWriteError(path, "another program changed it in the meantime; its changes were kept, plan again")
-    _check_no_writer(path, target)
+            raise TagWriteError(target, "another program changed it in the meantime; its changes were kept, plan again")
+    _check_no_writer(target)
 
 
-def _check_no_writer(path: Path, target: Path) -> None:
+def _check_no_writer(target: Path) -> None:
     """Raises TagWriteError if another program has the file open for writing: what it writes would be lost.
 
-    Linux refuses a read lease on such a file. Where there are no leases, or not for us, nothing can be known.
+    Linux refuses a read lease on such a file. Where leases are not available, nothing is checked.
     """
     if sys.platform != "linux":
         return
-    import fcntl  # not there on Windows
+    import fcntl  # does not exist on Windows
 
     with target.open("rb", buffering=0) as file:
         try:
-            # Somebody who opens the file just now makes the kernel send a signal: one that is ignored by default.
+            # The kernel sends a signal if a program opens the file just now: choose one that is ignored by default.
             fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)  # type: ignore[attr-defined, unused-ignore]
             fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
             fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         except OSError as error:
             if error.errno == errno.EAGAIN:
-                raise TagWriteError(path, "another program has it open for writing; close it and try again") from error
+                reason = "another program has it open for writing; close it and try again"
+                raise TagWriteError(target, reason) from error
 
 
 def _sync_file(path: Path) -> None:
     with path.open("r+b") as file:
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name durable. Windows knows no such thing."""
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,25 +8,38 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
-from musictagger.audio.digest import last_tag_bytes, skip_id3v2, trailing_tags
-from musictagger.tags.containers.base import ByteReader, MalformedError, fingerprint, fingerprint_span, splice
-from musictagger.tags.containers.table import System
+from musictagger.audio.formats import stream
+from musictagger.audio.formats.base import MalformedError, open_bytes
+from musictagger.audio.formats.surrounding import last_tag_bytes, skip_id3v2, trailing_tags
+from musictagger.tags.containers.base import Container, TagFile, fingerprint, fingerprint_span, replaced, splice
 
 _HAS_HEADER, _IS_HEADER = 1 << 31, 1 << 29
-_TEXT = 0
 
 
-class ApeFile:
+class _Item(NamedTuple):
+    flags: int
+    key: bytes
+    value: bytes
+
+    def has_key(self, key: str) -> bool:
+        return self.key.upper() == key.upper().encode("ascii")
+
+    @property
+    def is_text(self) -> bool:
+        return not self.flags >> 1 & 3
+
+
+class ApeFile(TagFile):
     """The APEv2 tag nearest to the end, before an ID3v1 or Lyrics3 tag if there is one."""
 
-    system: System = "APEv2"
+    system = "APEv2"
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._items: list[tuple[int, bytes, bytes]] = []  # flags, key, value
-        with path.open("rb", buffering=0) as raw:
-            file = ByteReader(raw)
+        self._items: list[_Item] = []
+        with open_bytes(path) as file:
             audio = skip_id3v2(file)
             tags = trailing_tags(file, audio)
             self._start = self._end = tags
@@ -45,32 +58,23 @@ class ApeFile:
             }
 
     def get(self, key: str) -> tuple[str, ...]:
-        values = [value.split(b"\0") for flags, name, value in self._items if _is(name, key) and _kind(flags) == _TEXT]
+        values = [item.value.split(b"\0") for item in self._items if item.has_key(key) and item.is_text]
         return tuple(part.decode("utf-8", "replace") for parts in values for part in parts)
 
     def set(self, key: str, values: tuple[str, ...]) -> None:
-        mine = [index for index, item in enumerate(self._items) if _is(item[1], key)]
+        mine = [item for item in self._items if item.has_key(key)]
         if values == self.get(key) and len(mine) == bool(values):
             return
-        for index in mine:
-            self._check_text(key, self._items[index])
-        flags, name = self._items[mine[0]][:2] if mine else (_TEXT, key.encode("ascii"))
-        at = mine[0] if mine else len(self._items)
-        kept = [item for index, item in enumerate(self._items) if index not in mine]
-        new = [(flags, name, "\0".join(values).encode("utf-8"))] if values else []
-        self._items = kept[:at] + new + kept[at:]
-
-    @staticmethod
-    def _check_text(key: str, item: tuple[int, bytes, bytes]) -> None:
-        if _kind(item[0]) != _TEXT:
-            raise MalformedError(f"its {key} is not a text")
-        try:
-            item[2].decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise MalformedError(f"its {key} is not UTF-8") from error
-
-    def stored(self, values: tuple[str, ...]) -> tuple[str, ...]:
-        return values
+        for item in mine:
+            if not item.is_text:
+                raise MalformedError(f"its {key} is not a text")
+            try:
+                item.value.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise MalformedError(f"its {key} is not UTF-8") from error
+        like = mine[0] if mine else _Item(0, key.encode("ascii"), b"")
+        new = [like._replace(value="\0".join(values).encode("utf-8"))] if values else []
+        self._items = replaced(self._items, lambda item: item.has_key(key), new)
 
     def save(self) -> None:
         splice(self._path, self._start, self._end - self._start, self._render())
@@ -78,41 +82,44 @@ class ApeFile:
     def _render(self) -> bytes:
         if not self._items:
             return b""
-        body = b"".join(struct.pack("<II", len(v), flags) + name + b"\0" + v for flags, name, v in self._items)
+        body = b"".join(struct.pack("<II", len(v), flags) + key + b"\0" + v for flags, key, v in self._items)
         frame = struct.pack("<8sIII", b"APETAGEX", 2000, len(body) + 32, len(self._items))
         header = frame + struct.pack("<I8x", _HAS_HEADER | _IS_HEADER)
         return header + body + frame + struct.pack("<I8x", _HAS_HEADER)
 
     def others(self, keys: Collection[str]) -> dict[str, str]:
-        rest = [item for item in self._items if not any(_is(item[1], key) for key in keys)]
+        rest = [item for item in self._items if not any(item.has_key(key) for key in keys)]
         items = {
-            f"item {index} {name.decode('ascii', 'replace')}": fingerprint(struct.pack("<I", flags) + value)
-            for index, (flags, name, value) in enumerate(rest)
+            f"item {index} {key.decode('ascii', 'replace')}": fingerprint(struct.pack("<I", flags) + value)
+            for index, (flags, key, value) in enumerate(rest)
         }
         return items | self._around
 
 
-def _is(name: bytes, key: str) -> bool:
-    return name.upper() == key.upper().encode("ascii")
-
-
-def _kind(flags: int) -> int:
-    return flags >> 1 & 3
-
-
-def _parse(tag: bytes) -> list[tuple[int, bytes, bytes]]:
-    """The items of a tag with its footer, and its header if it has one. Raises MalformedError on any that overlap."""
+def _parse(tag: bytes) -> list[_Item]:
+    """The items of a tag, given with its footer and, if it has one, its header. Raises MalformedError on damage."""
     version, size, count = struct.unpack("<III", tag[-24:-12])
     if version != 2000:
-        raise MalformedError("its APE tag is of version 1, which has no place for several values")
+        raise MalformedError("its APE tag is of version 1, which cannot hold several values")
     items, at, end = [], len(tag) - size, len(tag) - 32
     for _ in range(count):
         stop = tag.find(b"\0", at + 8, end)
         if stop < 0:
             raise MalformedError("its APEv2 tag is damaged")
         length, item_flags = struct.unpack("<II", tag[at : at + 8])
-        items.append((item_flags, tag[at + 8 : stop], tag[stop + 1 : stop + 1 + length]))
+        items.append(_Item(item_flags, tag[at + 8 : stop], tag[stop + 1 : stop + 1 + length]))
         at = stop + 1 + length
     if at != end:
         raise MalformedError("its APEv2 tag is damaged")
     return items
+
+
+def _container(name: str, title: str, magic: tuple[bytes, ...]) -> Container:
+    return Container(name, title, stream.STREAM, ("APEv2",), lambda path, join: ApeFile(path), magic=magic)
+
+
+CONTAINERS = (
+    _container("ape", "Monkey's Audio", stream.APE),
+    _container("wavpack", "WavPack", stream.WAVPACK),
+    _container("musepack", "Musepack", stream.MUSEPACK),
+)

@@ -1,4 +1,4 @@
-"""ASF (WMA): mutagen rewrites the header, and a fingerprint of each attribute and object shows what it left alone."""
+"""ASF (WMA): mutagen rewrites the header; fingerprints of all attributes and objects show what has not changed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 from mutagen import MutagenError
 from mutagen.asf import ASF, ASFUnicodeAttribute
 
-from musictagger.tags.containers.base import MalformedError, fingerprint, raise_oserror
-from musictagger.tags.containers.table import System
+from musictagger.audio.formats import asf
+from musictagger.audio.formats.base import MalformedError
+from musictagger.tags.containers.base import Container, TagFile, fingerprint, raise_oserror, replaced
 
 _REWRITTEN = {
     bytes.fromhex("3326b2758e66cf11a6d900aa0062ce6c"): "content description",
@@ -22,10 +23,10 @@ _REWRITTEN = {
 _EXTENSION = bytes.fromhex("b503bf5f2ea9cf118ee300c00c205365")
 
 
-class AsfFile:
+class AsfFile(TagFile):
     """The attributes of an ASF header."""
 
-    system: System = "ASF"
+    system = "ASF"
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -46,12 +47,8 @@ class AsfFile:
             raise MalformedError(f"its {key} is not a text")
         if tuple(map(str, mine)) == values:
             return
-        at = next((index for index, (name, _) in enumerate(tags) if name == key), len(tags))
-        kept = [item for item in tags if item[0] != key]
-        tags[:] = kept[:at] + [(key, ASFUnicodeAttribute(value)) for value in values] + kept[at:]
-
-    def stored(self, values: tuple[str, ...]) -> tuple[str, ...]:
-        return values
+        new = [(key, ASFUnicodeAttribute(value)) for value in values]
+        tags[:] = replaced(tags, lambda item: item[0] == key, new)
 
     def save(self) -> None:
         try:
@@ -93,3 +90,6 @@ def _split(data: bytes) -> list[tuple[bytes, bytes]]:
         parts.append((data[at : at + 16], data[at + 24 : at + size]))
         at += size
     return parts
+
+
+CONTAINER = Container("asf", "WMA / ASF", asf.ASF, ("ASF",), lambda path, join: AsfFile(path))

@@ -1,52 +1,75 @@
-"""What every tag format offers to the rest, and the two tools they share."""
+"""The interface of every container, and the functions that their modules share."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from musictagger.audio.digest import BLOCK_BYTES, ByteReader, MalformedError
-from musictagger.tags.containers.table import System
+from musictagger.audio.formats.base import BLOCK_BYTES, ByteReader, Format
+from musictagger.tags.containers.systems import System
 
-__all__ = [
-    "BLOCK_BYTES",
-    "ByteReader",
-    "MalformedError",
-    "TagFile",
-    "fingerprint",
-    "fingerprint_span",
-    "raise_oserror",
-    "splice",
-]
+T = TypeVar("T")
 
 
-class TagFile(Protocol):
-    """The tags of one file, read when it is opened. Keys are those of the table, `TXXX:MOOD` for instance."""
+class TagFile(ABC):
+    """The tags of one file, read when it is opened. Keys are those of LOCATIONS, `TXXX:MOOD` for instance."""
 
-    @property
-    def system(self) -> System:
-        """The tag system of the file, or the one that it will get."""
+    system: System
+    """The tag system of the file, or the one that it will get."""
 
+    @abstractmethod
     def get(self, key: str) -> tuple[str, ...]:
-        """The values under `key`, as they are; undecodable text is shown with replacement characters."""
+        """The values under `key`, unchanged; text that cannot be decoded gets replacement characters."""
 
+    @abstractmethod
     def set(self, key: str, values: tuple[str, ...]) -> None:
         """Put `values` under `key`, or remove it when there are none. Raises MalformedError where it cannot."""
 
     def stored(self, values: tuple[str, ...]) -> tuple[str, ...]:
-        """What `get` will return after `values` were set, saved and read again."""
+        """The values that `get` will return after `values` were set, saved and read again."""
+        return values
 
+    @abstractmethod
     def save(self) -> None:
         """Write into the file, in place. Raises OSError, or MalformedError before anything was written."""
 
+    @abstractmethod
     def others(self, keys: Collection[str]) -> dict[str, str]:
         """A fingerprint of everything in the file but the values under `keys` and the audio, each under a name."""
 
 
+@dataclass(frozen=True)
+class Container:
+    """A kind of file by the tags that it holds. Several containers may share one format of the audio."""
+
+    name: str
+    """The key in CONTAINERS, which is stored in libraries."""
+    title: str
+    format: Format
+    systems: tuple[System, ...] = ()
+    """The tag systems it may have; an untagged file gets the first one. () for none."""
+    open: Callable[[Path, str], TagFile] | None = None
+    """Read the tags of a file. The text joins several values in a tag system of one value."""
+    refusal: str = ""
+    """Why files of a container without a tag system are not written."""
+    magic: tuple[bytes, ...] = ()
+    """Beginnings of a head (see Format.heads) that only this container of its format has."""
+    probe: Callable[[Path], bool] = lambda path: True
+    """Whether a file of the format without any known magic is of this container."""
+
+
+def replaced(items: Sequence[T], is_old: Callable[[T], bool], new: Sequence[T]) -> list[T]:
+    """`items` with `new` in the place of the first old item, or at the end, and without all other old items."""
+    first = next((index for index, item in enumerate(items) if is_old(item)), len(items))
+    return [*items[:first], *new, *(item for item in items[first:] if not is_old(item))]
+
+
 def fingerprint(data: bytes) -> str:
-    """32 hex digits that change with `data`, after its length."""
+    """The length of `data`, and 32 hex digits that change with it."""
     return f"{len(data)}:{hashlib.blake2b(data, digest_size=16).hexdigest()}"
 
 
@@ -64,8 +87,7 @@ def splice(path: Path, offset: int, old_bytes: int, new: bytes) -> None:
     shift = len(new) - old_bytes
     with path.open("r+b", buffering=0) as raw:
         size = raw.seek(0, 2)
-        tail = offset + old_bytes
-        starts = range(tail, size, BLOCK_BYTES)
+        starts = range(offset + old_bytes, size, BLOCK_BYTES)
         if shift:
             for start in reversed(starts) if shift > 0 else starts:
                 raw.seek(start)
@@ -83,14 +105,14 @@ class _Writes(Protocol):
 
 
 def _write_all(raw: _Writes, data: bytes) -> None:
-    """An unbuffered write may take only a part, as it does on a disk about to be full."""
+    """Write all of `data`: an unbuffered write may take only a part of it, as on a disk that is nearly full."""
     view = memoryview(data)
     while view:
         view = view[raw.write(view) or 0 :]
 
 
 def raise_oserror(error: Exception) -> None:
-    """mutagen wraps errors of the system in its own; a full disk must look like one."""
+    """Raise the OSError that mutagen has wrapped in an error of its own, if there is one."""
     for inside in (error.__cause__, error.__context__, *error.args):
         if isinstance(inside, OSError):
             raise inside from None

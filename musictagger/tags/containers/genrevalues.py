@@ -1,4 +1,4 @@
-"""What a genre value means, and how old values and new ones are put together. Pure text, no files."""
+"""The meaning of genre values, and how new ones are merged with those in a file. Pure text, no files."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Iterable
 from mutagen._constants import GENRES
 
 from musictagger.records import MergeMode
+from musictagger.tags.containers.systems import DEFAULT_JOIN
 
 _SPECIAL = {"RX": "Remix", "CR": "Cover"}
 _NUMBERED = re.compile(r"\((\d{1,3}|RX|CR)\)")
 
 
 def genre_names(value: str) -> tuple[str, ...]:
-    """The genres that a stored value stands for: `(17)`, `17`, `(4)Eurodisco`, `RX` are ID3v1's numbers and codes.
+    """The genres that a stored value means: `(17)`, `17`, `(4)Eurodisco` and `RX` hold numbers and codes of ID3v1.
 
-    Any other text is one genre, as it is; only NUL, which no genre contains, separates.
+    Any other text is one genre, unless it contains NUL, which separates several.
     """
     names: list[str] = []
     for part in value.split("\0"):
@@ -37,15 +38,15 @@ def _named(text: str) -> str:
 
 
 def merge_genres(
-    existing: tuple[str, ...], chosen: Iterable[str], mode: MergeMode, *, join: str = "; "
+    existing: tuple[str, ...], chosen: Iterable[str], mode: MergeMode, *, join: str = DEFAULT_JOIN
 ) -> tuple[str, ...]:
-    """The values a genre field is to hold.
+    """The new values of a genre field.
 
-    fill: `chosen`, but only where nothing is there; append: `existing` as it is, then what of `chosen` is new;
+    fill: `chosen`, unless the field has a value; append: `existing`, then those of `chosen` that are new;
     replace: `chosen`, or `existing` where nothing was chosen; none: `existing`.
-    A field of empty texts, which some programs write, is one where nothing is there.
-    Values are the same if equal in casefold, numbers read as what they mean. A value that holds several genres
-    behind `join`, as ID3v2.3 must, is compared part by part, but never taken apart.
+    A field of empty texts, which some programs write, counts as one without a value. Two values are the same if they
+    are equal in casefold, or a number stands for the other. A value that holds several genres separated by `join`, as
+    in ID3v2.3, is compared part by part, but never split.
     """
     new = _distinct(chosen)
     filled = any(existing)

@@ -1,22 +1,24 @@
-"""ID3v2 tags as bytes: frames are replaced one by one, and every other frame is copied as it stands.
+"""ID3v2 tags as bytes: frames are replaced one by one, and every other frame is copied undecoded.
 
-A tag library would parse and render all frames, turning what it does not know, or knows better, into something
-else. Here a frame that is not ours is never even decoded. Sources: the informal standards ID3v2.2.0, ID3v2.3.0 and
-ID3v2.4.0 (structure).
+A tag library would parse and render all frames and so change those that it does not know or normalises. Sources: the
+informal standards ID3v2.2.0, ID3v2.3.0 and ID3v2.4.0 (structure).
 """
 
 from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from musictagger.audio.digest import synchsafe
-from musictagger.tags.containers.base import MalformedError
-from musictagger.tags.containers.table import System
+from musictagger.audio.formats.base import MalformedError
+from musictagger.audio.formats.surrounding import synchsafe
+from musictagger.tags.containers.base import TagFile, fingerprint, replaced
+from musictagger.tags.containers.systems import DEFAULT_JOIN, System
 
 PADDING_BYTES = 2048
-"""Room left behind the frames when a tag must grow, so that the next write moves nothing."""
+"""Padding behind the frames of a tag that has grown, so that the next write moves nothing."""
 
 SYSTEMS: dict[int, System] = {2: "ID3v2.2", 3: "ID3v2.3", 4: "ID3v2.4"}
 _FRAME_ID = {2: re.compile(rb"[A-Z0-9]{3}"), 3: re.compile(rb"[A-Z0-9]{3}[A-Z0-9 \0]")}
@@ -26,7 +28,7 @@ _CODECS = ("latin-1", "utf-16", "utf-16-be", "utf-8")
 
 @dataclass(frozen=True)
 class Id3Frame:
-    """One frame. `raw` is header and body, as in the file."""
+    """One frame. `raw` is its header and body in the file."""
 
     name: str
     raw: bytes
@@ -40,7 +42,7 @@ class Id3Tag:
     frames: list[Id3Frame] = field(default_factory=list)
     unsynchronised: bool = False
     plain_sizes: bool = False
-    join: str = "; "
+    join: str = DEFAULT_JOIN
 
     @property
     def system(self) -> System:
@@ -51,26 +53,23 @@ class Id3Tag:
         """All values of all frames that `key` names. Before ID3v2.4 a frame is one value, whatever it contains."""
         texts = [self._text(frame, "replace") for frame in self.named(key)]
         if self.version < 4:
-            # Two frames, though forbidden, exist; as one frame they are what readers of such files expect.
+            # Files with two frames exist, against the standard. Readers show them as one.
             return ("\0".join(texts),) if texts else ()
         return tuple(value for text in texts for value in text.split("\0"))
 
     def set(self, key: str, values: tuple[str, ...]) -> None:
-        """Replace the frames that `key` names by one; a frame that already says so stays as it is."""
-        mine = [index for index, frame in enumerate(self.frames) if self._is(frame, key)]
+        """Replace the frames that `key` names by one, unless a single frame holds these values already."""
+        mine = self.named(key)
         if values == self.get(key) and len(mine) == bool(values):
             return
-        for index in mine:
-            self._text(self.frames[index], "strict")
-        like = self._body(self.frames[mine[0]]) if mine else b""
-        new = [self._frame(key, values, like)] if values else []
-        at = mine[0] if mine else len(self.frames)
-        kept = [frame for index, frame in enumerate(self.frames) if index not in mine]
-        self.frames = kept[:at] + new + kept[at:]
+        for frame in mine:
+            self._text(frame, "strict")
+        new = [self._frame(key, values, self._body(mine[0]) if mine else b"")] if values else []
+        self.frames = replaced(self.frames, lambda frame: self.matches(frame, key), new)
 
     def named(self, key: str) -> list[Id3Frame]:
         """The frames that `key` names."""
-        return [frame for frame in self.frames if self._is(frame, key)]
+        return [frame for frame in self.frames if self.matches(frame, key)]
 
     def stored(self, values: tuple[str, ...]) -> tuple[str, ...]:
         """What `get` will return after `values` were set."""
@@ -82,10 +81,11 @@ class Id3Tag:
     def _joined(self, values: tuple[str, ...]) -> str:
         if self.version == 4:
             return "\0".join(values)
-        # A frame that already separates by NUL, against its standard, goes on doing so: nothing in it changes.
+        # A frame whose values are separated by NUL, against the standard, keeps its separators.
         return ("\0" if any("\0" in value for value in values) else self.join).join(values)
 
-    def _is(self, frame: Id3Frame, key: str) -> bool:
+    def matches(self, frame: Id3Frame, key: str) -> bool:
+        """Whether `key` names this frame."""
         name, _, description = key.partition(":")
         if frame.name != name:
             return False
@@ -99,7 +99,7 @@ class Id3Tag:
         body = self._body(frame)
         if not body or body[0] >= len(_CODECS):
             if body and errors == "strict":
-                raise MalformedError(f"its {frame.name} frame has no text encoding that exists")
+                raise MalformedError(f"its {frame.name} frame has an unknown text encoding")
             return "", ""
         try:
             text = body[1:].decode(_CODECS[body[0]], errors)
@@ -143,13 +143,13 @@ class Id3Tag:
         return Id3Frame(name, name.encode() + (size or len(body).to_bytes(4, "big")) + b"\0\0" + body)
 
     def _encoded(self, head: str, text: str, encoding: int, like: bytes) -> bytes:
-        # Latin-1 beyond ASCII is often another code page in truth: it is kept where it is found, but never begun.
+        # Latin-1 beyond ASCII is often another code page in fact: it is kept where it is found, never introduced.
         whole = head + text
         fits = whole.isascii() or (not like.isascii() and all(ord(character) < 256 for character in whole))
         if encoding == 0 and not fits:
             encoding = 3 if self.version == 4 else 1
         if encoding == 1:
-            # Each of the two texts of TXXX has a mark of its own: FFmpeg shows nothing where one is missing.
+            # Each of the two texts of TXXX needs a byte order mark: FFmpeg shows nothing where one is missing.
             return b"\1" + ("\ufeff" + (head + "\ufeff" if head else "") + text).encode("utf-16-le")
         return bytes([encoding]) + whole.encode(_CODECS[encoding])
 
@@ -166,6 +166,32 @@ class Id3Tag:
         return b"ID3" + bytes([self.version, 0, flags]) + _synchsafe_bytes(len(body)) + body
 
 
+class Id3File(TagFile):
+    """A file with an ID3v2 tag, wherever in the file it lies."""
+
+    def __init__(self, path: Path, tag: Id3Tag, around: dict[str, str]) -> None:
+        """`around`: fingerprints of what else in the file is not audio."""
+        self._path = path
+        self._tag = tag
+        self._around = around
+        self.system = tag.system
+
+    def get(self, key: str) -> tuple[str, ...]:
+        return self._tag.get(key)
+
+    def set(self, key: str, values: tuple[str, ...]) -> None:
+        self._tag.set(key, values)
+
+    def stored(self, values: tuple[str, ...]) -> tuple[str, ...]:
+        return self._tag.stored(values)
+
+    def others(self, keys: Collection[str]) -> dict[str, str]:
+        rest = [frame for frame in self._tag.frames if not any(self._tag.matches(frame, key) for key in keys)]
+        frames = {f"frame {index} {frame.name}": fingerprint(frame.raw) for index, frame in enumerate(rest)}
+        # A tag of nothing but our fields may come and go, so its version does not count.
+        return frames | ({"version": self.system} if rest else {}) | self._around
+
+
 def tag_bytes(head: bytes) -> int:
     """The length of the tag that begins with the 10 bytes `head`, footer included; 0 if none does."""
     if head[:3] != b"ID3" or len(head) < 10:
@@ -173,8 +199,8 @@ def tag_bytes(head: bytes) -> int:
     return synchsafe(head[6:10]) + (20 if head[3] == 4 and head[5] & 0x10 else 10)
 
 
-def parse(data: bytes, join: str = "; ") -> Id3Tag:
-    """The tag in `data`, header first. Raises MalformedError on anything that could not be copied faithfully."""
+def parse(data: bytes, join: str) -> Id3Tag:
+    """The tag in `data`, which begins with its header. Raises MalformedError unless all of it can be copied exactly."""
     version, flags = data[3], data[5]
     if version not in SYSTEMS:
         raise MalformedError(f"its ID3 tag is of an unknown version, 2.{version}")
@@ -196,7 +222,7 @@ def parse(data: bytes, join: str = "; ") -> Id3Tag:
 
 
 def _without_extended_header(body: bytes, version: int) -> bytes:
-    """It holds a checksum and the size of the padding, which a changed tag makes wrong, and is optional."""
+    """The frames alone. The extended header is optional, and its checksum would be wrong in a changed tag."""
     if version == 2:
         raise MalformedError("its ID3v2.2 tag is compressed")
     size = synchsafe(body[:4]) if version == 4 else int.from_bytes(body[:4], "big") + 4

@@ -1,7 +1,7 @@
-"""MP4 tags: the tree of `moov` is read, one item of `ilst` replaced, and the offsets into the audio moved along.
+"""MP4 tags: the tree of `moov` is read, one item of `ilst` replaced, and the offsets into the audio adjusted.
 
-Every atom that is not ours is copied byte for byte, and a tree that does not render to the bytes it was read from
-is not touched. Sources: ISO/IEC 14496-12 (boxes, stco, co64, tfhd, tfra); Apple's QuickTime metadata (`ilst`).
+Every other atom is copied byte for byte, and a tree that does not render to the bytes it was read from is refused.
+Sources: ISO/IEC 14496-12 (boxes, stco, co64, tfhd, tfra); Apple's QuickTime metadata (`ilst`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from musictagger.audio.digest import mp4_atoms, sniff
-from musictagger.tags.containers.base import ByteReader, MalformedError, fingerprint, fingerprint_span, splice
-from musictagger.tags.containers.table import System
+from musictagger.audio.formats.base import MalformedError, open_bytes
+from musictagger.audio.formats.mp4 import MP4, mp4_atoms
+from musictagger.audio.formats.table import sniff
+from musictagger.tags.containers.base import Container, TagFile, fingerprint, fingerprint_span, replaced, splice
 
 PADDING_BYTES = 2048
 _PARENTS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"udta", b"ilst", b"moof", b"traf", b"mfra"}
@@ -62,7 +63,7 @@ def parse(data: bytes) -> list[Atom]:
 def _atom(name: bytes, body: bytes) -> Atom:
     head = 4 if name == b"meta" and body[4:8] != b"hdlr" else 0
     if name in _PARENTS or name == b"meta":
-        # QuickTime ends the list of user data with four zero bytes; such an atom is copied as it is.
+        # QuickTime ends the list of user data with four zero bytes; such an atom is copied undivided.
         try:
             return Atom(name, body[:head], parse(body[head:]))
         except MalformedError:
@@ -71,15 +72,14 @@ def _atom(name: bytes, body: bytes) -> Atom:
     return Atom(name, body)
 
 
-class Mp4File:
+class Mp4File(TagFile):
     """The `ilst` atom of an MP4 file, in `moov.udta.meta`."""
 
-    system: System = "MP4"
+    system = "MP4"
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with path.open("rb", buffering=0) as raw:
-            file = ByteReader(raw)
+        with open_bytes(path) as file:
             self._top = list(mp4_atoms(file, sniff(file)[1], file.size))
             places = [(at, end) for name, at, _, end in self._top if name == b"moov"]
             if len(places) != 1:
@@ -106,16 +106,14 @@ class Mp4File:
         if values == self.get(key):
             return
         items = self._make_items()
-        mine = [index for index, item in enumerate(items) if _key(item) == _folded(key)]
-        for index in mine:
-            _values(items[index], "strict")
-        at = mine[0] if mine else len(items)
-        numbered = [item for index, item in enumerate(items) if index in mine and item.name == b"gnre"]
-        kept = [item for index, item in enumerate(items) if index not in mine]
-        items[:] = kept[:at] + _new_items(key, values, numbered) + kept[at:]
+        mine = [item for item in items if _key(item) == _folded(key)]
+        for item in mine:
+            _values(item, "strict")
+        new = _new_items(key, values, [item for item in mine if item.name == b"gnre"])
+        items[:] = replaced(items, lambda item: _key(item) == _folded(key), new)
 
     def _make_items(self) -> list[Atom]:
-        """The list of items itself, made where there is none."""
+        """The children of `ilst`, which is created where it is missing."""
         udta = self._moov.child(b"udta")
         if udta is None:
             udta = Atom(b"udta", b"", [])
@@ -136,23 +134,18 @@ class Mp4File:
         assert ilst.children is not None
         return ilst.children
 
-    def stored(self, values: tuple[str, ...]) -> tuple[str, ...]:
-        return values
-
     def save(self) -> None:
         shift = self._fit()
         patched = []
         if shift and self._end < self._top[-1][3]:
             self._move_offsets(self._moov, shift)
-            patched = self._patched_fragments(
-                [(at, end) for name, at, _, end in self._top if name in _FRAGMENTS], shift
-            )
+            patched = self._patched_fragments(shift)
         splice(self._path, self._start, self._end - self._start, self._moov.render())
         for at, data in patched:
             splice(self._path, at, len(data), data)
 
     def _fit(self) -> int:
-        """Let the free atom in `meta` take up the change; returns by how many bytes `moov` grows all the same."""
+        """Let the free atom in `meta` absorb the change of size; returns the bytes by which `moov` still grows."""
         meta = self._meta()
         shift = len(self._moov.render()) - (self._end - self._start)
         if not shift or meta is None or meta.children is None:
@@ -185,15 +178,15 @@ class Mp4File:
                 struct.pack_into(form, data, place, self._moved(struct.unpack_from(form, data, place)[0], shift))
             atom.data = bytes(data)
 
-    def _patched_fragments(self, places: list[tuple[int, int]], shift: int) -> list[tuple[int, bytes]]:
+    def _patched_fragments(self, shift: int) -> list[tuple[int, bytes]]:
+        """The new offset and bytes of each fragment of the index outside of `moov`."""
         patched = []
-        with self._path.open("rb", buffering=0) as raw:
-            file = ByteReader(raw)
-            for at, end in places:
-                data = file.at(at, end - at)
-                atom = parse(data)[0]
-                self._move_offsets(atom, shift)
-                patched.append((self._moved(at, shift), atom.render()))
+        with open_bytes(self._path) as file:
+            for name, at, _, end in self._top:
+                if name in _FRAGMENTS:
+                    atom = parse(file.at(at, end - at))[0]
+                    self._move_offsets(atom, shift)
+                    patched.append((self._moved(at, shift), atom.render()))
         return patched
 
     def others(self, keys: Collection[str]) -> dict[str, str]:
@@ -203,7 +196,7 @@ class Mp4File:
         return items | self._index() | self._top_level()
 
     def _index(self) -> dict[str, str]:
-        """All other atoms of `moov`. The handler that a file without tags gets does not count."""
+        """All other atoms of `moov`, except the handler that an untagged file gets from us."""
         found: dict[str, str] = {}
         items = {id(item) for item in self._items()}
         for atom in self._moov.walk():
@@ -213,23 +206,22 @@ class Mp4File:
         return found
 
     def _relative(self, atom: Atom) -> bytes:
-        """The payload, with offsets into the file told as atom of the top level and distance from its beginning."""
+        """The payload, with each offset into the file as a top-level atom and the distance from its beginning."""
         form, places = _offset_places(atom)
         if not places:
             return atom.data
         starts = [at for _, at, _, _ in self._top]
-        told, data = [], bytearray(atom.data)
+        relative, data = [], bytearray(atom.data)
         for place in places:
             offset = struct.unpack_from(form, data, place)[0]
             index = bisect.bisect_right(starts, offset) - 1
-            told.append(f"{index}:{offset - starts[max(0, index)]}")
+            relative.append(f"{index}:{offset - starts[max(0, index)]}")
             struct.pack_into(form, data, place, 0)
-        return bytes(data) + " ".join(told).encode()
+        return bytes(data) + " ".join(relative).encode()
 
     def _top_level(self) -> dict[str, str]:
         found: dict[str, str] = {}
-        with self._path.open("rb", buffering=0) as raw:
-            file = ByteReader(raw)
+        with open_bytes(self._path) as file:
             for index, (name, at, body, end) in enumerate(self._top):
                 value = ""
                 if name in _FRAGMENTS:
@@ -242,7 +234,7 @@ class Mp4File:
 
 
 def _offset_places(atom: Atom) -> tuple[str, Sequence[int]]:
-    """Format of the offsets into the file that `atom` holds, and where in its payload they stand."""
+    """The struct format of the offsets into the file that `atom` holds, and their positions in its payload."""
     data = atom.data
     try:
         if atom.name in (b"stco", b"co64"):
@@ -282,7 +274,7 @@ def _key(item: Atom) -> str:
 
 
 def _values(item: Atom, errors: str = "replace") -> list[str]:
-    """The texts of an item. A numbered genre is given as `(17)`, the way ID3 writes it."""
+    """The texts of an item; a numbered genre as ID3 writes it, `(17)`."""
     values = []
     for part in parse(item.data):
         kind, content = part.data[3:4], part.data[8:]
@@ -299,7 +291,7 @@ def _values(item: Atom, errors: str = "replace") -> list[str]:
 
 
 def _new_items(key: str, values: tuple[str, ...], numbered: list[Atom]) -> list[Atom]:
-    """Items that read as `values`. A numbered genre goes back into the atom that can hold nothing else."""
+    """Items that read as `values`. A numbered genre goes back into its atom, which can hold nothing else."""
     items = []
     texts = list(values)
     if key == "\xa9gen" and texts and _number(texts[0]) is not None:
@@ -320,3 +312,6 @@ def _new_items(key: str, values: tuple[str, ...], numbered: list[Atom]) -> list[
 def _number(text: str) -> int | None:
     inner = text[1:-1]
     return int(inner) if text == f"({inner})" and inner.isascii() and inner.isdigit() and len(inner) < 5 else None
+
+
+CONTAINER = Container("mp4", "MP4 (AAC, ALAC)", MP4, ("MP4",), lambda path, join: Mp4File(path))

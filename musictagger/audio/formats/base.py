@@ -1,0 +1,104 @@
+"""The description of a format, and the reader that its functions get."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import SEEK_END, FileIO
+from pathlib import Path
+from typing import Protocol
+
+BLOCK_BYTES = 1 << 20
+HEAD_BYTES = 16
+"""Number of bytes that `Format.matches` looks at."""
+
+
+class Digest(Protocol):
+    """The methods of a hashlib object that are used here."""
+
+    def update(self, data: bytes | memoryview, /) -> None: ...
+    def digest(self) -> bytes: ...
+
+
+class MalformedError(ValueError):
+    """The content does not follow the format that the first bytes announce."""
+
+
+def no_beat() -> None:
+    """The `beat` of a reader that no watchdog observes."""
+
+
+class ByteReader:
+    """An unbuffered file with a known size; `beat` is called for every read."""
+
+    def __init__(self, raw: FileIO, beat: Callable[[], None] = no_beat) -> None:
+        self._raw = raw
+        self._beat = beat
+        self.size: int = raw.seek(0, SEEK_END)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._raw.seek(offset, whence)
+
+    def read(self, count: int) -> bytes:
+        self._beat()
+        return self._raw.read(count) or b""
+
+    def readinto(self, view: memoryview) -> int:
+        self._beat()
+        return self._raw.readinto(view) or 0
+
+    def at(self, offset: int, count: int) -> bytes:
+        """Exactly `count` bytes at `offset`. Raises MalformedError where the file has fewer."""
+        if offset < 0 or offset + count > self.size:
+            raise MalformedError(f"{count} bytes expected at {offset} of {self.size}")
+        self.seek(offset)
+        data = self.read(count)
+        if len(data) != count:
+            raise MalformedError(f"{count} bytes expected at {offset}")
+        return data
+
+
+@contextmanager
+def open_bytes(path: Path, beat: Callable[[], None] = no_beat) -> Iterator[ByteReader]:
+    """The file at `path`, opened for reading without a buffer. Raises OSError."""
+    with path.open("rb", buffering=0) as raw:
+        yield ByteReader(raw, beat)
+
+
+def hash_span(file: ByteReader, start: int, end: int, digest: Digest) -> int:
+    """Hash the bytes from `start` to `end`, or to the end of the file; returns the number of bytes hashed."""
+    file.seek(start)
+    view = memoryview(bytearray(min(BLOCK_BYTES, max(1, end - start))))
+    left = end - start
+    while left > 0:
+        count = file.readinto(view[: min(left, len(view))])
+        if not count:
+            break
+        digest.update(view[:count])
+        left -= count
+    return max(0, end - start) - max(0, left)
+
+
+def first_bytes(file: ByteReader, start: int) -> Sequence[bytes]:
+    """The only head of most formats: up to HEAD_BYTES bytes at `start`."""
+    return [file.at(start, min(HEAD_BYTES, file.size - start))]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file by the way it keeps its audio."""
+
+    name: str
+    """Hashed in front of the audio, so that two formats never share a digest. Never change one."""
+    suffixes: tuple[str, ...]
+    """Extensions of its files, without the dot."""
+    matches: Callable[[bytes], bool]
+    """Whether a file whose first HEAD_BYTES bytes, after ID3v2 tags, are these has this format."""
+    hash_payload: Callable[[ByteReader, int, Digest], int]
+    """Hash the audio of a file in which the format starts at an offset; returns the number of audio bytes."""
+    is_music: Callable[[bytes], bool] | None = None
+    """As `matches`, for files without a known extension, where it has to be another rule."""
+    heads: Callable[[ByteReader, int], Sequence[bytes]] = first_bytes
+    """The beginnings by which the containers that share this format are told apart."""
