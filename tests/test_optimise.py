@@ -1,4 +1,4 @@
-"""Learning rates, losses, weights and penalties against what can be worked out by hand or by torch."""
+"""Learning rates, losses, weights and penalties against values computed by hand or by torch."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from musictagger.errors import BadRequestError
 from musictagger.models.backbone import Backbone
 from musictagger.models.registry import build
 from musictagger.training.optimise import (
-    average,
-    average_decay,
     class_weights,
-    follow_fast,
+    ema_decay,
     freeze_parts,
     l2_penalty,
     logit_scale,
     lr_at,
     make_optimiser,
+    update_ema,
+    warm_up_batch_norm,
     window_losses,
 )
 
@@ -71,12 +71,12 @@ class TestLearningRate:
         assert ours[:10] == pytest.approx(theirs[:10], abs=1e-4)
         assert ours[-1] == pytest.approx(1e-4)
 
-    def test_warms_up_to_the_first_rate(self) -> None:
+    def test_warmup_rises_to_the_first_rate(self) -> None:
         options = small_options(lr=1.0, schedule="constant", warmup_epochs=1)
         rates = [lr_at(step, 4, options) for step in range(6)]
         assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
 
-    def test_onecycle_has_its_own_warm_up(self) -> None:
+    def test_onecycle_takes_no_warmup(self) -> None:
         with pytest.raises(BadRequestError, match="onecycle rises by itself"):
             small_options(schedule="onecycle", warmup_epochs=1.0)
 
@@ -90,7 +90,7 @@ class TestLosses:
         expected = F.binary_cross_entropy_with_logits(self.logits, target, pos_weight=weights, reduction="none")
         torch.testing.assert_close(window_losses(self.logits, target, "tags", weights), expected.mean(dim=1))
 
-    def test_what_nobody_knows_is_left_out(self) -> None:
+    def test_unknown_outputs_are_ignored(self) -> None:
         target = torch.tensor([[1.0, NAN, 0.0], [NAN, NAN, NAN]])
         logits = self.logits.clone().requires_grad_()
         losses = window_losses(logits, target, "tags", None)
@@ -106,12 +106,12 @@ class TestLosses:
         expected = F.cross_entropy(self.logits, torch.tensor([2, 0]), reduction="none", label_smoothing=smoothing)
         torch.testing.assert_close(window_losses(self.logits, target, "genre", None, smoothing), expected)
 
-    def test_genre_counts_by_its_weight(self) -> None:
+    def test_genre_losses_are_weighted(self) -> None:
         target, weights = torch.eye(3)[[2, 0]], torch.tensor([0.5, 9.0, 2.0])
         plain = window_losses(self.logits, target, "genre", None)
         torch.testing.assert_close(window_losses(self.logits, target, "genre", weights), plain * weights[[2, 0]])
 
-    def test_smoothed_tags_are_half_way_to_the_middle(self) -> None:
+    def test_label_smoothing_moves_tags_towards_the_middle(self) -> None:
         expected = window_losses(self.logits, torch.tensor([[0.9, 0.1, 0.1]]).expand(2, 3), "tags", None)
         smoothed = window_losses(self.logits, torch.tensor([[1.0, 0.0, 0.0]]).expand(2, 3), "tags", None, 0.2)
         torch.testing.assert_close(smoothed, expected)
@@ -120,27 +120,27 @@ class TestLosses:
 class TestLogitScale:
     soft = torch.tensor([[0.9, 0.01, NAN], [0.5, 0.001, NAN], [0.1, 0.0001, NAN], [NAN, 0.002, NAN]])
 
-    def test_are_those_of_what_is_known(self) -> None:
+    def test_comes_from_the_known_targets(self) -> None:
         scale = logit_scale(self.soft)
         known = self.soft[:3, 0].logit()
         torch.testing.assert_close(scale.mean[0], known.mean())
         torch.testing.assert_close(scale.deviation[0], known.std(unbiased=False))
         torch.testing.assert_close(scale.standardised(torch.tensor([0.0, 0.0, 3.0]))[2], torch.tensor(3.0))
 
-    def test_labels_are_no_scores(self) -> None:
+    def test_labels_keep_their_logits(self) -> None:
         labels = torch.tensor([[1.0, 0.3], [0.0, 0.2], [0.0, NAN], [NAN, 0.1]])
         standardised = logit_scale(labels).standardised(torch.tensor([[-2.0, 0.0]]))
         torch.testing.assert_close(standardised[0, 0], torch.tensor(-2.0))
 
-    def test_a_tag_that_never_changes_is_not_blown_up(self) -> None:
+    def test_the_deviation_has_a_lower_bound(self) -> None:
         assert logit_scale(torch.full((5, 1), 0.3)).deviation.tolist() == [0.25]
 
-    def test_standardised_is_zero_at_the_highest_tenth(self) -> None:
+    def test_standardised_is_zero_at_the_90th_percentile(self) -> None:
         logits = torch.randn(20_000, 1) * 3 - 5
         standardised = logit_scale(logits.sigmoid()).standardised(logits)
         assert (standardised > 0).float().mean() == pytest.approx(0.1, abs=0.01)
 
-    def test_a_rare_tag_moves_the_loss_as_much_as_a_common_one(self) -> None:
+    def test_rare_and_common_tags_have_equal_gradients(self) -> None:
         target = (torch.randn(1000, 1) + torch.tensor([0.0, -7.0])).sigmoid()
         scale = logit_scale(target)
         gradients = {}
@@ -153,7 +153,7 @@ class TestLogitScale:
         assert gradients["plain"] < 0.05
         assert gradients["standardised"] == pytest.approx(1, abs=0.15)
 
-    def test_what_nobody_knows_is_left_out(self) -> None:
+    def test_unknown_outputs_are_ignored(self) -> None:
         logits = torch.ones(4, 3, requires_grad=True)
         window_losses(logits, self.soft, "tags", scale=logit_scale(self.soft)).sum().backward()  # type: ignore[no-untyped-call]
         assert logits.grad is not None and logits.grad.isfinite().all()
@@ -161,7 +161,7 @@ class TestLogitScale:
 
 
 class TestClassWeights:
-    def test_genres_count_alike_and_one_on_average(self) -> None:
+    def test_genres_are_balanced_and_one_on_average(self) -> None:
         target = torch.eye(3)[[0, 0, 0, 0, 1, 2]]
         weights = class_weights(target, "genre")
         torch.testing.assert_close(weights, torch.tensor([0.5, 2.0, 2.0]))
@@ -171,11 +171,11 @@ class TestClassWeights:
         target = torch.tensor([[1.0, 0.0], [0.0, NAN], [0.0, NAN], [0.0, 1.0]])
         torch.testing.assert_close(class_weights(target, "tags"), torch.tensor([3.0, 1.0]))
 
-    def test_a_tag_nobody_has_counts_finitely(self) -> None:
+    def test_the_weight_of_a_tag_without_positives_is_finite(self) -> None:
         assert class_weights(torch.zeros(1000, 1), "tags").tolist() == [100.0]
 
 
-def test_l2_is_of_each_groups_weights_alone() -> None:
+def test_l2_covers_only_the_weights_of_each_group() -> None:
     backbone = _backbone()
     options = small_options(l2={"cnn": 0.1, "dense": 2.0, "rnn": 5.0})
     convolutions = [part.weight for part in backbone.modules() if isinstance(part, nn.Conv2d)]
@@ -197,7 +197,7 @@ def _crnn_tf() -> Backbone:
     return backbone
 
 
-def test_l2_leaves_the_biases_of_grid_lstms_alone() -> None:
+def test_l2_excludes_the_biases_of_grid_lstms() -> None:
     backbone = _crnn_tf()
     before = l2_penalty(backbone, small_options(l2={"rnn": 1.0}))
     with torch.no_grad():
@@ -215,7 +215,7 @@ def test_dropout_before_the_dense_layer_is_not_frozen() -> None:
     assert {name.split(".")[0] for name, weight in backbone.named_parameters() if weight.requires_grad} == {"dense"}
 
 
-def test_a_backbone_without_the_parts_cannot_be_frozen() -> None:
+def test_freezing_needs_a_part_of_that_name() -> None:
     class Odd(Backbone):
         name = "odd"
 
@@ -226,11 +226,11 @@ def test_a_backbone_without_the_parts_cannot_be_frozen() -> None:
 
     odd = Odd()
     assert freeze_parts(odd, "none") == [] and freeze_parts(odd, "all") == [odd.rnn]
-    with pytest.raises(BadRequestError, match="backbone odd has no part that freeze cnn could keep"):
+    with pytest.raises(BadRequestError, match="backbone odd has no part that freeze cnn applies to"):
         freeze_parts(Odd(), "cnn")
 
 
-def test_optimisers_are_as_asked_for() -> None:
+def test_optimisers_have_their_options() -> None:
     weights = [nn.Parameter(torch.zeros(1))]
     sgd = make_optimiser(weights, small_options(optimiser="sgd", momentum=0.8)).defaults
     assert (sgd["momentum"], sgd["nesterov"], sgd["weight_decay"]) == (0.8, True, 0)
@@ -239,23 +239,23 @@ def test_optimisers_are_as_asked_for() -> None:
     assert make_optimiser(weights, small_options(optimiser="adamw", weight_decay=0.1)).defaults["weight_decay"] == 0.1
 
 
-def test_average_takes_weights_slowly_and_statistics_at_once() -> None:
+def test_ema_averages_weights_and_copies_statistics() -> None:
     one, other = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
     with torch.no_grad():
         other.weight.fill_(3.0)
         assert isinstance(other.running_mean, Tensor) and isinstance(one.running_mean, Tensor)
         other.running_mean.fill_(7.0)
-    average(one, other, 0.75)
+    update_ema(one, other, 0.75)
     assert one.weight.item() == pytest.approx(1.5) and one.running_mean.item() == 7.0
 
 
-def test_average_forgets_the_fresh_weights() -> None:
+def test_initial_weights_fade_from_the_ema() -> None:
     left = 1.0
     for step in range(100):
-        left *= average_decay(step, 0.9999)
+        left *= ema_decay(step, 0.9999)
     assert left < 1e-6
-    assert average_decay(10**6, 0.99) == 0.99
-    assert all(a < b for a, b in itertools.pairwise(average_decay(step, 0.99) for step in range(50)))
+    assert ema_decay(10**6, 0.99) == 0.99
+    assert all(a < b for a, b in itertools.pairwise(ema_decay(step, 0.99) for step in range(50)))
 
 
 def test_running_statistics_are_the_mean_of_the_first_steps() -> None:
@@ -263,11 +263,11 @@ def test_running_statistics_are_the_mean_of_the_first_steps() -> None:
     random = torch.Generator().manual_seed(1)
     batches = [-40 + 5 * torch.randn(16, 1, generator=random) for _ in range(6)]
     for step, batch in enumerate(batches):
-        follow_fast(norm, step)
+        warm_up_batch_norm(norm, step)
         norm(batch)
     running = norm[0].running_mean
     assert isinstance(running, Tensor)
     torch.testing.assert_close(running, torch.stack([batch.mean() for batch in batches]).mean()[None])
     for step in (9, 10, 500):
-        follow_fast(norm, step)
+        warm_up_batch_norm(norm, step)
         assert norm[0].momentum == 0.1

@@ -1,9 +1,9 @@
-"""Whole training runs on tones: from folders to a model that the scan's own Predictor takes."""
+"""Complete trainings on tones: from folders to a model that a scan can load."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,21 @@ SMALL: dict[str, Any] = {
 MFCC: dict[str, Any] = {"backbone": "mfcc", "config": {"n_mels": 16, "n_mfcc": 8}}
 
 
-class Told(Silent):
-    """Keeps what was said."""
+class Reporter(Silent):
+    """Keeps the messages, and asks to stop from the `stop_at`th time on that it is asked or in a stage."""
 
-    def __init__(self) -> None:
+    def __init__(self, stop_at: float = math.inf, stop_in: str = "") -> None:
         self.lines: list[str] = []
+        self._stop_at, self._stop_in = stop_at, stop_in
+        self._asked, self._stopped = 0, False
+
+    @property
+    def stopping(self) -> bool:  # type: ignore[override]
+        self._asked += 1
+        return self._stopped or self._asked >= self._stop_at
+
+    def start(self, stage: str, total: int | None, unit: str) -> None:
+        self._stopped = self._stopped or stage == self._stop_in
 
     def say(self, text: str) -> None:
         self.lines.append(text)
@@ -57,7 +67,7 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for all runs of this file: what one has decoded, the next has not to."""
+    """One cache for all runs of this file, so that tracks are decoded once."""
     return tmp_path_factory.mktemp("cache")
 
 
@@ -68,14 +78,9 @@ def _request(music: Path, cache: Path, out: Path, changes: dict[str, Any] | None
     return RunRequest(options_from(values), music, out, "mine", settings, cache, report=False, **more)
 
 
-def _run(request: RunRequest, stop: Callable[[], bool] = lambda: False) -> tuple[Outcome, list[str]]:
-    told = Told()
-    return run_training(request, told, stop), told.lines
-
-
-def _after(calls: int) -> Callable[[], bool]:
-    count = iter(range(1, 10**9))
-    return lambda: next(count) >= calls
+def _run(request: RunRequest, **stop: Any) -> tuple[Outcome, list[str]]:
+    reporter = Reporter(**stop)
+    return run_training(request, reporter), reporter.lines
 
 
 def test_trains_a_model_that_predicts(music: Path, cache: Path, tmp_path: Path) -> None:
@@ -92,9 +97,9 @@ def test_trains_a_model_that_predicts(music: Path, cache: Path, tmp_path: Path) 
     assert scores.argmax() == list(card.outputs).index("Techno") and scores.sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_interrupted_run_goes_on_to_the_same_model(music: Path, cache: Path, tmp_path: Path) -> None:
+def test_resumed_run_gives_the_same_model(music: Path, cache: Path, tmp_path: Path) -> None:
     whole, _ = _run(_request(music, cache, tmp_path / "whole"))
-    stopped, _ = _run(_request(music, cache, tmp_path / "parts"), _after(4))
+    stopped, _ = _run(_request(music, cache, tmp_path / "parts"), stop_at=4)
     assert stopped.interrupted and stopped.weights is None
     again, lines = _run(_request(music, cache, tmp_path / "parts", resume=True))
     assert any(line.startswith("going on after") for line in lines)
@@ -102,15 +107,8 @@ def test_interrupted_run_goes_on_to_the_same_model(music: Path, cache: Path, tmp
     assert whole.weights.read_bytes() == again.weights.read_bytes()
 
 
-def test_thresholds_are_not_those_of_a_part_of_the_split(music: Path, cache: Path, tmp_path: Path) -> None:
-    class Stopping(Told):
-        stopped = False
-
-        def start(self, stage: str, total: int | None, unit: str) -> None:
-            self.stopped = self.stopped or stage == "valid split"
-
-    told = Stopping()
-    outcome = run_training(_request(music, cache, tmp_path, {"epochs": 1}), told, lambda: told.stopped)
+def test_thresholds_are_not_fitted_on_an_incomplete_split(music: Path, cache: Path, tmp_path: Path) -> None:
+    outcome, _ = _run(_request(music, cache, tmp_path, {"epochs": 1}), stop_in="valid split")
     assert outcome.interrupted and outcome.epochs == 1
     card = Card.load(tmp_path / "mine.json")
     assert not card.metrics and "thresholds" not in card.training and {tag.threshold for tag in card.tags} == {0.5}
@@ -119,7 +117,7 @@ def test_thresholds_are_not_those_of_a_part_of_the_split(music: Path, cache: Pat
 
 
 def test_interrupted_before_anything_is_cached(music: Path, tmp_path: Path) -> None:
-    outcome, _ = _run(_request(music, tmp_path / "cache", tmp_path / "out"), lambda: True)
+    outcome, _ = _run(_request(music, tmp_path / "cache", tmp_path / "out"), stop_at=1)
     assert outcome.interrupted and outcome.weights is None
 
 
@@ -137,14 +135,14 @@ def test_a_finished_model_is_not_overwritten(music: Path, cache: Path, tmp_path:
         _run(_request(music, cache, tmp_path / "dense", head, resume=True))
 
 
-def test_what_the_backbone_does_not_have_is_said_before_anything_is_decoded(music: Path, tmp_path: Path) -> None:
+def test_unknown_backbone_options_are_refused_before_decoding(music: Path, tmp_path: Path) -> None:
     request = _request(music, tmp_path / "cache", tmp_path / "out", {"config": {"nonsense": 1}})
     with pytest.raises(ModelError, match="nonsense"):
         _run(request)
     assert not request.cache_folder.exists()
 
 
-def test_a_best_epoch_that_is_damaged_is_told(music: Path, cache: Path, tmp_path: Path) -> None:
+def test_damaged_best_weights_give_an_error(music: Path, cache: Path, tmp_path: Path) -> None:
     _run(_request(music, cache, tmp_path, {"epochs": 1}))
     (tmp_path / BEST).write_bytes(b"half of a file")
     with pytest.raises(MusictaggerError, match=r"best\.safetensors: .* gone or damaged"):
@@ -152,12 +150,12 @@ def test_a_best_epoch_that_is_damaged_is_told(music: Path, cache: Path, tmp_path
 
 
 def test_one_training_at_a_time_writes_into_a_folder(music: Path, cache: Path, tmp_path: Path) -> None:
-    with checkpoint.alone(tmp_path), pytest.raises(BadRequestError, match="another training is writing here"):
+    with checkpoint.locked(tmp_path), pytest.raises(BadRequestError, match="another training is writing here"):
         _run(_request(music, cache, tmp_path, {"epochs": 1}))
     assert _run(_request(music, cache, tmp_path, {"epochs": 1}))[0].weights
 
 
-def test_tracks_that_cannot_be_judged_are_told(cache: Path, tmp_path: Path) -> None:
+def test_tracks_that_cannot_be_scored_are_reported(cache: Path, tmp_path: Path) -> None:
     music = write_genres(tmp_path / "music", 8)
     request = _request(music, cache, tmp_path / "out", {"epochs": 1})
     broken = read_dataset("folders", music).split("test")[0].path
@@ -167,7 +165,7 @@ def test_tracks_that_cannot_be_judged_are_told(cache: Path, tmp_path: Path) -> N
     assert len(said) == 1 and said[0].startswith("1 tracks of") and str(broken) in said[0]
 
 
-def test_genres_that_all_mean_the_same_are_no_task(cache: Path, tmp_path: Path) -> None:
+def test_genres_with_one_meaning_are_refused(cache: Path, tmp_path: Path) -> None:
     music = write_genres(tmp_path / "music", 4)
     for old, new in zip(BANDS_HZ, ("hiphop", "Hip-Hop", "hip hop"), strict=True):
         (music / old).rename(music / new)
@@ -191,7 +189,7 @@ def test_checkpoint_of_another_backbone_is_refused(music: Path, cache: Path, tmp
         _run(_request(music, cache, tmp_path, {**other, "epochs": 1}, resume=True))
 
 
-def test_dry_run_says_what_it_would_take(music: Path, cache: Path, tmp_path: Path) -> None:
+def test_dry_run_describes_the_training(music: Path, cache: Path, tmp_path: Path) -> None:
     outcome, _ = _run(_request(music, cache, tmp_path / "out", dry_run=True))
     assert outcome.weights is None and not (tmp_path / "out").exists()
     assert any("fcn: " in line and "weights" in line for line in outcome.lines)
@@ -212,7 +210,7 @@ def first(music: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return outcome.weights
 
 
-def test_tracks_of_the_training_are_known_again(first: Path, music: Path) -> None:
+def test_training_overlap_is_counted(first: Path, music: Path) -> None:
     predictor = Predictor(load_model(first), "cpu")
     assert evaluate_model(predictor, read_dataset("folders", music)).overlap == 0
     trained = {example.path for example in read_dataset("folders", music).split("train")}
@@ -230,7 +228,7 @@ def two_genres(music: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_tensorboard_gets_what_the_log_gets(music: Path, cache: Path, tmp_path: Path) -> None:
+def test_tensorboard_gets_the_metrics_of_the_log(music: Path, cache: Path, tmp_path: Path) -> None:
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     _run(_request(music, cache, tmp_path, {"epochs": 2}, tensorboard=True))
     events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
@@ -243,7 +241,7 @@ def test_tensorboard_gets_what_the_log_gets(music: Path, cache: Path, tmp_path: 
 
 class TestTransfer:
     @pytest.mark.parametrize("freeze", ["all", "cnn", "none"])
-    def test_strategies_train_what_they_say(
+    def test_freezing_keeps_the_frozen_weights(
         self, first: Path, two_genres: Path, cache: Path, tmp_path: Path, freeze: str
     ) -> None:
         changes = {"backbone": None, "config": None, "front_end": None, "init": str(first), "freeze": freeze}
@@ -258,13 +256,13 @@ class TestTransfer:
         weights = {name for name in before if name.startswith("cnn") and name.endswith("weight")}
         assert weights <= same if freeze != "none" else not weights & same
         assert "dense.weight" not in same
-        # Tracks of the first training do not become honest by a second one on fewer.
+        # The tracks of the first training still count after a second one on fewer tracks.
         everything = [
             Card.load(path).training["heard"] for path in (first.with_suffix(".json"), tmp_path / "mine.json")
         ]
         assert everything[0] == everything[1]
 
-    def test_same_words_keep_the_dense_layer(self, first: Path, music: Path, cache: Path, tmp_path: Path) -> None:
+    def test_same_outputs_keep_the_dense_layer(self, first: Path, music: Path, cache: Path, tmp_path: Path) -> None:
         changes = {"backbone": None, "config": None, "front_end": None, "init": str(first), "lr": 1e-12}
         _run(_request(music, cache, tmp_path, {**changes, "epochs": 1, "weight_decay": 0}))
         before, after = load_file(first), load_file(tmp_path / "mine.safetensors")
@@ -287,15 +285,8 @@ class TestTransfer:
         assert load_model(outcome.weights).card.head == outcome.card.head
 
     def test_a_head_is_not_fitted_once_stopped(self, music: Path, cache: Path, tmp_path: Path) -> None:
-        class Stopping(Told):
-            stopped = False
-
-            def start(self, stage: str, total: int | None, unit: str) -> None:
-                self.stopped = self.stopped or stage == "embedding"
-
-        told = Stopping()
         request = _request(music, cache, tmp_path, {**MFCC, "head": "svm"})
-        outcome = run_training(request, told, lambda: told.stopped)
+        outcome, _ = _run(request, stop_in="embedding")
         assert outcome.interrupted and outcome.weights is None and not list(tmp_path.glob("mine*"))
 
     def test_a_head_on_fresh_weights_is_refused(self, music: Path, tmp_path: Path) -> None:
@@ -312,7 +303,7 @@ class TestTransfer:
         assert outcome.card and outcome.card.task == "tags"
         assert set(outcome.card.outputs) == set(BANDS_HZ)
         assert list(read_log(tmp_path / LOG))[-1]["auc"] is not None
-        # A track that the teachers gave nothing is one that has nothing, not one that nobody labelled.
+        # A track to which the teachers give no tag counts as labelled.
         tested = outcome.card.training["dataset"]["tracks"]["test"]
         assert outcome.card.metrics["music/test"]["tracks"] == tested > len(BANDS_HZ)
 
@@ -341,7 +332,7 @@ class TestBadData:
         assert any("Folk/2" in line for line in lines)
 
     @pytest.mark.parametrize("other", ["valid", "test"])
-    def test_the_same_sound_in_two_splits_is_refused(
+    def test_the_same_audio_in_two_splits_is_refused(
         self, music: Path, cache: Path, tmp_path: Path, other: str
     ) -> None:
         manifest = tmp_path / "tracks.jsonl"
@@ -360,7 +351,7 @@ class TestBadData:
         )
         assert outcome.weights and any(line.startswith("leak, allowed: the same sound") for line in lines)
 
-    def test_accuracy_of_tags_is_refused_before_anything_is_decoded(self, music: Path, tmp_path: Path) -> None:
+    def test_accuracy_of_tags_is_refused_before_decoding(self, music: Path, tmp_path: Path) -> None:
         rows = [
             {"path": str(music / genre / f"{number}.wav"), "tags": [genre], "split": split}
             for genre in BANDS_HZ

@@ -1,4 +1,4 @@
-"""The training loop on sounds made of numbers: it learns, resumes bit for bit, and stops when and how it should."""
+"""The training loop on random mels: it learns, resumes bit for bit, and stops when and how it should."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,26 @@ from musictagger.training.options import TrainOptions
 from musictagger.training.trainer import BEST, LOG, Trainer, read_log
 
 
+class _Stopping(Silent):
+    """Asks to stop from the given step on."""
+
+    def __init__(self, step: float) -> None:
+        self._steps_left = step
+
+    @property
+    def stopping(self) -> bool:  # type: ignore[override]
+        self._steps_left -= 1
+        return self._steps_left <= 0
+
+
 def _trainer(
-    folder: Path, options: TrainOptions, *, config: dict[str, Any] | None = None, tracks: int = 24, **changes: Any
+    folder: Path,
+    options: TrainOptions,
+    *,
+    config: dict[str, Any] | None = None,
+    tracks: int = 24,
+    stop_after: float = math.inf,
+    **changes: Any,
 ) -> Trainer:
     folder.mkdir(exist_ok=True)
     torch.manual_seed(options.seed)
@@ -41,21 +58,15 @@ def _trainer(
         options,
         folder,
         torch.device("cpu"),
-        Silent(),
+        _Stopping(stop_after),
     )
-
-
-def _after(calls: int) -> Callable[[], bool]:
-    """Says stop from the given call on."""
-    count = iter(range(1, 10**9))
-    return lambda: next(count) >= calls
 
 
 class TestLearning:
     def test_learns_three_bands_apart(self, tmp_path: Path) -> None:
-        fitted = _trainer(tmp_path, small_options(epochs=20)).fit()
+        result = _trainer(tmp_path, small_options(epochs=20)).fit()
         records = list(read_log(tmp_path / LOG))
-        assert fitted.epochs == 20 and not fitted.interrupted
+        assert result.epochs == 20 and not result.interrupted
         assert records[-1]["train_loss"] < records[0]["train_loss"] / 2
         assert max(record["accuracy"] for record in records) == 1.0
         assert max(record["auc"] for record in records) == 1.0
@@ -63,26 +74,26 @@ class TestLearning:
     @pytest.mark.parametrize("optimiser", ["adam", "adamw", "sgd"])
     def test_every_optimiser_learns(self, tmp_path: Path, optimiser: str) -> None:
         rate = 0.05 if optimiser == "sgd" else 1e-2
-        fitted = _trainer(tmp_path, small_options(epochs=4, optimiser=optimiser, lr=rate)).fit()
-        assert fitted.records[-1]["train_loss"] < fitted.records[0]["train_loss"]
+        result = _trainer(tmp_path, small_options(epochs=4, optimiser=optimiser, lr=rate)).fit()
+        assert result.records[-1]["train_loss"] < result.records[0]["train_loss"]
 
     def test_learns_tags(self, tmp_path: Path) -> None:
-        fitted = _trainer(tmp_path, small_options(epochs=20), task="tags").fit()
-        assert "accuracy" not in fitted.records[-1]
-        assert max(record["auc"] for record in fitted.records) == 1.0
+        result = _trainer(tmp_path, small_options(epochs=20), task="tags").fit()
+        assert "accuracy" not in result.records[-1]
+        assert max(record["auc"] for record in result.records) == 1.0
 
-    def test_learns_what_teachers_hardly_ever_say(self, tmp_path: Path) -> None:
+    def test_learns_tags_with_low_teacher_scores(self, tmp_path: Path) -> None:
         faint = np.array([1e-3, 3e-3, 0.3], np.float32)
         soft = material(24).target
         options = small_options(epochs=20, balanced=True, teachers=("a",))
         trainer = _trainer(tmp_path, options, task="tags", target=lambda *part: faint * (0.1 + soft(*part)))
         before = trainer._backbone.get_parameter("dense.bias").sigmoid()
         assert before[0] < before[1] < before[2]
-        fitted = trainer.fit()
-        assert max(record["auc"] for record in fitted.records) == 1.0
+        result = trainer.fit()
+        assert max(record["auc"] for record in result.records) == 1.0
 
     @pytest.mark.parametrize("ema", [0.0, 0.9])
-    def test_only_a_fresh_dense_layer_begins_at_the_usual_scores(self, tmp_path: Path, ema: float) -> None:
+    def test_only_a_fresh_dense_layer_gets_its_output_bias(self, tmp_path: Path, ema: float) -> None:
         options = small_options(balanced=True, teachers=("a",), ema=ema)
         changes: dict[str, Any] = {"task": "tags", "target": lambda *part: np.array([0.01, 0.1, 0.5], np.float32)}
         torch.manual_seed(0)
@@ -92,26 +103,26 @@ class TestLearning:
             before = backbone.get_parameter("dense.bias").detach().clone()
             whole = dataclasses.replace(material(24), **changes)
             trainer = Trainer(backbone, whole, options, tmp_path, torch.device("cpu"), Silent(), fresh_dense=fresh)
-            usual = torch.tensor([0.01, 0.1, 0.5]).logit() if fresh else before
-            torch.testing.assert_close(trainer._judged.get_parameter("dense.bias"), usual)
+            bias = torch.tensor([0.01, 0.1, 0.5]).logit() if fresh else before
+            torch.testing.assert_close(trainer._evaluated.get_parameter("dense.bias"), bias)
 
     def test_saves_the_weights_of_the_best_epoch(self, tmp_path: Path) -> None:
         trainer = _trainer(tmp_path, small_options(epochs=3, metric="loss"))
-        fitted = trainer.fit()
-        losses = [record["valid_loss"] for record in fitted.records]
-        assert fitted.best_epoch == 1 + losses.index(min(losses))
+        result = trainer.fit()
+        losses = [record["valid_loss"] for record in result.records]
+        assert result.best_epoch == 1 + losses.index(min(losses))
         assert set(load_file(tmp_path / BEST)) == set(build("fcn", 3, CONFIG, ()).state_dict())
 
-    def test_log_says_what_each_epoch_did(self, tmp_path: Path) -> None:
+    def test_log_has_a_record_for_each_epoch(self, tmp_path: Path) -> None:
         _trainer(tmp_path, small_options(epochs=2)).fit()
         lines = (tmp_path / LOG).read_text().splitlines()
         record = json.loads(lines[1])
         assert len(lines) == 2 and record["epoch"] == 2
         assert 0 <= record["loader_share"] <= 1 and record["windows_per_s"] > 0 and record["seconds"] > 0
 
-    def test_stops_when_nothing_gets_better(self, tmp_path: Path) -> None:
-        fitted = _trainer(tmp_path, small_options(epochs=30, lr=1e-12, patience=2, schedule="constant")).fit()
-        assert fitted.best_epoch is not None and fitted.epochs == fitted.best_epoch + 2 < 30
+    def test_stops_when_nothing_improves(self, tmp_path: Path) -> None:
+        result = _trainer(tmp_path, small_options(epochs=30, lr=1e-12, patience=2, schedule="constant")).fit()
+        assert result.best_epoch is not None and result.epochs == result.best_epoch + 2 < 30
 
     def test_all_augmentation_at_once_still_learns(self, tmp_path: Path) -> None:
         options = small_options(
@@ -124,10 +135,10 @@ class TestLearning:
             band_masks=1,
             band_mask_bands=2,
         )
-        fitted = _trainer(tmp_path, options).fit()
-        assert max(record["accuracy"] for record in fitted.records) >= 0.9
+        result = _trainer(tmp_path, options).fit()
+        assert max(record["accuracy"] for record in result.records) >= 0.9
 
-    def test_averaged_weights_are_what_is_judged(self, tmp_path: Path) -> None:
+    def test_averaged_weights_are_evaluated_and_saved(self, tmp_path: Path) -> None:
         trainer = _trainer(tmp_path, small_options(epochs=1, ema=0.2))
         weight = trainer._backbone.get_parameter("dense.weight")
         mean = weight.detach().clone()
@@ -141,14 +152,14 @@ class TestLearning:
 
 
 class TestResume:
-    @pytest.mark.parametrize("calls", [1, 3, 7, 8, 11])
-    def test_resumed_run_is_the_same_bit_for_bit(self, tmp_path: Path, calls: int) -> None:
+    @pytest.mark.parametrize("steps", [1, 3, 7, 8, 11])
+    def test_resumed_run_is_the_same_bit_for_bit(self, tmp_path: Path, steps: int) -> None:
         config = {**CONFIG, "dropout": 0.3}
         options = small_options(
             epochs=3, ema=0.9, mixup=0.2, time_masks=1, time_mask_columns=3, gain_db=3, batch_size=6
         )
         _trainer(tmp_path / "whole", options, config=config).fit()
-        stopped = _trainer(tmp_path / "parts", options, config=config).fit(_after(calls))
+        stopped = _trainer(tmp_path / "parts", options, config=config, stop_after=steps).fit()
         assert stopped.interrupted
         second = _trainer(tmp_path / "parts", options, config=config)
         second.resume()
@@ -164,22 +175,21 @@ class TestResume:
         for key, weight in states[0]["backbone"].items():
             assert torch.equal(weight, states[1]["backbone"][key]), key
 
-    def test_balanced_and_noisy_run_too(self, tmp_path: Path) -> None:
+    def test_resumed_run_with_standardised_targets_and_noise_is_the_same(self, tmp_path: Path) -> None:
         options = small_options(balanced=True, teachers=("a",), noise=0.5, mixup=0.2, ema=0.9)
         soft = material(24).target
         changes: dict[str, Any] = {"task": "tags", "target": lambda *part: 0.1 + 0.5 * soft(*part)}
         whole = _trainer(tmp_path / "whole", options, **changes)
         whole.fit()
-        _trainer(tmp_path / "halves", options, **changes).fit(_after(4))
+        _trainer(tmp_path / "halves", options, stop_after=4, **changes).fit()
         again = _trainer(tmp_path / "halves", options, **changes)
         again.resume()
         again.fit()
         for name, weight in whole._backbone.state_dict().items():
             assert torch.equal(weight, again._backbone.state_dict()[name]), name
 
-    def test_a_checkpoint_that_knows_less_had_the_default(self, tmp_path: Path) -> None:
-        trainer = _trainer(tmp_path, small_options())
-        trainer.fit(_after(1))
+    def test_options_missing_in_a_checkpoint_have_their_defaults(self, tmp_path: Path) -> None:
+        _trainer(tmp_path, small_options(), stop_after=1).fit()
         saved = torch.load(tmp_path / checkpoint.NAME, weights_only=True)
         del saved["identity"]["noise"]
         torch.save(saved, tmp_path / checkpoint.NAME)
@@ -208,22 +218,22 @@ class TestResume:
             _trainer(tmp_path, small_options(epochs=1), train=others).resume()
 
     @pytest.mark.parametrize("part", ["identity", "backbone", "optimiser", "state"])
-    def test_a_checkpoint_without_all_parts_says_so(self, tmp_path: Path, part: str) -> None:
+    def test_incomplete_checkpoint_is_refused(self, tmp_path: Path, part: str) -> None:
         _trainer(tmp_path, small_options(epochs=1)).fit()
         state = torch.load(tmp_path / checkpoint.NAME, weights_only=True)
         torch.save({name: value for name, value in state.items() if name != part}, tmp_path / checkpoint.NAME)
-        with pytest.raises(MusictaggerError, match="remove it and begin again"):
+        with pytest.raises(MusictaggerError, match="remove it and start again"):
             _trainer(tmp_path, small_options(epochs=1)).resume()
 
-    def test_damaged_checkpoint_says_so(self, tmp_path: Path) -> None:
+    def test_damaged_checkpoint_is_refused(self, tmp_path: Path) -> None:
         trainer = _trainer(tmp_path, small_options(epochs=1))
         trainer.fit()
         path = tmp_path / checkpoint.NAME
         path.write_bytes(path.read_bytes()[:1000])
-        with pytest.raises(MusictaggerError, match="no readable checkpoint"):
+        with pytest.raises(MusictaggerError, match="not a readable checkpoint"):
             _trainer(tmp_path, small_options(epochs=1)).resume()
 
-    def test_more_epochs_may_be_asked_for_where_the_schedule_allows(self, tmp_path: Path) -> None:
+    def test_more_epochs_are_allowed_if_the_schedule_does_not_depend_on_them(self, tmp_path: Path) -> None:
         _trainer(tmp_path, small_options(epochs=1, schedule="exponential")).fit()
         more = _trainer(tmp_path, small_options(epochs=2, schedule="exponential"))
         more.resume()
@@ -231,7 +241,7 @@ class TestResume:
 
 
 class TestTrouble:
-    def test_nan_stops_with_the_step_and_the_tracks(self, tmp_path: Path) -> None:
+    def test_nan_loss_names_the_step_and_the_tracks(self, tmp_path: Path) -> None:
         whole = material(24)
 
         def broken(digest: str) -> Any:
@@ -241,7 +251,7 @@ class TestTrouble:
         with pytest.raises(MusictaggerError, match=r"loss is nan in epoch 1, step \d of 3.*5\.wav"):
             _trainer(tmp_path, small_options(), read_mel=broken).fit()
 
-    def test_track_that_cannot_be_read_stops_with_its_reason(self, tmp_path: Path) -> None:
+    def test_unreadable_track_stops_with_the_reason(self, tmp_path: Path) -> None:
         def gone(digest: str) -> Any:
             raise MusictaggerError(f"{digest}: is gone")
 
@@ -264,7 +274,7 @@ class TestTrouble:
         assert (tmp_path / checkpoint.NAME).read_bytes() == kept
         assert not list(tmp_path.glob(".*tmp"))
 
-    def test_full_disk_at_the_best_epoch_says_how_to_go_on(
+    def test_full_disk_at_the_best_epoch_gives_the_remedy(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         trainer = _trainer(tmp_path, small_options(epochs=1))
@@ -276,14 +286,14 @@ class TestTrouble:
         with pytest.raises(MusictaggerError, match=r"best\.safetensors.*No space left.*free some space"):
             trainer.fit()
 
-    def test_thresholds_may_be_fitted_otherwise(self, tmp_path: Path) -> None:
+    def test_threshold_options_may_change(self, tmp_path: Path) -> None:
         _trainer(tmp_path, small_options(epochs=1)).fit()
         later = _trainer(tmp_path, small_options(epochs=1, min_precision=0.8, calibration="platt"))
         later.resume()
         assert later.fit().epochs == 1
 
 
-def test_steps_too_small_to_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_windows_for_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def three(self: Processes, device: torch.device) -> None:
         self.rank, self.world = 0, 3
 
@@ -294,7 +304,7 @@ def test_steps_too_small_to_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 class TestFreezing:
-    def test_frozen_parts_stay_as_they_are(self, tmp_path: Path) -> None:
+    def test_frozen_parts_do_not_change(self, tmp_path: Path) -> None:
         trainer = _trainer(tmp_path, small_options(epochs=2, init="some", freeze="cnn"))
         before = {name: value.clone() for name, value in trainer._backbone.state_dict().items()}
         trainer.fit()
@@ -347,7 +357,7 @@ except MusictaggerError as error:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo over a local port")
-def test_a_process_whose_others_are_gone_says_so(tmp_path: Path) -> None:
+def test_a_process_reports_that_another_has_ended(tmp_path: Path) -> None:
     script = tmp_path / "one_fails.py"
     script.write_text(_ONE_FAILS)
     done = subprocess.run(

@@ -1,16 +1,15 @@
-"""Windows of an epoch: every track equally often, read where the plan says, short tracks repeated."""
+"""Windows of an epoch: equally many from each track, read at their offsets, short tracks repeated."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from training_material import FRONT_END
 
-from musictagger.training.windows import Track, WindowLoader, frames_of, plan_epoch, prefetched, steps_per_epoch, window
+from musictagger.training.windows import Track, WindowLoader, plan_epoch, spaced_frames, steps_per_epoch, window
 
 COLUMNS = FRONT_END.columns
 MELS = {
@@ -20,17 +19,17 @@ MELS = {
 TRACKS = [Track(Path(name), name, len(mel)) for name, mel in MELS.items()]
 
 
-def _reader(heard: list[tuple[str, float, float]] | None = None, rank: int = 0, world: int = 1) -> WindowLoader:
+def _loader(excerpts: list[tuple[str, float, float]] | None = None, rank: int = 0, world: int = 1) -> WindowLoader:
     def target(track: Track, start_s: float, length_s: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-        if heard is not None:
-            heard.append((track.digest, start_s, length_s))
+        if excerpts is not None:
+            excerpts.append((track.digest, start_s, length_s))
         return np.array([start_s], np.float32)
 
     return WindowLoader(TRACKS, MELS.__getitem__, FRONT_END, target, rank, world)
 
 
 @pytest.mark.parametrize(("windows", "batch", "steps"), [(100, 32, 3), (112, 32, 4), (5, 32, 1), (64, 32, 2)])
-def test_steps_are_whole_and_alike(windows: int, batch: int, steps: int) -> None:
+def test_steps_have_almost_equal_sizes(windows: int, batch: int, steps: int) -> None:
     assert steps_per_epoch(windows, batch) == steps
     plan = plan_epoch(5, windows, batch, 0, 0)
     parts = [plan.step(step) for step in range(steps)]
@@ -39,30 +38,30 @@ def test_steps_are_whole_and_alike(windows: int, batch: int, steps: int) -> None
     assert [part.start for part in parts[1:]] == [part.stop for part in parts[:-1]]
 
 
-def test_every_track_is_heard_equally_often_in_an_order_of_each_epochs_own() -> None:
+def test_every_epoch_takes_equally_many_windows_from_each_track_in_its_own_order() -> None:
     first, again, other = (plan_epoch(7, 21, 4, 3, epoch) for epoch in (0, 0, 1))
     assert set(Counter(first.track.tolist()).values()) == {3}
     assert first.track.tolist() == again.track.tolist() != other.track.tolist()
-    assert first.place.tolist() == again.place.tolist() != other.place.tolist()
+    assert first.offset.tolist() == again.offset.tolist() != other.offset.tolist()
 
 
-def test_window_lies_where_it_should() -> None:
+def test_window_has_the_right_columns() -> None:
     np.testing.assert_array_equal(window(MELS["long"], 5, 20), MELS["long"][5:25].T.astype(np.float32))
     np.testing.assert_array_equal(
         window(MELS["short"], 0, 20), np.concatenate([MELS["short"]] * 3)[:20].T.astype(np.float32)
     )
 
 
-def test_windows_reach_all_of_a_track_and_their_target_is_of_that_place() -> None:
-    heard: list[tuple[str, float, float]] = []
-    reader = _reader(heard)
+def test_windows_cover_a_track_and_targets_belong_to_their_offset() -> None:
+    excerpts: list[tuple[str, float, float]] = []
+    loader = _loader(excerpts)
     column_s = FRONT_END.hop_samples / FRONT_END.sample_rate_hz
     starts = set()
     for epoch in range(60):
         plan = plan_epoch(3, 30, 30, 0, epoch)
-        batch = reader.batch(plan, 0)
+        batch = loader.batch(plan, 0)
         for row, track in enumerate(batch.tracks):
-            digest, start_s, length_s = heard.pop(0)
+            digest, start_s, length_s = excerpts.pop(0)
             start = round(start_s / column_s)
             assert digest == track.digest and length_s == FRONT_END.frame_s
             np.testing.assert_array_equal(batch.mel[row].numpy(), window(MELS[digest], start, COLUMNS))
@@ -75,37 +74,42 @@ def test_windows_reach_all_of_a_track_and_their_target_is_of_that_place() -> Non
 def test_processes_share_a_step() -> None:
     plan = plan_epoch(3, 21, 7, 0, 0)
     for step in range(plan.steps):
-        whole = _reader().batch(plan, step)
-        parts = [_reader(rank=rank, world=3).batch(plan, step) for rank in range(3)]
+        whole = _loader().batch(plan, step)
+        parts = [_loader(rank=rank, world=3).batch(plan, step) for rank in range(3)]
         np.testing.assert_array_equal(whole.mel, np.concatenate([part.mel for part in parts]))
-        assert [part.first for part in parts] == [0, 2, 4] and {part.windows for part in parts} == {7}
+        assert [part.rows.start for part in parts] == [0, 2, 4] and {part.windows for part in parts} == {7}
 
 
-def test_an_epoch_goes_on_from_any_step() -> None:
+def test_an_epoch_can_start_at_any_step() -> None:
     plan = plan_epoch(3, 30, 6, 0, 0)
-    whole, rest = list(_reader().epoch(plan)), list(_reader().epoch(plan, 3))
+    whole, rest = list(_loader().epoch(plan)), list(_loader().epoch(plan, 3))
     assert len(whole) == 5
     for one, other in zip(whole[3:], rest, strict=True):
         np.testing.assert_array_equal(one.mel, other.mel)
 
 
-def test_frames_lie_side_by_side_and_evenly_where_only_some_are_taken() -> None:
+def test_frames_are_adjacent_or_evenly_spaced() -> None:
     hops = FRONT_END.frame_hops
-    found = dict(frames_of(TRACKS, MELS.__getitem__, FRONT_END, 100))
+    found = dict(spaced_frames(TRACKS, MELS.__getitem__, FRONT_END, 100))
     assert [len(found[number]) for number in range(3)] == [4, 1, 1]
-    for place, frame in enumerate(found[0]):
-        np.testing.assert_array_equal(frame, window(MELS["long"], place * hops, COLUMNS))
-    some = dict(frames_of(TRACKS, MELS.__getitem__, FRONT_END, 2))
-    for place, frame in zip((0, 3), some[0], strict=True):
-        np.testing.assert_array_equal(frame, window(MELS["long"], place * hops, COLUMNS))
+    for number, frame in enumerate(found[0]):
+        np.testing.assert_array_equal(frame, window(MELS["long"], number * hops, COLUMNS))
+    some = dict(spaced_frames(TRACKS, MELS.__getitem__, FRONT_END, 2))
+    for number, frame in zip((0, 3), some[0], strict=True):
+        np.testing.assert_array_equal(frame, window(MELS["long"], number * hops, COLUMNS))
 
 
-def test_what_reading_raises_is_raised_where_it_is_read() -> None:
-    def broken() -> Iterator[int]:
-        yield 1
-        raise OSError("gone")
+def test_errors_of_the_prefetching_thread_are_raised() -> None:
+    plan = plan_epoch(3, 30, 6, 0, 0)
+    readable = iter(range(6))
 
-    items = prefetched(broken())
-    assert next(items) == 1
+    def read_mel(digest: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
+        if next(readable, None) is None:
+            raise OSError("gone")
+        return MELS[digest]
+
+    loader = WindowLoader(TRACKS, read_mel, FRONT_END, lambda *excerpt: np.zeros(1, np.float32), 0, 1)
+    batches = loader.epoch(plan)
+    assert len(next(batches).tracks) == 6
     with pytest.raises(OSError, match="gone"):
-        next(items)
+        next(batches)

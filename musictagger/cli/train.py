@@ -91,7 +91,7 @@ def command(context: click.Context, /, as_json: bool, quiet: bool, **flags: Any)
         request, paper = _request(flags, shlex.join(["musictagger", "train", *arguments]))
         from musictagger.training.run import run_training
 
-        outcome = run_training(request, reporter, lambda: reporter.stopping)
+        outcome = run_training(request, reporter)
         reporter.close()
         if progress.first_process():
             _show(request, outcome, paper, arguments, as_json, quiet)

@@ -1,12 +1,13 @@
-"""Changes to training windows that leave what they are untouched, on batches of log-mels.
+"""Augmentation of training windows, on batches of log-mels.
 
-Each is a function of a batch and of random numbers drawn beforehand for the step's whole batch, so that two processes
-with half the batch each see what one process sees with all of it; only mixup pairs the windows of each half.
+Each function takes a batch and the random numbers of the step (`StepRandom`), drawn for the step's whole batch, so that
+two processes with half the batch each see what one process sees with all of it. Only mixup pairs windows within a half.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,88 +18,96 @@ from musictagger.audio.logmel import band_edges_hz
 from musictagger.training.options import TrainOptions
 
 NOISE_BELOW_DB = (5.0, 40.0)
-"""How far noise lies below the music: from as loud as on a worn cassette to hardly heard."""
+"""How far noise lies below the music: from as loud as on a worn cassette to barely audible."""
+
+
+@dataclass(frozen=True)
+class StepRandom:
+    """Random numbers for the `windows` of a step, of which this process holds those of `rows`."""
+
+    generator: torch.Generator
+    rows: slice
+    windows: int
+
+    def uniform(self) -> Tensor:
+        """Numbers from 0 to 1, one for each window of this process, float32 [rows]."""
+        return torch.rand(self.windows, generator=self.generator)[self.rows]
+
+    def symmetric(self) -> Tensor:
+        """Numbers from -1 to 1, one for each window of this process, float32 [rows]."""
+        return self.uniform() * 2 - 1
 
 
 def step_generator(seed: int, epoch: int, step: int) -> torch.Generator:
-    """The source of everything random in one step."""
-    # torch's generator on the CPU looks at the lower 32 bits only: odd constants give neighbours different ones there.
+    """The source of all randomness in one step."""
+    # torch's CPU generator uses only the lower 32 bits: multiplying by odd constants makes them differ between steps.
     mixed = (seed * 0x9E3779B97F4A7C15 + epoch * 0xBF58476D1CE4E5B9 + step * 0x94D049BB133111EB) % 2**63
     return torch.Generator().manual_seed(mixed)
 
 
-def change_level(
-    mel: Tensor, front_end: FrontEnd, options: TrainOptions, random: torch.Generator, first: int, windows: int
-) -> Tensor:
-    """Gain and tilt on levels that no frame-wide maximum has been taken of yet, [batch, n_mels, columns].
-
-    `mel` holds windows `first`.. of the step's `windows`.
-    """
+def gain_and_tilt(mel: Tensor, front_end: FrontEnd, options: TrainOptions, random: StepRandom) -> Tensor:
+    """Random gain and spectral tilt of `mel` [batch, n_mels, columns], before the maximum of the frame is taken."""
     if not options.gain_db and not options.tilt_db:
         return mel
-    rows = slice(first, first + len(mel))
-    gain = _uniform(windows, random)[rows] * options.gain_db
-    tilt = _uniform(windows, random)[rows] * options.tilt_db
-    change = gain[:, None] + tilt[:, None] * torch.linspace(-0.5, 0.5, mel.shape[1])
-    return louder(mel, change[:, :, None].to(mel.device), front_end)
+    gain_db = random.symmetric() * options.gain_db
+    tilt_db = random.symmetric() * options.tilt_db
+    change_db = gain_db[:, None] + tilt_db[:, None] * torch.linspace(-0.5, 0.5, mel.shape[1])
+    return apply_gain(mel, change_db[:, :, None].to(mel.device), front_end)
 
 
-def bend(
-    mel: Tensor, front_end: FrontEnd, options: TrainOptions, random: torch.Generator, first: int, windows: int
-) -> Tensor:
-    """Tempo and pitch, each by itself: columns and bands are read between where they were, [batch, n_mels, columns].
-
-    A faster window begins again where it ends. What lay above the highest band is not there: its level goes on.
-    """
-    rows = slice(first, first + len(mel))
-    if options.stretch:
-        speed = 1 + _uniform(windows, random)[rows] * options.stretch
-        mel = _read_at(mel, torch.arange(mel.shape[2]) * speed[:, None] % mel.shape[2])
-    if options.pitch_semitones:
-        factor = 2 ** (_uniform(windows, random)[rows] * options.pitch_semitones / 12)
-        mel = _read_at(mel.transpose(1, 2), lower_bands(front_end, factor)).transpose(1, 2)
-    return mel
+def time_stretch(mel: Tensor, options: TrainOptions, random: StepRandom) -> Tensor:
+    """Random tempo: interpolate the columns of `mel` [batch, n_mels, columns]; faster ones repeat from their start."""
+    if not options.stretch:
+        return mel
+    speed = 1 + random.symmetric() * options.stretch
+    return _interpolated(mel, torch.arange(mel.shape[2]) * speed[:, None] % mel.shape[2])
 
 
-def lower_bands(front_end: FrontEnd, factor: Tensor) -> Tensor:
-    """Which band had what each has once a sound is `factor` [windows] times as high: float32 [windows, n_mels]."""
+def pitch_shift(mel: Tensor, front_end: FrontEnd, options: TrainOptions, random: StepRandom) -> Tensor:
+    """Random pitch: interpolate the bands of `mel` [batch, n_mels, columns]; the top one stands for those above."""
+    if not options.pitch_semitones:
+        return mel
+    factor = 2 ** (random.symmetric() * options.pitch_semitones / 12)
+    return _interpolated(mel.transpose(1, 2), shifted_bands(front_end, factor)).transpose(1, 2)
+
+
+def shifted_bands(front_end: FrontEnd, factor: Tensor) -> Tensor:
+    """The source of each band when frequencies are multiplied by `factor` [windows]: float32 [windows, n_mels]."""
     centres_hz = band_edges_hz(front_end)[1:-1]
-    wanted_hz = (centres_hz / factor[:, None]).clamp(centres_hz[0], centres_hz[-1])
-    above = torch.searchsorted(centres_hz, wanted_hz.contiguous()).clamp(1, len(centres_hz) - 1)
+    source_hz = (centres_hz / factor[:, None]).clamp(centres_hz[0], centres_hz[-1])
+    above = torch.searchsorted(centres_hz, source_hz.contiguous()).clamp(1, len(centres_hz) - 1)
     below_hz, above_hz = centres_hz[above - 1], centres_hz[above]
-    return (above - 1 + (wanted_hz - below_hz) / (above_hz - below_hz)).float()
+    return (above - 1 + (source_hz - below_hz) / (above_hz - below_hz)).float()
 
 
-def _read_at(values: Tensor, places: Tensor) -> Tensor:
-    """`values` [batch, rows, n] between its entries, at `places` [batch, m] from 0 to n: [batch, rows, m]."""
-    low = places.floor().long()
-    part = (places - low).to(values.device)[:, None]
+def _interpolated(values: Tensor, positions: Tensor) -> Tensor:
+    """`values` [batch, rows, n], linearly interpolated at `positions` [batch, m] from 0 to n: [batch, rows, m]."""
+    low = positions.floor().long()
+    fraction = (positions - low).to(values.device)[:, None]
     ends = values.shape[2]
-    shape = (len(values), values.shape[1], places.shape[1])
+    shape = (len(values), values.shape[1], positions.shape[1])
     lower, upper = (
         values.gather(2, (index % ends).to(values.device)[:, None].expand(shape)) for index in (low, low + 1)
     )
-    return lower + (upper - lower) * part
+    return lower + (upper - lower) * fraction
 
 
-def louder(mel: Tensor, change_db: Tensor, front_end: FrontEnd) -> Tensor:
-    """Levels as if the sound had been louder by `change_db` (broadcast over `mel`)."""
+def apply_gain(mel: Tensor, gain_db: Tensor, front_end: FrontEnd) -> Tensor:
+    """Levels of the same audio amplified by `gain_db` (broadcast over `mel`)."""
     if front_end.compression == "db":
-        return mel + change_db * front_end.mel_exponent
-    return _level(_power(mel, front_end) * 10 ** (change_db / 10), front_end)
+        return mel + gain_db * front_end.mel_exponent
+    return _level(_power(mel, front_end) * 10 ** (gain_db / 10), front_end)
 
 
-def add_noise(
-    mel: Tensor, front_end: FrontEnd, options: TrainOptions, random: torch.Generator, first: int, windows: int
-) -> Tensor:
-    """Steady noise, white to pink, under a share `options.noise` of the windows: hiss, rain, an old tape.
+def add_noise(mel: Tensor, front_end: FrontEnd, options: TrainOptions, random: StepRandom) -> Tensor:
+    """Steady noise, white to pink, in a share `options.noise` of the windows: hiss, rain, an old tape.
 
-    `mel` holds windows `first`.. of the step's `windows`, [batch, n_mels, columns], before anything frame-wide.
+    `mel` is [batch, n_mels, columns], before the maximum of the frame is taken.
     """
     if not options.noise:
         return mel
-    rows = slice(first, first + len(mel))
-    hit, below, colour, seed = torch.rand((4, windows), generator=random, dtype=torch.float64)[:, rows]
+    draws = torch.rand((4, random.windows), generator=random.generator, dtype=torch.float64)
+    hit, below, colour, seed = draws[:, random.rows]
     chosen = torch.nonzero(hit < options.noise)[:, 0]
     below_db = NOISE_BELOW_DB[0] + below[chosen] * (NOISE_BELOW_DB[1] - NOISE_BELOW_DB[0])
     noisy = mel.clone()
@@ -106,17 +115,17 @@ def add_noise(
         own = torch.Generator().manual_seed(int(number * 2**53))
         noise, height = _noise(front_end, mel.shape[2], slope, own)
         power = _power(mel[row].cpu(), front_end)
-        # Of a band of power p and triangles so high, p / height is the power around it.
+        # A band of power p under a triangle of this height has p / height of power around it.
         share = 10 ** (-down_db / 10) * (power.mean(dim=1) / height).sum()
         noisy[row] = _level(power + share.float() * noise, front_end).to(mel.device)
     return noisy
 
 
-def _noise(front_end: FrontEnd, columns: int, slope: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+def _noise(front_end: FrontEnd, columns: int, slope: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Mel power of noise, float32 [n_mels, columns], and the heights of the bands' triangles, [n_mels].
 
-    Its density falls with frequency ** slope, and its power is 1 all told. A band's power over the columns is a gamma
-    variable, its shape the number of bins in the band (Wilson & Hilferty 1931); that columns overlap is left aside.
+    Its density falls with frequency ** slope, and its total power is 1. A band's power over the columns is a gamma
+    variable, its shape the number of bins in the band (Wilson & Hilferty 1931); the overlap of columns is ignored.
     """
     edges_hz = band_edges_hz(front_end).float()
     width_hz = (edges_hz[2:] - edges_hz[:-2]) / 2
@@ -124,7 +133,7 @@ def _noise(front_end: FrontEnd, columns: int, slope: Tensor, random: torch.Gener
     density = edges_hz[1:-1] ** -slope.float()
     density /= (density * width_hz).sum()
     bins = (width_hz * front_end.n_fft / front_end.sample_rate_hz).clamp(min=1.0)[:, None]
-    normal = torch.randn((front_end.n_mels, columns), generator=random)
+    normal = torch.randn((front_end.n_mels, columns), generator=generator)
     fluctuation = (1 - 1 / (9 * bins) + normal / (3 * bins.sqrt())).clamp(min=0.0) ** 3
     return (density * width_hz * height)[:, None] * fluctuation, height
 
@@ -143,19 +152,17 @@ def _level(power: Tensor, front_end: FrontEnd) -> Tensor:
     return torch.log10(1.0 + front_end.gain * power)
 
 
-def mix(
-    mel: Tensor, target: Tensor, options: TrainOptions, random: torch.Generator, first: int, windows: int
-) -> tuple[Tensor, Tensor]:
-    """Mixup (Zhang et al. 2018): each window with the one before it in its process's part, targets in the same shares.
+def mixup(mel: Tensor, target: Tensor, options: TrainOptions, random: StepRandom) -> tuple[Tensor, Tensor]:
+    """Mixup (Zhang et al. 2018): each window with the one before it in this process's rows, and so are their targets.
 
-    Where only one of the two knows an output (the other's target is NaN), its word stands.
+    An output that is unknown (NaN) in one of the two targets keeps the value of the other.
     """
     if not options.mixup or len(mel) < 2:
         return mel, target
     # torch's own beta distribution takes no generator.
-    seed = int(torch.randint(2**62, (), generator=random))
-    draws = np.random.default_rng(seed).beta(options.mixup, options.mixup, windows)
-    share = torch.from_numpy(np.maximum(draws, 1 - draws)).float()[first : first + len(mel)].to(mel.device)
+    seed = int(torch.randint(2**62, (), generator=random.generator))
+    draws = np.random.default_rng(seed).beta(options.mixup, options.mixup, random.windows)
+    share = torch.from_numpy(np.maximum(draws, 1 - draws)).float()[random.rows].to(mel.device)
     other = target.roll(1, 0)
     mixed = share[:, None] * target + (1 - share[:, None]) * other
     known = torch.where(target.isnan(), other, target)
@@ -163,28 +170,22 @@ def mix(
     return share[:, None, None] * mel + (1 - share[:, None, None]) * mel.roll(1, 0), mixed
 
 
-def mask(mel: Tensor, options: TrainOptions, random: torch.Generator, first: int, windows: int) -> Tensor:
-    """SpecAugment (Park et al. 2019) without its warping: spans of columns and of bands become the window's mean."""
-    for number, widest, axis in (
+def spec_augment(mel: Tensor, options: TrainOptions, random: StepRandom) -> Tensor:
+    """SpecAugment (Park et al. 2019) without time warping: spans of columns and of bands become the window's mean."""
+    for count, max_width, axis in (
         (options.time_masks, options.time_mask_columns, 2),
         (options.band_masks, options.band_mask_bands, 1),
     ):
-        for _ in range(number):
-            mel = _masked(mel, min(widest, mel.shape[axis]), axis, random, first, windows)
+        for _ in range(count):
+            mel = _masked(mel, min(max_width, mel.shape[axis]), axis, random)
     return mel
 
 
-def _masked(mel: Tensor, widest: int, axis: int, random: torch.Generator, first: int, windows: int) -> Tensor:
-    rows = slice(first, first + len(mel))
+def _masked(mel: Tensor, max_width: int, axis: int, random: StepRandom) -> Tensor:
     length = mel.shape[axis]
-    width = torch.rand(windows, generator=random)[rows] * (widest + 1)
-    start = torch.rand(windows, generator=random)[rows] * (length - width.floor() + 1)
-    place = torch.arange(length)
-    inside = (place >= start.floor()[:, None]) & (place < (start.floor() + width.floor())[:, None])
+    width = random.uniform() * (max_width + 1)
+    start = random.uniform() * (length - width.floor() + 1)
+    index = torch.arange(length)
+    inside = (index >= start.floor()[:, None]) & (index < (start.floor() + width.floor())[:, None])
     inside = inside[:, None, :] if axis == 2 else inside[:, :, None]
     return torch.where(inside.to(mel.device), mel.mean(dim=(1, 2), keepdim=True), mel)
-
-
-def _uniform(windows: int, random: torch.Generator) -> Tensor:
-    """[windows] numbers from -1 to 1."""
-    return torch.rand(windows, generator=random) * 2 - 1

@@ -1,4 +1,4 @@
-"""Epochs for TensorBoard, where somebody wants to look at them with it."""
+"""Metrics of the epochs for TensorBoard, an optional dependency."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from musictagger.training.trainer import Record
 
 
 def require_tensorboard() -> Any:
-    """Its SummaryWriter. Raises BadRequestError where TensorBoard is not installed."""
+    """TensorBoard's SummaryWriter. Raises BadRequestError where TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise BadRequestError("--tensorboard needs it: pip install 'musictagger[tensorboard]'") from error
+        raise BadRequestError("--tensorboard needs TensorBoard: pip install 'musictagger[tensorboard]'") from error
     return SummaryWriter
 
 
 @contextmanager
-def board(folder: Path | None) -> Iterator[Callable[[Record], None]]:
-    """A function that writes an epoch's figures into `folder`; one that writes nothing without a folder."""
+def tensorboard_log(folder: Path | None) -> Iterator[Callable[[Record], None]]:
+    """A function that writes an epoch's metrics into `folder`; without a folder, it does nothing."""
     if folder is None:
         yield lambda record: None
         return

@@ -1,4 +1,4 @@
-"""The state of a run on disk: all that is needed to go on, written all or nothing, read without pickle's powers."""
+"""The state of a training on disk: all that resuming needs, written atomically and read without unpickling code."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ NAME = "checkpoint.pt"
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the right to train into `folder`; the system gives it back however the process ends.
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder, which the system releases however the process ends.
 
-    Raises BadRequestError while another process has it, MusictaggerError where nothing can be written.
+    Raises BadRequestError while another process holds it, MusictaggerError where nothing can be written.
     """
     lock = FileLock(folder / ".lock")
     try:
@@ -40,9 +40,9 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write `state` (plain values and tensors) beside the old file, then put it in its place.
+    """Replace the checkpoint by `state` (plain values and tensors).
 
-    Raises MusictaggerError when it cannot be written (a full disk); the checkpoint before it is untouched.
+    Raises MusictaggerError when it cannot be written (disk full); the previous checkpoint is then untouched.
     """
     try:
         with replacing(path, alone=True) as temporary, temporary.open("wb") as file:
@@ -56,48 +56,45 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def kept(path: Path) -> Iterator[None]:
-    """Around whatever writes into a run's folder: an error also says what is left, and how to go on from it."""
+def resumable(path: Path) -> Iterator[None]:
+    """Add to errors of writing into a run's folder what is left there, and how to continue from it."""
     try:
         yield
     except MusictaggerError as error:
-        left = (
-            "the last checkpoint is kept; free some space and go on with --resume"
-            if path.exists()
-            else "free some space"
-        )
-        raise MusictaggerError(f"{error}; {left}") from error
+        kept = "the last checkpoint is kept; " if path.exists() else ""
+        remedy = "free some space" + (" and continue with --resume" if kept else "")
+        raise MusictaggerError(f"{error}; {kept}{remedy}") from error
 
 
 def load_checkpoint(path: Path, identity: Mapping[str, Any], older: Mapping[str, Any]) -> dict[str, Any]:
     """The state saved at `path`, on the CPU.
 
-    `identity` says what the run is about (backbone, options, outputs, tracks); it must be the checkpoint's own, where
-    what a checkpoint of an older version does not know is as in `older`, or else not asked for. Raises
-    BadRequestError where it is not, naming the first difference, and MusictaggerError for a file that is no checkpoint.
+    `identity` describes the run (backbone, options, outputs, tracks) and must equal the checkpoint's. Options that an
+    older version did not store are taken from `older`, and other missing values are not compared. Raises
+    BadRequestError naming the first difference, and MusictaggerError for a file that is not a checkpoint.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise BadRequestError(f"{path}: there is no checkpoint to resume; leave --resume out to begin") from None
+        raise BadRequestError(f"{path}: no checkpoint to resume; leave --resume out to start a training") from None
     except Exception as error:
-        # torch.load raises whatever the damaged part happens to raise.
+        # torch.load raises all kinds of exceptions for damaged files.
         raise unreadable(path, error) from error
     if not isinstance(state, dict) or state.get("schema") != SCHEMA or not isinstance(state.get("identity"), dict):
-        raise MusictaggerError(f"{path}: is no checkpoint of this version; remove it and begin again")
+        raise MusictaggerError(f"{path}: not a checkpoint of this version; remove it and start again")
     _require_same(path, {**older, **state["identity"]}, identity)
     return state
 
 
 def unreadable(path: Path, error: Exception) -> MusictaggerError:
-    """What to say of a file that holds something else, or a part only."""
-    return MusictaggerError(f"{path}: is no readable checkpoint ({type(error).__name__}); remove it and begin again")
+    """The error for a checkpoint that is damaged or of another kind."""
+    return MusictaggerError(f"{path}: not a readable checkpoint ({type(error).__name__}); remove it and start again")
 
 
 def _require_same(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     for name in [name for name in wanted if name in saved]:
         if saved[name] != wanted[name]:
             raise BadRequestError(
-                f"{path}: is the checkpoint of another run: {name} was {clipped(repr(saved[name]))}, "
+                f"{path}: the checkpoint belongs to another run: {name} was {clipped(repr(saved[name]))}, "
                 f"now {clipped(repr(wanted[name]))}; resume with the same options and data, or choose another --out"
             )

@@ -1,4 +1,4 @@
-"""The processes of one run: alone, or several that `torchrun` started. Alone, everything here costs nothing."""
+"""The processes of one training: one, or several that `torchrun` started. With one, everything here is free."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from musictagger.models.backbone import Backbone
 
 
 class Processes:
-    """What the processes of a run agree on. `rank` 0 is the one that writes files and talks to people."""
+    """Communication between the processes of a run. The one of `rank` 0 writes files and reports progress."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -26,17 +26,17 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and tells."""
+        """Whether this is the process that writes files and reports progress."""
         return self.rank == 0
 
     def wrap(self, backbone: Backbone) -> nn.Module:
-        """The backbone so that its gradients are the mean over all processes; itself where there is one."""
+        """The backbone with gradients averaged over all processes; unchanged where there is one."""
         trains = any(weight.requires_grad for weight in backbone.parameters())
         if self.world == 1 or not trains:
             return backbone
         network: nn.Module = backbone
         if self._device.type == "cuda":
-            # Statistics over the whole step, as one process has them. torch has no such layer for the CPU.
+            # Statistics over the whole step, as with one process. torch has no such layer for the CPU.
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return DistributedDataParallel(network)
 
@@ -47,7 +47,7 @@ class Processes:
         return float(value.item())
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says yes: all must stop at the same step."""
+        """Whether the flag is set in any process: all must stop at the same step."""
         return self.sum(torch.tensor(float(flag), device=self._device)) > 0 if self.world > 1 else flag
 
     def shared(self, value: Any) -> Any:
@@ -61,22 +61,22 @@ class Processes:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[torch.device]:
-    """Join the other processes if torchrun started this one; the device that this process is to use.
+    """Join the other processes if torchrun started this one, and yield the device that this process uses.
 
-    Raises MusictaggerError where another process has gone.
+    Raises MusictaggerError where another process has ended.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield device
         return
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    mine = torch.device("cuda", local % torch.cuda.device_count()) if device.type == "cuda" else device
-    # The others wait while the first one decodes; torch gives up after half an hour. One that dies is noticed at once.
-    dist.init_process_group("nccl" if mine.type == "cuda" else "gloo", timeout=timedelta(days=7))
+    own = torch.device("cuda", local % torch.cuda.device_count()) if device.type == "cuda" else device
+    # The others wait while the first one decodes, longer than torch's half an hour. One that dies is noticed at once.
+    dist.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=timedelta(days=7))
     try:
-        yield mine
+        yield own
     except RuntimeError as error:
         if "gloo" in str(error) or isinstance(error, dist.DistBackendError):
-            raise MusictaggerError("another process of this run has ended; what it said is why") from error
+            raise MusictaggerError("another process of this run has ended; its own message gives the reason") from error
         raise
     finally:
         dist.destroy_process_group()

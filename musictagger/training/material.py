@@ -1,4 +1,4 @@
-"""What a training run is made of, as values."""
+"""The tracks, targets and ground truth of a training, as one value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from musictagger.training.windows import ReadMel, Target, Track
 
 @dataclass(frozen=True)
 class Material:
-    """What a run learns from, and what its epochs are compared by."""
+    """Training and validation tracks with their targets; `valid_truth` is what epochs are evaluated against."""
 
     task: Task
     outputs: tuple[str, ...]
@@ -28,6 +28,6 @@ class Material:
     """bool [validation tracks, outputs]."""
 
     def digest(self) -> str:
-        """Equal where sounds, tags, splits and their order are."""
+        """A digest of the audio, tags, splits and order of all tracks."""
         tracks = [[[track.digest, *track.tags] for track in split] for split in (self.train, self.valid)]
         return hashlib.sha256(json.dumps(tracks).encode()).hexdigest()[:16]

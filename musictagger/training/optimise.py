@@ -1,4 +1,4 @@
-"""Optimisers, learning rates, loss and regularisation of a run: the papers' procedures as plain functions."""
+"""Optimisers, learning rates, losses and regularisation of a training, as plain functions; sources are the papers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from statistics import NormalDist
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from musictagger.errors import BadRequestError
 from musictagger.models.backbone import Backbone
@@ -20,14 +21,17 @@ from musictagger.training.options import GROUPS, Freeze, TrainOptions
 
 ONECYCLE_RISE = 0.3
 ONECYCLE_START, ONECYCLE_END = 1 / 25, 1e-4
-"""Share of the steps that go up, and the first and last rate as parts of the highest (Smith & Topin 2018)."""
+"""Share of the steps in which the rate rises, and the first and last rate as fractions of the highest (Smith & Topin
+2018)."""
 
+BATCH_NORM_MOMENTUM = 0.1
+"""torch's default: the weight of a step's statistics in the running ones."""
 
 _HIGHEST_TENTH = NormalDist().inv_cdf(DECISION_QUANTILE)
-LEAST_DEVIATION = 0.25
-"""Of a tag's logits: one that teachers say the same of everywhere is not to count for its rounding."""
+MIN_DEVIATION = 0.25
+"""Lower bound of a tag's deviation, in logits: without it, rounding would matter for a tag that hardly varies."""
 SHARPNESS = 2.0
-"""Standardised logits run from no to yes within one deviation of them, so that a usual track is a clear no (0.07)."""
+"""Deviation of standardised logits, large enough that the output of a typical track is a clear no (0.07)."""
 
 
 def make_optimiser(parameters: Iterable[nn.Parameter], options: TrainOptions) -> torch.optim.Optimizer:
@@ -54,29 +58,28 @@ def lr_at(step: int, steps_per_epoch: int, options: TrainOptions) -> float:
         case "inverse":
             return options.lr / (1 + options.lr_decay * step)
         case "cosine":
-            begin = options.warmup_epochs * steps_per_epoch
-            return options.lr * _falling((step - begin) / max(1.0, total - begin))
+            warmup = options.warmup_epochs * steps_per_epoch
+            return options.lr * _half_cosine((step - warmup) / max(1.0, total - warmup))
         case "onecycle":
             return options.lr * _onecycle(step / max(1, total - 1))
 
 
-def _falling(part: float) -> float:
+def _half_cosine(progress: float) -> float:
     """Half a cosine from 1 to 0."""
-    return (1 + math.cos(math.pi * min(1.0, part))) / 2
+    return (1 + math.cos(math.pi * min(1.0, progress))) / 2
 
 
-def _onecycle(part: float) -> float:
-    if part < ONECYCLE_RISE:
-        return 1 - (1 - ONECYCLE_START) * _falling(part / ONECYCLE_RISE)
-    return ONECYCLE_END + (1 - ONECYCLE_END) * _falling((part - ONECYCLE_RISE) / (1 - ONECYCLE_RISE))
+def _onecycle(progress: float) -> float:
+    if progress < ONECYCLE_RISE:
+        return 1 - (1 - ONECYCLE_START) * _half_cosine(progress / ONECYCLE_RISE)
+    return ONECYCLE_END + (1 - ONECYCLE_END) * _half_cosine((progress - ONECYCLE_RISE) / (1 - ONECYCLE_RISE))
 
 
 def freeze_parts(backbone: Backbone, freeze: Freeze) -> list[nn.Module]:
-    """Take the frozen parts out of training (Wang et al. 2019, V.G) and return them.
+    """Exclude parts of a backbone from training (Wang et al. 2019, V.G) and return them.
 
-    "cnn": the convolutions keep what they learnt; "all": everything but the dense layer does. What is frozen must also
-    stay in evaluation mode, or its BatchNorm would go on following the new data; dropout before the dense layer is that
-    layer's, and goes on. Raises BadRequestError for a backbone
+    "cnn" freezes the convolutions, "all" everything but the dense layer and the dropout before it. Frozen parts must
+    also stay in evaluation mode, or their BatchNorm would adapt to the new data. Raises BadRequestError for a backbone
     without these parts.
     """
     if freeze == "none":
@@ -87,14 +90,14 @@ def freeze_parts(backbone: Backbone, freeze: Freeze) -> list[nn.Module]:
         if (name == "cnn" or (freeze == "all" and name != "dense")) and not isinstance(part, nn.Dropout)
     ]
     if not frozen:
-        raise BadRequestError(f"backbone {backbone.name} has no part that freeze {freeze} could keep as it is")
+        raise BadRequestError(f"backbone {backbone.name} has no part that freeze {freeze} applies to")
     for part in frozen:
         part.requires_grad_(False)
     return frozen
 
 
 def l2_penalty(backbone: Backbone, options: TrainOptions) -> Tensor | None:
-    """Squared weights times their group's factor, as Keras adds it to the loss; biases and BatchNorm are left alone."""
+    """Squared weights times their group's factor, as Keras adds it to the loss, without biases and BatchNorm."""
     terms = [
         factor * weight.square().sum()
         for group, factor in options.l2.items()
@@ -106,12 +109,12 @@ def l2_penalty(backbone: Backbone, options: TrainOptions) -> Tensor | None:
 
 def _weights(backbone: Backbone, group: str) -> Iterator[nn.Parameter]:
     assert group in GROUPS
-    part = getattr(backbone, group, None)
-    if part is not None:
-        # Biases of several cells side by side have more than one axis too.
+    module = getattr(backbone, group, None)
+    if module is not None:
+        # Stacked biases of several cells have more than one axis too.
         yield from (
             weight
-            for name, weight in part.named_parameters()
+            for name, weight in module.named_parameters()
             if weight.dim() > 1 and "bias" not in name.rpartition(".")[2] and weight.requires_grad
         )
 
@@ -119,8 +122,8 @@ def _weights(backbone: Backbone, group: str) -> Iterator[nn.Parameter]:
 def class_weights(target: Tensor, task: Task) -> Tensor:
     """Weights [outputs] from the targets of the training tracks, float [tracks, outputs] with NaN for unknown.
 
-    Tags: how much a positive counts, negatives / positives, from 0.01 to 100. Genres: the inverse of how many tracks
-    have it, 1 on average over the tracks.
+    Tags: the weight of a positive, negatives / positives, limited to 0.01..100. Genres: the inverse of their frequency,
+    1 on average over the tracks.
     """
     known = target.nan_to_num(0.0)
     positives = known.sum(dim=0)
@@ -132,35 +135,34 @@ def class_weights(target: Tensor, task: Task) -> Tensor:
 
 @dataclass(frozen=True)
 class LogitScale:
-    """Where each output's soft targets lie, as logits, float32 [outputs] each."""
+    """Mean and deviation of each output's soft targets, in logits, float32 [outputs] each."""
 
     mean: Tensor
     deviation: Tensor
 
     def standardised(self, logits: Tensor) -> Tensor:
-        """0 where a track enters the output's highest tenth (were they normally distributed), and its deviation 0.5."""
+        """Logits with deviation SHARPNESS and 0 at the output's 90th percentile, assuming a normal distribution."""
         return SHARPNESS * ((logits - self.mean) / self.deviation - _HIGHEST_TENTH)
 
     def to(self, device: torch.device) -> LogitScale:
-        """The same on a device."""
+        """This scale on a device."""
         return LogitScale(self.mean.to(device), self.deviation.to(device))
 
 
 def logit_scale(target: Tensor) -> LogitScale:
     """The scale of the training tracks' targets, float [tracks, outputs] with NaN for unknown.
 
-    Of an output that is 0 or 1 throughout, or unknown, standardised logits are the logits themselves: labels are no
-    scores.
+    An output whose targets are labels (0, 1 or unknown) keeps its logits when standardised.
     """
     logits = target.logit(LOWEST)
     mean = logits.nanmean(dim=0)
-    deviation = (logits - mean).square().nanmean(dim=0).sqrt().clamp(min=LEAST_DEVIATION)
+    deviation = (logits - mean).square().nanmean(dim=0).sqrt().clamp(min=MIN_DEVIATION)
     labels = ((target == 0) | (target == 1) | target.isnan()).all(dim=0)
     return LogitScale(torch.where(labels, -SHARPNESS * _HIGHEST_TENTH, mean), torch.where(labels, SHARPNESS, deviation))
 
 
-def begin_usual(backbone: Backbone, scale: LogitScale) -> bool:
-    """Let a fresh dense layer say the usual of each output instead of 0.5; False where there is no such layer."""
+def initialise_output_bias(backbone: Backbone, scale: LogitScale) -> bool:
+    """Set the output bias to each output's mean logit, so that training starts there; False without an output layer."""
     layer = backbone.output_layer
     if layer is None or layer.bias is None or layer.out_features != len(scale.mean):
         return False
@@ -179,60 +181,57 @@ def window_losses(
 ) -> Tensor:
     """Loss of each window, float32 [windows]: mean binary cross-entropy over the tags, or cross-entropy of the genre.
 
-    `target` [windows, outputs] may be soft. An output whose target is NaN has no part in a tag loss; in a genre target
-    NaN counts as zero. With a `scale`, logits and targets of tags are standardised by it before they are compared: else
-    a tag that teachers never give more than 0.02 hardly counts beside one that they often give 0.5.
+    `target` [windows, outputs] may be soft. A tag loss ignores outputs whose target is NaN; a genre loss takes NaN as
+    zero. With a `scale`, logits and targets of tags are standardised before they are compared: otherwise a tag that
+    teachers never score above 0.02 would hardly count beside one that they often score 0.5.
     """
     logits = logits.float()
     if scale is not None:
         logits, target = scale.standardised(logits), scale.standardised(target.logit(LOWEST)).sigmoid()
     if task == "genre":
-        wanted = target.nan_to_num(0.0)
-        wanted = wanted * (1 - label_smoothing) + label_smoothing / target.shape[1]
-        weight = 1.0 if weights is None else (wanted * weights).sum(dim=1)
-        return -(wanted * logits.log_softmax(dim=1)).sum(dim=1) * weight
+        smoothed = target.nan_to_num(0.0) * (1 - label_smoothing) + label_smoothing / target.shape[1]
+        weight = 1.0 if weights is None else (smoothed * weights).sum(dim=1)
+        return -(smoothed * logits.log_softmax(dim=1)).sum(dim=1) * weight
     known = ~target.isnan()
-    wanted = torch.where(known, target, 0.0) * (1 - label_smoothing) + label_smoothing / 2
-    each = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weights, reduction="none")
+    smoothed = torch.where(known, target, 0.0) * (1 - label_smoothing) + label_smoothing / 2
+    each = F.binary_cross_entropy_with_logits(logits, smoothed, pos_weight=weights, reduction="none")
     return (each * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
 
 
 def computes_in_bfloat16(device: torch.device, precision: str) -> bool:
-    """Whether to compute in bfloat16: as told, or, for "auto", where the device has instructions for it."""
+    """Whether to compute in bfloat16: as asked for or, with "auto", where the device has instructions for it."""
     return has_bfloat16(device) if precision == "auto" else precision == "bfloat16"
 
 
-def average_decay(step: int, decay: float) -> float:
-    """The decay of a step of the run, from 0: never so slow that the fresh weights count for most of the average.
+def ema_decay(step: int, decay: float) -> float:
+    """The decay of the EMA at a step of the run, counted from 0: lower at first, so that the initial weights fade soon.
 
-    With 0.999 and 16 steps an epoch they would still be a half of it after 43 epochs. Source: TensorFlow's
+    With a constant 0.999 and 16 steps an epoch they would still weigh a half after 43 epochs. Source: TensorFlow's
     ExponentialMovingAverage.
     """
     return min(decay, (1 + step) / (10 + step))
 
 
 @torch.no_grad()
-def average(averaged: nn.Module, backbone: nn.Module, decay: float) -> None:
-    """Move the averaged weights towards the present ones; buffers (BatchNorm's statistics) are taken as they are."""
-    present = dict(backbone.named_parameters())
-    for name, weight in averaged.named_parameters():
-        weight.lerp_(present[name], 1 - decay)
-    for mean, buffer in zip(averaged.buffers(), backbone.buffers(), strict=True):
-        mean.copy_(buffer)
+def update_ema(averaged: nn.Module, backbone: nn.Module, decay: float) -> None:
+    """Move the averaged weights towards the present ones, and copy buffers (the statistics of BatchNorm).
+
+    Not torch's AveragedModel: it copies the weights of the first step instead of averaging them with the initial ones,
+    keeps one decay, and stores its tensors under other names than the checkpoints that exist.
+    """
+    get_ema_multi_avg_fn(decay)([*averaged.parameters()], [*backbone.parameters()], 0)  # type: ignore[no-untyped-call]
+    for copy, buffer in zip(averaged.buffers(), backbone.buffers(), strict=True):
+        copy.copy_(buffer)
 
 
-BATCH_NORM_MOMENTUM = 0.1
-"""torch's own: the part of a step's statistics in the running ones."""
+def warm_up_batch_norm(backbone: nn.Module, step: int) -> None:
+    """Make BatchNorm's running statistics the mean over all steps so far, in the first ten steps of a run.
 
-
-def follow_fast(backbone: nn.Module, step: int) -> None:
-    """Let BatchNorm's running statistics begin at those of the first step instead of at mean 0 and deviation 1.
-
-    For ten steps they are the mean over all steps so far. Decibels lie around -40: at the usual pace it takes 60 steps
+    They start at mean 0 and deviation 1 while decibels lie around -40: with torch's momentum it would take 60 steps
     until evaluation sees what training sees, and a run on 50 tracks has two steps an epoch.
     """
     if step > 1 / BATCH_NORM_MOMENTUM:
         return
-    for part in backbone.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            part.momentum = max(BATCH_NORM_MOMENTUM, 1 / (step + 1))
+    for module in backbone.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = max(BATCH_NORM_MOMENTUM, 1 / (step + 1))

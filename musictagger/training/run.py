@@ -32,7 +32,7 @@ from musictagger.models.inference import Predictor, pick_device
 from musictagger.models.weights import load_model
 from musictagger.progress import Progress, Silent
 from musictagger.training import checkpoint
-from musictagger.training.board import board, require_tensorboard
+from musictagger.training.board import require_tensorboard, tensorboard_log
 from musictagger.training.build import Origin, build_backbone, origin_of
 from musictagger.training.distributed import Processes, joined
 from musictagger.training.export import export_model
@@ -42,7 +42,7 @@ from musictagger.training.memory import keep_freed_memory
 from musictagger.training.optimise import freeze_parts
 from musictagger.training.options import TrainOptions
 from musictagger.training.prepare import Prepared, check_dataset, prepare, without
-from musictagger.training.trainer import BEST, Fitted, Record, Trainer
+from musictagger.training.trainer import BEST, Record, Trainer, TrainResult
 from musictagger.training.windows import steps_per_epoch
 
 HEAD_FRAMES = 8
@@ -84,18 +84,18 @@ class Outcome:
     """What a dry run found."""
 
 
-def run_training(request: RunRequest, progress: Progress, stop: Stop = lambda: False) -> Outcome:
-    """Do all of it. Under torchrun every process calls this, and the first one writes and tells.
+def run_training(request: RunRequest, progress: Progress) -> Outcome:
+    """Train a model. Under torchrun every process calls this with its own `progress`, silent in all but the first.
 
-    Raises BadRequestError for options and data that do not fit, MusictaggerError for what befalls the run; every epoch
-    that was finished is then in the checkpoint.
+    Raises BadRequestError for unsuitable options or data, and MusictaggerError for failures during the run, of which
+    every finished epoch is in the checkpoint.
     """
     keep_freed_memory()
     if request.threads:
         torch.set_num_threads(request.threads)
     with joined(pick_device(request.settings.device)) as device:
         processes = Processes(device)
-        return _run(request, device, processes, progress if processes.first else Silent(), stop)
+        return _run(request, device, processes, progress, lambda: progress.stopping)
 
 
 def _run(request: RunRequest, device: torch.device, processes: Processes, progress: Progress, stop: Stop) -> Outcome:
@@ -112,7 +112,7 @@ def _run(request: RunRequest, device: torch.device, processes: Processes, progre
     if request.dry_run:
         return _nothing(tuple(_plan_lines(request, dataset, origin, backbone)))
     _require_free(request)
-    with checkpoint.alone(request.out) if processes.first else nullcontext():
+    with checkpoint.locked(request.out) if processes.first else nullcontext():
         return _trained(request, dataset, origin, device, processes, progress, stop)
 
 
@@ -145,9 +145,9 @@ def _trained(
         if made is None:
             return _nothing((), interrupted=True)
         model = made
-        fitted = Fitted(0, None, False, [])
+        fitted = TrainResult()
     else:
-        fitted = _fitted(request, origin, prepared, device, progress, stop)
+        fitted = _fitted(request, origin, prepared, device, progress)
         if fitted.interrupted or not processes.first:
             return Outcome(None, None, fitted.epochs, fitted.best_epoch, fitted.interrupted, None)
         model = _exported(request, prepared, origin, fitted)
@@ -226,11 +226,11 @@ def _plan_teacher(name: str, settings: Settings) -> str:
 
 
 def _fitted(
-    request: RunRequest, origin: Origin, prepared: Prepared, device: torch.device, progress: Progress, stop: Stop
-) -> Fitted:
+    request: RunRequest, origin: Origin, prepared: Prepared, device: torch.device, progress: Progress
+) -> TrainResult:
     outputs = prepared.material.outputs
     backbone = build_backbone(origin, outputs, request.options.seed, request.settings)
-    with board(request.out / "tensorboard" if request.tensorboard else None) as on_record:
+    with tensorboard_log(request.out / "tensorboard" if request.tensorboard else None) as on_record:
         trainer = Trainer(
             backbone,
             prepared.material,
@@ -238,7 +238,6 @@ def _fitted(
             request.out,
             device,
             progress,
-            on_record,
             fresh_dense=not origin.keeps_dense(outputs),
         )
         if request.resume and not (request.out / checkpoint.NAME).exists():
@@ -246,10 +245,10 @@ def _fitted(
         elif request.resume:
             trainer.resume()
             progress.say(f"going on after {trainer.state.epoch} epochs and {trainer.state.step} steps")
-        return trainer.fit(stop)
+        return trainer.fit(on_record)
 
 
-def _exported(request: RunRequest, prepared: Prepared, origin: Origin, fitted: Fitted) -> Path:
+def _exported(request: RunRequest, prepared: Prepared, origin: Origin, fitted: TrainResult) -> Path:
     best = request.out / BEST
     try:
         tensors = load_file(best)
@@ -342,7 +341,7 @@ def _export(
 
 
 def _measured(
-    request: RunRequest, weights: Path, dataset: Dataset, fitted: Fitted, progress: Progress, stop: Stop
+    request: RunRequest, weights: Path, dataset: Dataset, fitted: TrainResult, progress: Progress, stop: Stop
 ) -> Outcome:
     """Thresholds from the validation split; figures and report from the test split, or validation where it is empty."""
     settings, options = request.settings, request.options

@@ -1,7 +1,7 @@
 """The training loop: windows in, the best epoch's weights out.
 
 Source of the procedures: Wang et al. 2019 (V.C), Panwar et al. 2017 (IV), Roy et al. 2020 (III). The loop is plain
-torch and knows no file but those of its own folder: the checkpoint, the best weights and log.jsonl.
+torch and writes only into its own folder: the checkpoint, the best weights and log.jsonl.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from musictagger.training.distributed import Processes
 from musictagger.training.material import Material
 from musictagger.training.optimise import (
     LogitScale,
-    average,
-    average_decay,
-    begin_usual,
     class_weights,
     computes_in_bfloat16,
-    follow_fast,
+    ema_decay,
     freeze_parts,
+    initialise_output_bias,
     l2_penalty,
     logit_scale,
     lr_at,
     make_optimiser,
+    update_ema,
+    warm_up_batch_norm,
     window_losses,
 )
 from musictagger.training.options import TrainOptions
@@ -55,7 +55,7 @@ Record = dict[str, Any]
 
 @dataclass
 class State:
-    """Where a run stands. `step` counts within the epoch; the loss and the times are those of the epoch so far."""
+    """The progress of a run. `step` counts within the epoch; the loss and the times are those of the epoch so far."""
 
     epoch: int = 0
     step: int = 0
@@ -68,19 +68,19 @@ class State:
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """How a run ended."""
+class TrainResult:
+    """The end of a training, whose epochs' records are those of log.jsonl."""
 
-    epochs: int
-    best_epoch: int | None
-    interrupted: bool
-    records: Sequence[Record]
+    epochs: int = 0
+    best_epoch: int | None = None
+    interrupted: bool = False
+    records: Sequence[Record] = ()
 
 
 class Trainer:
-    """One run of one backbone. `fit` trains it; `resume` first goes back to the folder's checkpoint.
+    """One training of one backbone. `fit` trains it; `resume`, called before, restores the folder's checkpoint.
 
-    With torch.distributed set up, each process makes one with the same arguments, and only the first writes and tells.
+    With torch.distributed set up, each process makes one with the same arguments; only the first writes and reports.
     """
 
     def __init__(
@@ -91,17 +91,16 @@ class Trainer:
         folder: Path,
         device: torch.device,
         progress: Progress,
-        on_record: Callable[[Record], None] = lambda record: None,
         *,
         fresh_dense: bool = True,
     ) -> None:
-        """`fresh_dense`: whether the dense layer has learnt nothing yet."""
+        """`fresh_dense`: whether the dense layer is untrained."""
         self._material, self._options, self._folder = material, options, folder
-        self._device, self._progress, self._on_record = device, progress, on_record
+        self._device, self._progress = device, progress
         self._processes = Processes(device)
         self._backbone: Backbone = backbone.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._frozen = freeze_parts(self._backbone, options.freeze)
-        # Before the weights are copied: to the other processes, and as the average's first.
+        # Before the weights are copied, to the other processes and into the EMA.
         self._scale = self._scale_of_targets(fresh_dense=fresh_dense) if options.balanced else None
         self._network = self._processes.wrap(self._backbone)
         self._trained = [weight for weight in self._backbone.parameters() if weight.requires_grad]
@@ -111,7 +110,7 @@ class Trainer:
         self._bfloat16 = computes_in_bfloat16(device, options.precision)
         self._weights = class_weights(self._targets(), material.task).to(device) if options.class_weights else None
         rank, world = self._processes.rank, self._processes.world
-        self._reader = WindowLoader(material.train, material.read_mel, material.front_end, material.target, rank, world)
+        self._loader = WindowLoader(material.train, material.read_mel, material.front_end, material.target, rank, world)
         self._windows = options.windows(len(material.train))
         self.steps = steps_per_epoch(self._windows, options.batch_size)
         if self._windows // self.steps < world:
@@ -121,22 +120,24 @@ class Trainer:
             )
         self.state = State()
 
-    def fit(self, stop: Callable[[], bool] = lambda: False) -> Fitted:
-        """Train until the last epoch, until nothing gets better, or until `stop`; then the checkpoint is there.
+    def fit(self, on_record: Callable[[Record], None] = lambda record: None) -> TrainResult:
+        """Train until the last epoch, until nothing improves, or until the user stops it; then write the checkpoint.
 
-        Raises MusictaggerError where the loss is no number, or where a checkpoint cannot be written.
+        `on_record` receives each epoch's record. Raises MusictaggerError where the loss is not finite, or where a
+        checkpoint cannot be written.
         """
         state = self.state
         while not self._over():
-            if not self._train_epoch(stop):
-                self._save()
-                return Fitted(state.epoch, state.best_epoch, True, state.records)
-            self._judge_epoch()
+            finished = self._train_epoch()
+            if finished:
+                self._finish_epoch(on_record)
             self._save()
-        return Fitted(state.epoch, state.best_epoch, False, state.records)
+            if not finished:
+                return TrainResult(state.epoch, state.best_epoch, True, state.records)
+        return TrainResult(state.epoch, state.best_epoch, False, state.records)
 
     def resume(self) -> None:
-        """Go on where the checkpoint in the folder was made. Raises as load_checkpoint does."""
+        """Continue from the checkpoint in the folder. Raises as load_checkpoint does."""
         defaults = TrainOptions().to_json()
         saved = checkpoint.load_checkpoint(self._folder / checkpoint.NAME, self._identity(), defaults)
         try:
@@ -153,7 +154,7 @@ class Trainer:
         stale = state.epoch - (state.best_epoch or 0)
         return state.epoch >= self._options.epochs or (patience is not None and stale >= patience)
 
-    def _train_epoch(self, stop: Callable[[], bool]) -> bool:
+    def _train_epoch(self) -> bool:
         """Train the rest of an epoch; False when stopped before its end."""
         state, options = self.state, self._options
         material = self._material
@@ -161,11 +162,11 @@ class Trainer:
         self._progress.start(f"epoch {state.epoch + 1} of {options.epochs}", len(plan.track), "windows")
         self._set_mode()
         asked_s = time.perf_counter()
-        for batch in self._reader.epoch(plan, state.step):
+        for batch in self._loader.epoch(plan, state.step):
             got_s = time.perf_counter()
             total_steps = state.epoch * plan.steps + state.step
             if not options.init:
-                follow_fast(self._backbone, total_steps)
+                warm_up_batch_norm(self._backbone, total_steps)
             loss = self._step(batch, lr_at(total_steps, plan.steps, options))
             state.loss_sum += loss
             state.step += 1
@@ -176,24 +177,24 @@ class Trainer:
             done = plan.step(state.step - 1).stop
             speed = done / max(state.seconds, 1e-9)
             self._progress.advance(done, loss=state.loss_sum / state.step, windows_per_s=speed)
-            if self._processes.any(stop()) and state.step < plan.steps:
+            if self._processes.any(self._progress.stopping) and state.step < plan.steps:
                 return False
         return True
 
     def _step(self, batch: Batch, lr: float) -> float:
         """One step of the optimiser; the loss over all processes."""
         options, state = self._options, self.state
-        # Dropout draws from torch's own generator; everything else from one of this step's.
+        # Dropout draws from torch's global generator, augmentation from the step's own.
         torch.manual_seed(_dropout_seed(options.seed, state.epoch, state.step, self._processes.rank))
         mel, target = self._augmented(batch)
         with self._autocast():
             logits = self._network(mel).logits
         losses = window_losses(logits, target, self._material.task, self._weights, options.label_smoothing, self._scale)
-        # Processes average their gradients: a share of the sum over the whole step, times their number, gives its mean.
+        # Processes average their gradients, so a share of the step's mean is multiplied by their number.
         loss = losses.sum() / batch.windows * self._processes.world
         total = self._processes.sum(losses.detach().sum()) / batch.windows
         if not math.isfinite(total):
-            raise self._not_a_number(batch, total)
+            raise self._not_finite(batch, total)
         penalty = l2_penalty(self._backbone, options)
         self._descend(loss if penalty is None else loss + penalty, lr)
         return total
@@ -208,20 +209,22 @@ class Trainer:
         self._optimiser.step()
         if self._averaged is not None:
             step = self.state.epoch * self.steps + self.state.step
-            average(self._averaged, self._backbone, average_decay(step, self._options.ema))
+            update_ema(self._averaged, self._backbone, ema_decay(step, self._options.ema))
 
     def _augmented(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        options = self._options
-        random = augment.step_generator(options.seed, self.state.epoch, self.state.step)
+        options, front_end = self._options, self._material.front_end
+        generator = augment.step_generator(options.seed, self.state.epoch, self.state.step)
+        random = augment.StepRandom(generator, batch.rows, batch.windows)
         mel, target = batch.mel.to(self._device), batch.target.to(self._device)
-        front_end, place = self._material.front_end, (random, batch.first, batch.windows)
-        for change in (augment.bend, augment.change_level, augment.add_noise):
-            mel = change(mel, front_end, options, *place)
-        mel, target = augment.mix(self._log_mel.frame(mel), target, options, *place)
-        return augment.mask(mel, options, *place), target
+        mel = augment.time_stretch(mel, options, random)
+        mel = augment.pitch_shift(mel, front_end, options, random)
+        mel = augment.gain_and_tilt(mel, front_end, options, random)
+        mel = augment.add_noise(mel, front_end, options, random)
+        mel, target = augment.mixup(self._log_mel.frame(mel), target, options, random)
+        return augment.spec_augment(mel, options, random), target
 
-    def _judge_epoch(self) -> None:
-        """Validate, tell, log, and keep the weights if they are the best so far."""
+    def _finish_epoch(self, on_record: Callable[[Record], None]) -> None:
+        """Validate, report, log, and keep the weights if they are the best so far."""
         state, options = self.state, self._options
         record: Record = {"epoch": state.epoch + 1}
         if self._processes.first:
@@ -235,33 +238,27 @@ class Trainer:
                 "loader_share": round(loader_share, 4),
             }
         record = self._processes.shared(record)
-        figure = quality(record, options.metric, self._material.task)
-        if state.best is None or figure > state.best:
-            state.best, state.best_epoch = figure, state.epoch + 1
+        value = quality(record, options.metric, self._material.task)
+        if state.best is None or value > state.best:
+            state.best, state.best_epoch = value, state.epoch + 1
             if self._processes.first:
-                with checkpoint.kept(self._folder / checkpoint.NAME):
-                    save_weights(self._judged.state_dict(), self._folder / BEST)
+                with checkpoint.resumable(self._folder / checkpoint.NAME):
+                    save_weights(self._evaluated.state_dict(), self._folder / BEST)
         record["best"] = state.best_epoch == state.epoch + 1
         state.records.append(record)
         state.epoch, state.step = state.epoch + 1, 0
         state.loss_sum = state.seconds = state.waited_s = 0.0
         self._progress.epoch(record)
         if self._processes.first:
-            self._on_record(record)
+            on_record(record)
 
     def _validate(self) -> Record:
         return validate(
-            self._judged,
-            self._material,
-            self._log_mel,
-            self._device,
-            self._autocast(),
-            self._progress,
-            self._scale,
+            self._evaluated, self._material, self._log_mel, self._device, self._autocast(), self._progress, self._scale
         )
 
     @property
-    def _judged(self) -> nn.Module:
+    def _evaluated(self) -> nn.Module:
         return self._backbone if self._averaged is None else self._averaged
 
     def _save(self) -> None:
@@ -275,15 +272,15 @@ class Trainer:
             "optimiser": self._optimiser.state_dict(),
             "state": dict(vars(self.state)),
         }
-        with checkpoint.kept(path):
+        with checkpoint.resumable(path):
             checkpoint.save_checkpoint(path, state)
             write_log(self._folder / LOG, self.state.records)
 
     def _identity(self) -> dict[str, Any]:
-        """What must be the same for a checkpoint to be gone on from.
+        """What a run must have in common with a checkpoint to continue from it.
 
-        More patience is allowed, more epochs where the schedule does not depend on their number, and whatever counts
-        only when training is over.
+        Free are patience, the number of epochs where the schedule does not depend on it, and options that only matter
+        after training.
         """
         options = self._options.to_json()
         free = {"patience", "min_precision", "calibration"}
@@ -303,22 +300,20 @@ class Trainer:
             part.eval()
 
     def _targets(self) -> Tensor:
-        """Those of the training tracks as wholes, float32 [tracks, outputs]."""
+        """Targets of the whole training tracks, float32 [tracks, outputs]."""
         material = self._material
         return torch.from_numpy(np.stack([material.target(track, 0.0, math.inf) for track in material.train]))
 
     def _scale_of_targets(self, *, fresh_dense: bool) -> LogitScale:
         scale = logit_scale(self._targets())
-        if fresh_dense and not begin_usual(self._backbone, scale):
-            self._progress.say(
-                f"note: backbone {self._backbone.name} has no dense layer that could begin at usual scores"
-            )
+        if fresh_dense and not initialise_output_bias(self._backbone, scale):
+            self._progress.say(f"note: backbone {self._backbone.name} has no output bias to initialise")
         return scale.to(self._device)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16)
 
-    def _not_a_number(self, batch: Batch, loss: float) -> MusictaggerError:
+    def _not_finite(self, batch: Batch, loss: float) -> MusictaggerError:
         state = self.state
         names = ", ".join(printable(track.path) for track in batch.tracks[:8])
         more = f" and {len(batch.tracks) - 8} more" if len(batch.tracks) > 8 else ""
@@ -330,7 +325,7 @@ class Trainer:
 
 
 def write_log(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """One JSON object a line, one an epoch. Raises MusictaggerError when it cannot be written."""
+    """Write a line of JSON for each epoch. Raises MusictaggerError when it cannot be written."""
     try:
         with replacing(path, alone=True) as temporary:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
@@ -339,7 +334,7 @@ def write_log(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_log(path: Path) -> Iterator[Record]:
-    """The epochs that `write_log` wrote."""
+    """The records that `write_log` wrote."""
     yield from (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
 
 

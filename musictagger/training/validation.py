@@ -1,4 +1,4 @@
-"""The figures that epochs are compared by, from the cached validation tracks."""
+"""The metrics by which epochs are compared, measured on the cached validation tracks."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from musictagger.records import FloatArray
 from musictagger.training.material import Material
 from musictagger.training.optimise import LogitScale, window_losses
 from musictagger.training.options import Metric
-from musictagger.training.windows import frames_of
+from musictagger.training.windows import spaced_frames
 
-MOST_FRAMES = 8
-"""At most so many frames of a track, evenly spaced: the figure is there to pick an epoch, not to be published."""
+MAX_FRAMES = 8
+"""Frames taken from a track, evenly spaced: enough to choose an epoch, if not for a published metric."""
 
 
 @torch.inference_mode()
@@ -39,7 +39,7 @@ def validate(
     network.eval()
     scores: list[FloatArray] = []
     losses: list[float] = []
-    for number, frames in frames_of(material.valid, material.read_mel, material.front_end, MOST_FRAMES):
+    for number, frames in spaced_frames(material.valid, material.read_mel, material.front_end, MAX_FRAMES):
         mel = log_mel.frame(torch.from_numpy(np.stack(frames)).to(device))
         with precision:
             logits: Tensor = network(mel).logits.float()
@@ -49,23 +49,23 @@ def validate(
         activated = logits.sigmoid() if material.task == "tags" else logits.softmax(dim=1)
         scores.append(activated.mean(dim=0).cpu().numpy())
         progress.advance(number + 1)
-    return {"valid_loss": float(np.mean(losses)), **_figures(np.stack(scores), material)}
+    return {"valid_loss": float(np.mean(losses)), **_metrics(np.stack(scores), material)}
 
 
-def _figures(scores: FloatArray, material: Material) -> dict[str, float | None]:
+def _metrics(scores: FloatArray, material: Material) -> dict[str, float | None]:
     if not np.isfinite(scores).all():
-        # The loss says so too; the run goes on to stop at its own next step, with the tracks.
+        # So is the loss then, and the next training step stops the run and names the tracks.
         return {"auc": None}
     macro = auc_roc(material.valid_truth, scores, material.outputs).macro
-    figures: dict[str, float | None] = {"auc": None if math.isnan(macro) else macro}
+    metrics: dict[str, float | None] = {"auc": None if math.isnan(macro) else macro}
     if material.task == "genre":
-        said = predict_genres(scores, material.outputs)
-        figures["accuracy"] = float((said == material.valid_truth.argmax(axis=1)).mean())
-    return figures
+        predicted = predict_genres(scores, material.outputs)
+        metrics["accuracy"] = float((predicted == material.valid_truth.argmax(axis=1)).mean())
+    return metrics
 
 
 def quality(record: dict[str, Any], metric: Metric, task: Task) -> float:
-    """An epoch's figure of that name as a number that is better when larger."""
+    """An epoch's metric as a number that is better when larger."""
     if metric == "auto":
         metric = "auc" if task == "tags" else "accuracy"
     loss = float(record["valid_loss"])
@@ -73,5 +73,5 @@ def quality(record: dict[str, Any], metric: Metric, task: Task) -> float:
         return -math.inf
     if metric == "loss" or record.get(metric) is None:
         return -loss
-    # Equal accuracies are common on few tracks; the loss then decides.
+    # With few tracks equal accuracies are common; then the loss decides.
     return float(record[metric]) - 1e-6 * math.tanh(loss)

@@ -29,7 +29,7 @@ from musictagger.models.heads import PREFIX, Head
 from musictagger.models.inference import BATCH_FRAMES
 from musictagger.records import FloatArray
 from musictagger.training.heads.classifiers import FITS, HeadFit, platt
-from musictagger.training.windows import ReadMel, Track, frames_of
+from musictagger.training.windows import ReadMel, Track, spaced_frames
 
 FittedKind = Literal["svm", "logistic", "knn"]
 """svm is an RBF SVM."""
@@ -88,7 +88,7 @@ def embed_tracks(
     embeddings: list[Tensor] = []
     numbers: list[int] = []
     size = batch_frames or BATCH_FRAMES.get(device.type, 8)
-    for batch in _batches(frames_of(tracks, read_mel, front_end, most), size):
+    for batch in _batches(spaced_frames(tracks, read_mel, front_end, most), size):
         mel = torch.from_numpy(np.stack([frame for _, frame in batch])).to(device)
         with torch.inference_mode():
             embeddings.append(ready(log_mel.frame(mel)).embedding.float().cpu())
