@@ -1,1 +1,1 @@
-"""What is claimed about speed and memory, and sets of music to learn from, as commands anyone can run."""
+"""Measurements of speed and quality, as commands that anyone can run. Nothing in the package imports them."""

@@ -1,9 +1,9 @@
-"""How fast is a large library looked at? Rescan of unchanged files, and queries, on a library made up for it.
+"""Measure how fast a rescan of unchanged files and queries are on a large library.
 
-    uv run python benchmarks/library.py [FILES]
+    uv run python -m benchmarks.library [FILES]
 
-Makes FILES (10,000) small files and a library that knows each of them as analysed by the default model with seven
-frames, then times what a user waits for, the best of three. Start-up (Python, torch, the model) is not in it.
+Makes FILES (10,000) small files and a library in which the default model has analysed each of them with seven frames,
+then times what a user waits for. The best of three counts. Start-up (Python, torch, the model) is not included.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from musictagger.tags.fields import FileTags
 from musictagger.tags.journal import Journal
 
 FRAMES = 7
-"""Of a track of three and a half minutes."""
+"""Of a track three and a half minutes long."""
 
 
 def main() -> None:
-    """Make the library, time, print."""
+    """Make the library, then time and print each task."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("files", nargs="?", type=int, default=10_000)
     count = parser.parse_args().files

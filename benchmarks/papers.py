@@ -1,10 +1,10 @@
-"""Do the papers' claims hold on stylebank? Trains what they compare and writes what came out.
+"""Test the papers' claims on stylebank: train the networks that they compare and write the results.
 
     uv run python -m benchmarks.papers STYLEBANK OUT [--parts a,b,c,d] [--seeds 0,1,2] [--scans 1,2,4,8] [--epochs N]
 
-STYLEBANK is a folder that tools/stylebank.py made. Each run has a folder in OUT; one that is finished is not
-trained again, one that was interrupted is gone on with. OUT/a.md to OUT/d.md have the tables, OUT/a.json to OUT/d.json
-all figures. Other --epochs need another OUT.
+STYLEBANK is a folder made by tools/stylebank.py. Each run has a folder in OUT. A finished run is not trained again, and
+an interrupted one continues. OUT/a.md to OUT/d.md have the tables, OUT/a.json to OUT/d.json all metrics. Another value
+of --epochs needs another OUT.
 
 a  CRNN-TF, CRNN and FCN from scratch (Wang et al. 2019, tables I and II)
 b  genre by frame and by song (Roy et al. 2020: 77.89 % and 82 %), from the runs of a
@@ -45,13 +45,13 @@ COMMON: Mapping[str, Any] = {
     "time_masks": 1,
     "band_masks": 1,
 }
-"""The same for every network, chosen once and not tuned: what is compared is the networks."""
+"""The same for every network, chosen once and not tuned, so that only the networks differ."""
 
 NETWORKS = ("crnn_tf", "crnn", "fcn")
 TARGET_TRACKS = 12
-"""Training tracks of each genre in the small dataset that transfer is for; GTZAN has a few dozen."""
+"""Training tracks of each genre in the small target dataset of the transfer; GTZAN has a few dozen."""
 
-Figures = dict[str, Any]
+Results = dict[str, Any]
 Table = list[list[str]]
 
 
@@ -65,17 +65,17 @@ class Bench:
     seeds: tuple[int, ...]
     scans: tuple[int, ...]
 
-    def run(self, name: str, data: Path, changes: Mapping[str, Any]) -> Figures:
-        """The test figures of a run of this name, made now unless they are there."""
+    def run(self, name: str, data: Path, changes: Mapping[str, Any]) -> Results:
+        """The test metrics of the run of this name, which is trained unless it is finished."""
         folder = self.out / name
         card = folder / f"{name}.json"
         values = {**COMMON, "epochs": self.epochs, **changes}
         if not (card.exists() and _is_finished(Card.load(card), values)):
             self._train(name, folder, data, values)
         loaded = Card.load(card)
-        figures = loaded.metrics["manifest/test"]
+        results = loaded.metrics["manifest/test"]
         records = list(read_log(folder / LOG)) if (folder / LOG).exists() else []
-        return {**figures, "speed": _median(records, "windows_per_s"), "loader_share": _median(records, "loader_share")}
+        return {**results, "speed": _median(records, "windows_per_s"), "loader_share": _median(records, "loader_share")}
 
     def _train(self, name: str, folder: Path, data: Path, values: Mapping[str, Any]) -> None:
         options = options_from(values)
@@ -97,13 +97,13 @@ class Bench:
 
 
 def _is_finished(card: Card, values: Mapping[str, Any]) -> bool:
-    """Whether a model was measured, and is of a run with these options."""
+    """Whether the model was measured and its run had these options."""
     options = card.training.get("options", {})
     return bool(card.metrics) and all(options.get(name) == value for name, value in values.items())
 
 
 def main() -> None:
-    """Train what is missing, write the tables."""
+    """Train the missing runs and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
@@ -117,14 +117,14 @@ def main() -> None:
     bench.out.mkdir(parents=True, exist_ok=True)
     for part in arguments.parts.split(","):
         began_s = time.monotonic()
-        title, table, figures = PARTS[part](bench)
+        title, table, results = PARTS[part](bench)
         text = f"## {title}\n\n{markdown(table)}\n"
         (bench.out / f"{part}.md").write_text(text, encoding="utf-8")
-        (bench.out / f"{part}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        (bench.out / f"{part}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         print(f"{text}\n{(time.monotonic() - began_s) / 60:.1f} min\n", flush=True)
 
 
-def from_scratch(bench: Bench) -> tuple[str, Table, Figures]:
+def from_scratch(bench: Bench) -> tuple[str, Table, Results]:
     """Part a: each network with each seed."""
     found = {
         network: [
@@ -150,7 +150,7 @@ def from_scratch(bench: Bench) -> tuple[str, Table, Figures]:
     return "a. From scratch", table, dict(found)
 
 
-def frames_and_songs(bench: Bench) -> tuple[str, Table, Figures]:
+def frames_and_songs(bench: Bench) -> tuple[str, Table, Results]:
     """Part b: the runs of part a, by frame and by song."""
     _, _, found = from_scratch(bench)
     table = [["network", "seed", "frame accuracy", "song accuracy", "difference"]]
@@ -162,12 +162,12 @@ def frames_and_songs(bench: Bench) -> tuple[str, Table, Figures]:
     return "b. Frames and songs", table, dict(found)
 
 
-def transfer(bench: Bench) -> tuple[str, Table, Figures]:
-    """Part c: a model of half of the genres, carried over to a few tracks of the other half."""
+def transfer(bench: Bench) -> tuple[str, Table, Results]:
+    """Part c: transfer of a model of half of the genres to a few tracks of the other half."""
     source, target = split_genres(bench)
     bench.run("transfer-source", source, {"backbone": "crnn_tf"})
     model = {"init": str(bench.out / "transfer-source" / "transfer-source.safetensors"), "lr": 1e-3}
-    # The target is small: as many steps as the source had need more epochs.
+    # The target is small, so the same number of steps needs more epochs.
     long = {"epochs": 3 * bench.epochs}
     rows: dict[str, dict[str, Any]] = {
         "MFCC + SVM": {"backbone": "mfcc", "head": "svm"},
@@ -178,7 +178,7 @@ def transfer(bench: Bench) -> tuple[str, Table, Figures]:
         "fine-tune all": {**model, **long},
     }
     table = [["what", "accuracy, each seed", "mean", "macro F1, mean", "macro AUC, mean"]]
-    found: Figures = {}
+    found: Results = {}
     for title, changes in rows.items():
         slug = "transfer-" + "".join(c if c.isalnum() else "-" for c in title.lower()).replace("--", "-")
         runs = [bench.run(f"{slug}-seed{seed}", target, {**changes, "seed": seed}) for seed in bench.seeds]
@@ -190,7 +190,7 @@ def transfer(bench: Bench) -> tuple[str, Table, Figures]:
 
 
 def split_genres(bench: Bench) -> tuple[Path, Path]:
-    """Manifests of every second genre with all tracks, and of the others with few training tracks each."""
+    """Write two manifests: every second genre with all tracks, and the others with few training tracks each."""
     with (bench.data / "genre.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     genres = sorted({row["tags"] for row in rows})
@@ -207,12 +207,12 @@ def split_genres(bench: Bench) -> tuple[Path, Path]:
     return _manifest(bench.out / "source.csv", large), _manifest(bench.out / "target.csv", small)
 
 
-def scans(bench: Bench) -> tuple[str, Table, Figures]:
-    """Part d: the first one to eight scans."""
+def scans(bench: Bench) -> tuple[str, Table, Results]:
+    """Part d: CRNN-TF with its first one to eight scans."""
     names = build("crnn_tf", 2, {}).scans
     assert isinstance(names, tuple)
     table = [["scans", "macro AUC", "accuracy", "windows/s"]]
-    found: Figures = {}
+    found: Results = {}
     for count in bench.scans:
         if count == len(names):
             run = bench.run("crnn_tf-seed0", bench.data / "genre.csv", {"backbone": "crnn_tf", "seed": 0})
@@ -225,7 +225,7 @@ def scans(bench: Bench) -> tuple[str, Table, Figures]:
     return "d. Scans of CRNN-TF", table, found
 
 
-PARTS: Mapping[str, Callable[[Bench], tuple[str, Table, Figures]]] = {
+PARTS: Mapping[str, Callable[[Bench], tuple[str, Table, Results]]] = {
     "a": from_scratch,
     "b": frames_and_songs,
     "c": transfer,
@@ -242,7 +242,7 @@ def _manifest(path: Path, rows: Sequence[Mapping[str, str]]) -> Path:
 
 
 def _median(records: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    """Over epochs: what else the machine had to do in some of them counts for little."""
+    """The median over epochs, which other work on the machine in some of them hardly changes."""
     return statistics.median(record[name] for record in records) if records else None
 
 

@@ -1,19 +1,19 @@
-"""How good are the models that ship? Figures for weights/README.md.
+"""Measure how good the models that ship are, for weights/README.md.
 
     uv run python -m benchmarks.weights OUT MODEL... --listing LISTING.jsonl --cache DIR [--parts heldout,labels,...]
 
-LISTING is what the models were trained on (tools/corpus.py), DIR the --cache-dir of that training, in which the
-teachers' scores lie. Every model is asked by the way a scan asks it. OUT/PART.md has the table, OUT/PART.json all
-figures. What models heard is kept in OUT/heard, so that a run that is begun again goes on; another OUT hears anew.
+LISTING lists the tracks that the models were trained on (tools/corpus.py). DIR is the --cache-dir of that training and
+holds the teachers' scores. Every model scores tracks as in a scan. OUT/PART.md has the table, OUT/PART.json all
+metrics. OUT/predictions keeps the scores, so that an interrupted run continues; another OUT starts from the beginning.
 
 heldout      tracks held out by artist and package: AUC of each tag against the teachers' decisions, rank correlation,
-             and how often the nearest by embedding is of the same album
-labels       words that people gave: genres in file tags, styles in a catalogue; nobody trained on them
-genres       the first genre that a scan would write, and whether it fits what people said
+             and how often the nearest neighbour by embedding is of the same album
+labels       labels by people, which no model was trained on: genres in file tags, styles in a catalogue
+genres       the first genre that a scan would write, and whether it fits the label
 instruments  General MIDI instruments, each alone (fluidsynth and two soundfonts): AUC, and how many recordings of the
              instrument and of others get its tag
-robustness   the same music as MP3, Opus, resampled, louder, softer, with noise
-clips        the first words for the files in --clips, where there are some
+robustness   the same music as MP3, Opus, resampled, at another level, with noise
+clips        the highest tags of the files in --clips, if any
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.papers import Figures, Table, markdown
-from benchmarks.weights_sounds import INSTRUMENTS, VARIANTS, Contender, render_instruments, write_variants
+from benchmarks.papers import Results, Table, markdown
+from benchmarks.weights_audio import INSTRUMENTS, VARIANTS, Contender, render_instruments, write_variants
 from musictagger.audio.frontend import FrontEnd
 from musictagger.config import load_settings
 from musictagger.datasets import read_dataset
@@ -50,9 +50,9 @@ from tools.corpus import listing_lines
 
 WORST = 10
 FEWEST = 3
-"""Tracks with a word; on fewer an AUC says nothing."""
+"""Tracks with a label; on fewer an AUC says nothing."""
 ROBUST_TRACKS = 24
-WORDS: Mapping[str, frozenset[str]] = {
+LABEL_WORDS: Mapping[str, frozenset[str]] = {
     "Classical": frozenset({"classical", "orchestral"}),
     "Metal": frozenset({"metal"}),
     "Electronic": frozenset({"electronic", "house", "techno"}),
@@ -66,8 +66,7 @@ WORDS: Mapping[str, frozenset[str]] = {
     "Indian": frozenset({"indian"}),
     "Piano": frozenset({"piano"}),
 }
-"""Tags, and those of people's words that mean them."""
-
+"""Tags, and the words in labels that mean them."""
 
 FITTING: Mapping[str, frozenset[str]] = {
     style: frozenset(genres.split(", "))
@@ -87,12 +86,12 @@ FITTING: Mapping[str, frozenset[str]] = {
         "Female Fronted Metal": "Metal, Heavy Metal, Hard Rock, Rock",
     }.items()
 }
-"""Genres that fit a style or a genre in the listing; all others do not."""
+"""Genres that fit a style or a genre of the listing; no other genre fits."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What all parts are given."""
+    """The input of every part."""
 
     out: Path
     contenders: Sequence[Contender]
@@ -102,7 +101,7 @@ class Bench:
 
     @cached_property
     def lines(self) -> Mapping[Path, Mapping[str, Any]]:
-        """The listing by path."""
+        """The lines of the listing by path."""
         return listing_lines(self.listing)
 
     @cached_property
@@ -112,14 +111,14 @@ class Bench:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure the parts, write and print their tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("models", nargs="+")
     parser.add_argument("--listing", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--clips", type=Path, nargs="*", default=[])
-    parser.add_argument("--parts", help=f"of {','.join(PARTS)}; all, clips if there are some, unless told otherwise")
+    parser.add_argument("--parts", help=f"of {','.join(PARTS)}; default: all, clips only with --clips")
     arguments = parser.parse_args()
     parts = [part for part in PARTS if part != "clips" or arguments.clips]
     if arguments.parts:
@@ -132,7 +131,7 @@ def main() -> None:
         contenders = [
             Contender(
                 Predictor(load_model(find_or_pull(name, settings.model_folders), settings.plugin_folders)),
-                arguments.out / "heard",
+                arguments.out / "predictions",
             )
             for name in arguments.models
         ]
@@ -144,86 +143,86 @@ def main() -> None:
 
 
 def _measure(bench: Bench, part: str) -> None:
-    table, figures = PARTS[part](bench)
+    table, results = PARTS[part](bench)
     text = markdown(table) + "\n"
     (bench.out / f"{part}.md").write_text(text, encoding="utf-8")
-    (bench.out / f"{part}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    (bench.out / f"{part}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"## {part}\n\n{text}", flush=True)
 
 
-def held_out(bench: Bench) -> tuple[Table, Figures]:
-    """Against the teachers' decisions. A model that lacks some of the words is compared on those it has."""
-    words, taught = _taught(bench)
-    table = [["model", "words", "macro AUC", "rank correlation", "same album nearest (chance)", "worst ten"]]
-    found: Figures = {}
+def held_out(bench: Bench) -> tuple[Table, Results]:
+    """Compare with the teachers' decisions, each model on those of the teachers' tags that it has."""
+    tags, targets = _soft_targets(bench)
+    table = [["model", "tags", "macro AUC", "rank correlation", "same album nearest (chance)", "worst ten"]]
+    found: Results = {}
     for each in bench.contenders:
-        figures = _against(each, bench, words, taught)
-        by_tag, near = figures["auc"], figures["same_album"]
+        results = _against(each, bench, tags, targets)
+        by_tag, near = results["auc"], results["same_album"]
         worst = sorted(by_tag, key=lambda tag: by_tag[tag])[:WORST]
         table.append(
             [
                 each.card.name,
                 str(len(by_tag)),
-                f"{figures['macro_auc']:.3f}",
-                f"{np.nanmean(list(figures['rank_correlation'].values())):.3f}",
+                f"{results['macro_auc']:.3f}",
+                f"{np.nanmean(list(results['rank_correlation'].values())):.3f}",
                 f"{near['share']:.2f} ({near['chance']:.2f})",
                 ", ".join(f"{tag} {by_tag[tag]:.2f}" for tag in worst),
             ]
         )
-        found[each.card.name] = figures
+        found[each.card.name] = results
     return table, found
 
 
-def _taught(bench: Bench) -> tuple[tuple[str, ...], Mapping[Path, FloatArray]]:
-    """The teachers' words, and what they say of each held-out track that they have heard, float32 [words]."""
+def _soft_targets(bench: Bench) -> tuple[tuple[str, ...], Mapping[Path, FloatArray]]:
+    """The teachers' tags, and their scores of each held-out track that they have scored, float32 [tags]."""
     settings = load_settings({})
-    said = (each.card.training.get("options", {}).get("teachers") for each in bench.contenders)
-    names = next(filter(None, said), None)
+    trained = (each.card.training.get("options", {}).get("teachers") for each in bench.contenders)
+    names = next(filter(None, trained), None)
     if names is None:
-        raise BadRequestError("none of the models was trained by teachers; name one that was")
+        raise BadRequestError("none of the models was trained with teachers; name one that was")
     teachers = Teachers(load_teachers(names, settings), bench.cache)
     digests = MelCache(bench.cache, FrontEnd()).digests(bench.held_out, workers=1, progress=Silent())
-    taught = {path: teachers.track_labels(digest) for path, digest in digests.items() if teachers.has(digest)}
-    if not taught:
+    targets = {path: teachers.track_labels(digest) for path, digest in digests.items() if teachers.has(digest)}
+    if not targets:
         raise BadRequestError(
-            f"{printable(bench.cache)}: the teachers' scores of none of {len(bench.held_out):,} held-out tracks are "
-            "there; give the --cache-dir that the models were trained with"
+            f"{printable(bench.cache)}: has teachers' scores for none of {len(bench.held_out):,} held-out tracks; "
+            "give the --cache-dir that the models were trained with"
         )
-    return tuple(teachers.tags), taught
+    return tuple(teachers.tags), targets
 
 
-def _against(each: Contender, bench: Bench, words: Sequence[str], taught: Mapping[Path, FloatArray]) -> Figures:
-    heard = each.hear(list(taught))
-    shared = [tag for tag in each.tags if tag in words]
-    ours = heard.scores[:, [each.tags.index(tag) for tag in shared]]
-    theirs = np.stack([taught[path] for path in heard.paths])[:, [words.index(tag) for tag in shared]]
+def _against(each: Contender, bench: Bench, tags: Sequence[str], targets: Mapping[Path, FloatArray]) -> Results:
+    predicted = each.predict(list(targets))
+    shared = [tag for tag in each.tags if tag in tags]
+    ours = predicted.scores[:, [each.tags.index(tag) for tag in shared]]
+    theirs = np.stack([targets[path] for path in predicted.paths])[:, [tags.index(tag) for tag in shared]]
     auc = auc_roc(decisions(theirs), ours, shared)
-    # A track without an album is of nobody else's.
-    albums = [str(bench.lines[path].get("album") or path) for path in heard.paths]
+    # A track without an album is an album of its own.
+    albums = [str(bench.lines[path].get("album") or path) for path in predicted.paths]
     return {
-        "tracks": len(heard.paths),
+        "tracks": len(predicted.paths),
         "macro_auc": auc.macro,
         "auc": {tag: float(auc.per_tag[tag]) for tag in shared},
         "rank_correlation": dict(zip(shared, rank_correlation(ours, theirs).tolist(), strict=True)),
-        "same_album": vars(same_album_neighbours(heard.embeddings, albums)),
+        "same_album": vars(same_album_neighbours(predicted.embeddings, albums)),
     }
 
 
-def labels(bench: Bench) -> tuple[Table, Figures]:
-    """AUC of a tag: tracks whose word means it, against tracks with other words of the same kind."""
+def labels(bench: Bench) -> tuple[Table, Results]:
+    """AUC of a tag: tracks whose label means it, against tracks with other labels of the same kind."""
     table = [["tag", "kind", "tracks", *(each.card.name for each in bench.contenders)]]
-    found: Figures = {}
-    with_words = [path for path, line in bench.lines.items() if line.get("genre") or line.get("style")]
-    heard: dict[str, dict[Path, FloatArray]] = {}
+    found: Results = {}
+    labelled = [path for path, line in bench.lines.items() if line.get("genre") or line.get("style")]
+    scores_of: dict[str, dict[Path, FloatArray]] = {}
     for each in bench.contenders:
-        model = each.hear(with_words)
-        heard[each.card.name] = dict(zip(model.paths, model.scores, strict=True))
-    # What all have heard: else models would be compared on different tracks.
-    everywhere = set.intersection(*map(set, heard.values()))
+        predicted = each.predict(labelled)
+        scores_of[each.card.name] = dict(zip(predicted.paths, predicted.scores, strict=True))
+    # Only tracks that all models have scored, so that they are compared on the same ones.
+    everywhere = set.intersection(*map(set, scores_of.values()))
     for kind in ("genre", "style"):
-        said = {path: _words(bench.lines[path].get(kind)) for path in with_words if path in everywhere}
-        for tag, parts in WORDS.items():
-            truth = {path: bool(words & parts) for path, words in said.items() if words}
+        words_of = {path: _label_words(bench.lines[path].get(kind)) for path in labelled if path in everywhere}
+        for tag, meaning in LABEL_WORDS.items():
+            truth = {path: bool(words & meaning) for path, words in words_of.items() if words}
             if sum(truth.values()) < FEWEST:
                 continue
             flags = np.array([[flag] for flag in truth.values()])
@@ -232,7 +231,7 @@ def labels(bench: Bench) -> tuple[Table, Figures]:
                 if tag not in each.tags:
                     cells.append("")
                     continue
-                scores = np.stack([heard[each.card.name][path] for path in truth])
+                scores = np.stack([scores_of[each.card.name][path] for path in truth])
                 auc = auc_roc(flags, scores[:, [each.tags.index(tag)]], [tag]).macro
                 cells.append(f"{auc:.3f}")
                 found.setdefault(f"{tag}, {kind}", {})[each.card.name] = auc
@@ -240,26 +239,26 @@ def labels(bench: Bench) -> tuple[Table, Figures]:
     return table, found
 
 
-def _words(text: object) -> set[str]:
+def _label_words(text: object) -> set[str]:
     return set(re.findall(r"[a-z&-]+", str(text or "").lower()))
 
 
-def genres(bench: Bench) -> tuple[Table, Figures]:
-    """The first genre that a scan would write: on how many tracks there is one, and on how many of those it fits."""
+def genres(bench: Bench) -> tuple[Table, Results]:
+    """The first genre that a scan would write: how many tracks get one, and on how many of those it fits."""
     kinds = {path: line.get("style") or line.get("genre") for path, line in bench.lines.items()}
-    asked = [path for path, kind in kinds.items() if kind in FITTING]
+    labelled = [path for path, kind in kinds.items() if kind in FITTING]
     table = [
         ["kind", "tracks", *(f"{each.card.name}: {what}" for each in bench.contenders for what in ("given", "fit"))]
     ]
-    found: Figures = {}
+    found: Results = {}
     for each in bench.contenders:
-        choose, heard = chooser(each.card, GenreChoice(max_genres=1)), each.hear(asked)
+        choose, predicted = chooser(each.card, GenreChoice(max_genres=1)), each.predict(labelled)
         found[each.card.name] = {kind: {"tracks": 0, "given": 0, "fit": 0} for kind in FITTING}
-        for path, scores in zip(heard.paths, heard.scores, strict=True):
-            counts, said = found[each.card.name][str(kinds[path])], choose(scores)
+        for path, scores in zip(predicted.paths, predicted.scores, strict=True):
+            counts, chosen = found[each.card.name][str(kinds[path])], choose(scores)
             counts["tracks"] += 1
-            counts["given"] += bool(said)
-            counts["fit"] += bool(said) and said[0] in FITTING[str(kinds[path])]
+            counts["given"] += bool(chosen)
+            counts["fit"] += bool(chosen) and chosen[0] in FITTING[str(kinds[path])]
         found[each.card.name]["all"] = {
             what: sum(counts[what] for counts in found[each.card.name].values()) for what in ("tracks", "given", "fit")
         }
@@ -274,30 +273,30 @@ def genres(bench: Bench) -> tuple[Table, Figures]:
     return table, found
 
 
-def instruments(bench: Bench) -> tuple[Table, Figures]:
-    """AUC of an instrument's tag: its recordings against those of all others; and how many of both get the tag."""
+def instruments(bench: Bench) -> tuple[Table, Results]:
+    """AUC of an instrument's tag, its recordings against all others, and how many of both get the tag."""
     if not any(tag in each.tags for each in bench.contenders for tag in INSTRUMENTS):
         raise BadRequestError(f"none of the models knows any of: {', '.join(INSTRUMENTS)}")
     recordings = render_instruments(bench.out / "instruments")
     table = [["instrument", "recordings", *(each.card.name for each in bench.contenders)]]
-    heard = {each.card.name: each.hear(list(recordings)) for each in bench.contenders}
-    found: Figures = {}
+    predicted = {each.card.name: each.predict(list(recordings)) for each in bench.contenders}
+    found: Results = {}
     for tag in INSTRUMENTS:
         cells = []
         for each in bench.contenders:
             if tag not in each.tags:
                 cells.append("")
                 continue
-            model = heard[each.card.name]
-            figures = _given(each, tag, model.scores, np.array([recordings[path] == tag for path in model.paths]))
-            cells.append(f"{figures['auc']:.3f}; {figures['own_given']:.0%} / {figures['others_given']:.0%}")
-            found.setdefault(tag, {})[each.card.name] = figures
+            model = predicted[each.card.name]
+            results = _given(each, tag, model.scores, np.array([recordings[path] == tag for path in model.paths]))
+            cells.append(f"{results['auc']:.3f}; {results['own_given']:.0%} / {results['others_given']:.0%}")
+            found.setdefault(tag, {})[each.card.name] = results
         table.append([tag, str(sum(name == tag for name in recordings.values())), *cells])
     return table, found
 
 
-def _given(each: Contender, tag: str, scores: FloatArray, own: npt.NDArray[np.bool_]) -> Figures:
-    """Of scores [tracks, tags]: AUC, mean score and how many get the tag, of those that are `own` and the others."""
+def _given(each: Contender, tag: str, scores: FloatArray, own: npt.NDArray[np.bool_]) -> Results:
+    """From scores [tracks, tags]: AUC, mean score and the share with the tag, for `own` tracks and the others."""
     column = each.tags.index(tag)
     values = scores[:, column]
     given = values >= thresholds(each.card)[column]
@@ -310,48 +309,50 @@ def _given(each: Contender, tag: str, scores: FloatArray, own: npt.NDArray[np.bo
     }
 
 
-def robustness(bench: Bench) -> tuple[Table, Figures]:
-    """How far scores move, and on how many tracks the first written genre is another one (or none)."""
+def robustness(bench: Bench) -> tuple[Table, Results]:
+    """How far scores move, and on how many tracks the first written genre changes or disappears."""
     step = max(1, len(bench.held_out) // ROBUST_TRACKS)
     versions = write_variants(bench.held_out[::step][:ROBUST_TRACKS], bench.out / "variants")
     heading = [f"{each.card.name}: {what}" for each in bench.contenders for what in ("mean change", "genre changes")]
     table = [["variant", *heading]]
-    found: Figures = {}
+    found: Results = {}
     rows: dict[str, list[str]] = {variant: [] for variant in VARIANTS}
     for each in bench.contenders:
         choose = chooser(each.card, GenreChoice())
-        # All at once, for one start of the processes that decode; then each from memory.
-        each.hear([path for paths in versions.values() for path in paths])
-        heard = {variant: each.hear(paths) for variant, paths in versions.items()}
-        plain = heard["plain"]
+        # All at once, so that the decoding processes start only once; then each variant from memory.
+        each.predict([path for paths in versions.values() for path in paths])
+        predicted = {variant: each.predict(paths) for variant, paths in versions.items()}
+        plain = predicted["plain"]
         for variant in VARIANTS:
             pairs = [
-                (plain.of(one), heard[variant].of(other))
+                (plain.of(one), predicted[variant].of(other))
                 for one, other in zip(versions["plain"], versions[variant], strict=True)
             ]
             change = float(np.mean([np.abs(one - other).mean() for one, other in pairs]))
-            changed = float(np.mean([choose(one)[:1] != choose(other)[:1] for one, other in pairs]))
-            rows[variant] += [f"{change:.4f}", f"{changed:.0%}"]
-            found.setdefault(variant, {})[each.card.name] = {"mean_change": change, "genre_changes": changed}
+            altered = float(np.mean([choose(one)[:1] != choose(other)[:1] for one, other in pairs]))
+            rows[variant] += [f"{change:.4f}", f"{altered:.0%}"]
+            found.setdefault(variant, {})[each.card.name] = {"mean_change": change, "genre_changes": altered}
     return [*table, *([variant, *cells] for variant, cells in rows.items())], found
 
 
-def clips(bench: Bench) -> tuple[Table, Figures]:
-    """The first words of each file."""
+def clips(bench: Bench) -> tuple[Table, Results]:
+    """The four highest tags of each file."""
     table = [["file", *(each.card.name for each in bench.contenders)]]
-    found: Figures = {}
-    heard = [(each, each.hear(bench.clips)) for each in bench.contenders]
+    found: Results = {}
+    predicted = [(each, each.predict(bench.clips)) for each in bench.contenders]
     for path in bench.clips:
-        words = {
+        highest = {
             each.card.name: [(tag.name, score) for tag, score in ranked(model.of(path), each.card.tags)[:4]]
-            for each, model in heard
+            for each, model in predicted
         }
-        found[path.name] = words
-        table.append([path.stem, *(", ".join(f"{tag} {score:.2f}" for tag, score in said) for said in words.values())])
+        found[path.name] = highest
+        table.append(
+            [path.stem, *(", ".join(f"{tag} {score:.2f}" for tag, score in tags) for tags in highest.values())]
+        )
     return table, found
 
 
-PARTS: Mapping[str, Callable[[Bench], tuple[Table, Figures]]] = {
+PARTS: Mapping[str, Callable[[Bench], tuple[Table, Results]]] = {
     "heldout": held_out,
     "labels": labels,
     "genres": genres,

@@ -21,7 +21,7 @@ from tools import stylebank, stylebank_render
 from tools.stylebank import Options, Track, main, make_track
 from tools.stylebank_bank import CYCLE, SOUNDFONTS, deal, load_bank, splits
 from tools.stylebank_charts import KINDS, draw_chart, melody, note_name
-from tools.stylebank_render import Grooves, Piece, SilentError, StyleError, parse_grooves, script
+from tools.stylebank_render import Arrangement, Grooves, SilentError, StyleError, parse_grooves, script
 
 OPTIONS = Options(seed=0, seconds=6, test_seconds=8, genres=12)
 DURATIONS = {"2": 2.0, "4": 1.0, "4.": 1.5, "8": 0.5, "16": 0.25}
@@ -140,22 +140,22 @@ DefGroove WaltzMetronome
     assert parse_grooves(text) == Grooves(3, ("Waltz", "Waltz1Sus"), ("WaltzIntro8",), ("waltzFA", "WaltzFill"))
 
 
-def _piece(seconds: float = 30, **changes: Any) -> Piece:
+def _midi_file(seconds: float = 30, **changes: Any) -> Arrangement:
     grooves = Grooves(4, ("A", "B"), ("AIntro",), ("AFill",))
-    piece = Piece("casio/x", grooves, draw_chart(Random(0), "pop"), 120, seconds, "Flute", None)
-    return replace(piece, **changes)
+    arrangement = Arrangement("casio/x", grooves, draw_chart(Random(0), "pop"), 120, seconds, "Flute", None)
+    return replace(arrangement, **changes)
 
 
 def test_a_script_is_long_enough_and_the_same_each_time() -> None:
-    text = script(Random(5), _piece())
-    assert text == script(Random(5), _piece()) != script(Random(6), _piece())
+    text = script(Random(5), _midi_file())
+    assert text == script(Random(5), _midi_file()) != script(Random(6), _midi_file())
     bars = [line for line in text.splitlines() if line[0].isdigit()]
     assert len(bars) * 4 * 60 / 120 >= 30
     assert "Groove casio/x:" in text and "Voice Flute" in text
 
 
 def test_drums_alone_get_a_backing() -> None:
-    text = script(Random(5), _piece(backing=load_bank().backing["metal"], lead=None))
+    text = script(Random(5), _midi_file(backing=load_bank().backing["metal"], lead=None))
     assert "Begin Bass-Backing" in text and "DefGroove BackedA" in text and "Begin Solo" not in text
     assert all(f"Groove {name}" in text for name in ("casio/x:A", "casio/x:B"))
 
@@ -187,9 +187,9 @@ def test_notes_of_a_midi_file() -> None:
 
 
 def test_programs_are_substituted() -> None:
-    changed = stylebank_render.substituted(MIDI, {5: 4, 0: 7})
-    assert [note.program for note in stylebank_render.notes(changed, 120)] == [4, 48, 0]
-    assert len(changed) == len(MIDI)
+    altered = stylebank_render.substituted(MIDI, {5: 4, 0: 7})
+    assert [note.program for note in stylebank_render.notes(altered, 120)] == [4, 48, 0]
+    assert len(altered) == len(MIDI)
 
 
 def test_levels_are_set_and_silence_is_refused() -> None:
@@ -251,7 +251,7 @@ def test_a_track_that_cannot_be_made_is_counted(tmp_path: Path, monkeypatch: pyt
     track = make_track(tmp_path, OPTIONS, 0)
     assert not track.path and set(track.failed.values()) == {"no such chord"}
     assert make_track(tmp_path, OPTIONS, 0) == track
-    assert any("given up: 1" in line for line in stylebank.summary([track]))
+    assert any("failed: 1" in line for line in stylebank.summary([track]))
 
 
 @rendered
@@ -285,4 +285,4 @@ def test_the_same_seed_gives_the_same_midi() -> None:
     with tempfile.TemporaryDirectory() as folder:
         drawn = [stylebank.draw(Random(s), bank, slot, slot.styles[0], 5, Path(folder)) for s in ("a", "a", "b")]
     assert drawn[0].midi == drawn[1].midi != drawn[2].midi
-    assert asdict(drawn[0].piece) == asdict(drawn[1].piece)
+    assert asdict(drawn[0].arrangement) == asdict(drawn[1].arrangement)

@@ -1,1 +1,1 @@
-"""Makers of corpora and releases: run by hand, never imported by the package."""
+"""Makers of corpora, of releases and of the README's picture. Nothing in the package imports them."""

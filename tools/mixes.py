@@ -1,11 +1,11 @@
-"""Music that nobody made: mixes of two tracks, or one track changed, for teachers to hear and a student to learn.
+"""Make mixes of two tracks, or altered copies of one, for teachers to score and a student to learn from.
 
     uv run python -m tools.mixes LISTING.jsonl OUT [--passes 2] [--seconds 60] [--seed 0]
 
 Draws the split of LISTING (tools/corpus.py) as dataset `music` does and writes OUT/listing.jsonl: the same tracks
-with their split, and, for training only, one mix a training track and pass. In a mix, parts of two training tracks
-sound together, each faster or slower, brighter or darker; a quarter are of one track alone. A mix is a file like any
-other, so the teachers say what it sounds like, not an average of what its parts do.
+with their split and, for training only, one mix for each training track and pass. A mix adds excerpts of two training
+tracks, each with another speed, bass and treble; a quarter have one track only. A mix is a file like any other, so the
+teachers score the mix itself instead of an average of its components.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from musictagger.errors import AudioError, MusictaggerError
 from tools.corpus import listing_lines
 
 RATE_HZ = 16_000
-"""What teachers hear; a student hears less."""
+"""The highest sample rate of the teachers; students use a lower one."""
 SPEED = 0.12
-"""Tempo and pitch change by up to this share, together."""
+"""The largest change of speed, which changes tempo and pitch together, as a share."""
 EQ_DB = 8.0
 SECOND_DB = (-9.0, 3.0)
-"""Level of the second track against the first."""
+"""Level of the second track relative to the first."""
 ALONE = 0.25
-"""Share of mixes that have one track only."""
+"""Share of mixes of one track only."""
 PEAK = 0.9
 
 
@@ -51,13 +51,15 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         dataset = read_dataset("music", arguments.listing)
-        told = listing_lines(arguments.listing)
+        listed = listing_lines(arguments.listing)
     except MusictaggerError as error:
         parser.error(str(error))
     folder = arguments.out / "audio"
     folder.mkdir(parents=True, exist_ok=True)
     splits = {example.path: example.split for example in dataset.examples}
-    lines = [_kept(told[path]) | {"path": str(path), "split": splits[path]} for path in told if path in splits]
+    lines = [
+        _without_file(listed[path]) | {"path": str(path), "split": splits[path]} for path in listed if path in splits
+    ]
     for number in range(arguments.passes):
         made = mixes(dataset.split("train"), folder, arguments.seconds, (arguments.seed, number))
         lines += [{"path": str(path.resolve()), "album": "mixes", "split": "train"} for path in made]
@@ -69,22 +71,22 @@ def main() -> None:
     )
 
 
-def _kept(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of the listing, but for a name that is relative to where that lies."""
+def _without_file(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of the listing without `file`, which is relative to the folder of the listing."""
     return {key: value for key, value in line.items() if key != "file"}
 
 
 def mixes(tracks: Sequence[Example], folder: Path, seconds: float, seed: tuple[int, int]) -> Iterator[Path]:
-    """One file a track, with the one before it in a random order; each is decoded once."""
+    """Write one file for each track, mixed with the one before it in a random order; each is decoded once."""
     before: Wave | None = None
     for number, track in enumerate(np.random.default_rng(seed).permutation(len(tracks))):
         wave = _decoded(tracks[track])
         if wave is None:
             continue
         random = np.random.default_rng((*seed, number))
-        made = changed(excerpt(wave, seconds, random), random)
+        made = altered(excerpt(wave, seconds, random), random)
         if before is not None and random.random() > ALONE:
-            made = mixed(made, changed(excerpt(before, seconds, random), random), random)
+            made = mixed(made, altered(excerpt(before, seconds, random), random), random)
         path = folder / f"{seed[0]}-{seed[1]}-{number:04d}.flac"
         soundfile.write(path, made * (PEAK / max(float(np.abs(made).max()), 1e-9)), RATE_HZ)
         before = wave
@@ -100,25 +102,25 @@ def _decoded(track: Example) -> Wave | None:
 
 
 def excerpt(wave: Wave, seconds: float, random: np.random.Generator) -> Wave:
-    """A part of a track that lasts at least `seconds` however fast it is played, or all of a short one."""
+    """An excerpt that lasts at least `seconds` at any speed, or all of a short track."""
     wanted = int(seconds * (1 + SPEED) * RATE_HZ) + 1
     start = int(random.random() * max(0, len(wave) - wanted))
     return wave[start : start + wanted]
 
 
-def changed(wave: Wave, random: np.random.Generator) -> Wave:
-    """Faster or slower, which moves its pitch too, and with other bass and treble."""
+def altered(wave: Wave, random: np.random.Generator) -> Wave:
+    """Change the speed, which changes the pitch too, and the bass and treble."""
     speed = 1 + random.uniform(-SPEED, SPEED)
     played = soxr.resample(wave, RATE_HZ * speed, RATE_HZ)
-    # Each filter clips at full scale, and the level is set only later: loud music is distorted here, as by cheap
-    # equipment. The teachers hear it too, so what they say is said of that sound.
+    # Each filter clips at full scale, and the level is set later, so loud music is distorted here as by cheap
+    # equipment. The teachers score the distorted audio too, so the targets fit it.
     bass_db, treble_db = random.uniform(-EQ_DB, EQ_DB, 2)
-    sound = bass_biquad(torch.from_numpy(played), RATE_HZ, bass_db, central_freq=200.0)
-    return np.asarray(treble_biquad(sound, RATE_HZ, treble_db, central_freq=3000.0).numpy())
+    wave = bass_biquad(torch.from_numpy(played), RATE_HZ, bass_db, central_freq=200.0)
+    return np.asarray(treble_biquad(wave, RATE_HZ, treble_db, central_freq=3000.0).numpy())
 
 
 def mixed(first: Wave, second: Wave, random: np.random.Generator) -> Wave:
-    """Both at once, as long as the shorter one."""
+    """The sum of both, with the length of the shorter one."""
     length = min(len(first), len(second))
     one, other = first[:length], second[:length]
     loudness = [float(np.sqrt(np.mean(each**2))) for each in (one, other)]

@@ -1,12 +1,12 @@
-"""Put a trained model among those that come with the program, and measure how fast those are.
+"""Add a trained model to those that come with the program, and measure how fast they are.
 
     uv run python -m tools.ship [RUN] [--beside MODEL ...]
 
-RUN is the folder of a finished `musictagger train --recipe musictagger-...` run, named after its model. Copies weights
-and card into weights/, with the licence and what it owes to whom. A run that was not measured on its test split, or
-whose card does not say what it was trained on, is refused.
-Then, or without a RUN at once, all models in weights/ take turns, beside others that are named, and their cards are
-told how fast each is: `musictagger models` shows them side by side. Leave the machine alone meanwhile.
+RUN is the folder of a finished `musictagger train --recipe musictagger-...` run, named after its model. Its weights and
+card are copied into weights/, with the licence and the attribution. A run that was not measured on its test split, or
+whose card does not record its training tracks, is refused.
+Then (or immediately, without RUN) all models in weights/ and those of --beside are measured in turns. The speeds go
+into the cards in weights/, and `musictagger models` shows them. Run nothing else on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MUSIC = "freely licensed music (CC0, CC-BY, CC-BY-SA, Free Art License, GPL and 
 
 
 def main() -> None:
-    """Copy, measure and print, or say why not."""
+    """Copy the run, measure all models and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("--beside", nargs="+", default=[], metavar="MODEL")
@@ -52,15 +52,15 @@ def main() -> None:
 
 
 def ship(run: Path) -> Path:
-    """Where the weights of a run are now. Raises MusictaggerError where the run is not fit for it."""
+    """Copy a run into weights/ and return the path of its weights. Raises MusictaggerError for an unfit run."""
     weights = run / f"{run.name}.safetensors"
     if not weights.is_file():
-        raise BadRequestError(f"{printable(weights)}: not there; give the folder of a run that is named as its model")
+        raise BadRequestError(f"{printable(weights)}: does not exist; give a run's folder, named after its model")
     if weights.stat().st_size > LIMIT_BYTES:
         raise BadRequestError(f"{printable(weights)}: larger than {LIMIT_BYTES / 1e6:g} MB")
     card = load_model(weights).card
     _require_finished(weights.with_suffix(".json"), card)
-    shipped = told(card)
+    shipped = with_attribution(card)
     shutil.copyfile(weights, WEIGHTS / weights.name)
     shipped.save(WEIGHTS / f"{run.name}.json")
     return WEIGHTS / weights.name
@@ -69,17 +69,17 @@ def ship(run: Path) -> Path:
 def _require_finished(path: Path, card: Card) -> None:
     wrong = ""
     if MEASURED not in card.metrics:
-        wrong = f"has no figures on {MEASURED}; finish the run with `musictagger train ... --resume`"
+        wrong = f"has no metrics on {MEASURED}; finish the run with `musictagger train ... --resume`"
     elif not card.training.get("heard"):
-        wrong = "does not say which sounds the model was trained on; train it with this version"
+        wrong = "does not record the tracks that the model was trained on; train it with this version"
     elif not card.training.get("options", {}).get("teachers"):
-        wrong = "names no teachers, so it cannot be told to whom something is owed"
+        wrong = "names no teachers, so the attribution is unknown"
     if wrong:
         raise BadRequestError(f"{printable(path)}: {wrong}")
 
 
-def told(card: Card) -> Card:
-    """The card with licence and attribution, and the command that makes the model, however often it was interrupted."""
+def with_attribution(card: Card) -> Card:
+    """The card with licence and attribution, and the training command without --resume."""
     teachers = [catalogue.entry(name) for name in card.training["options"]["teachers"]]
     owed = "; ".join(dict.fromkeys(f"{each.attribution} ({each.licence})" for each in teachers))
     return dataclasses.replace(
@@ -91,15 +91,15 @@ def told(card: Card) -> Card:
 
 
 def measure_together(beside: Sequence[Path] = ()) -> Table:
-    """How fast each model in weights/ is, from waves to scores on the CPU, put into its card; and a table of all.
+    """Measure each model's speed from waves to scores on the CPU, update the cards in weights/, return a table.
 
-    What each was found to be at the end of its own training does not compare: machines were busy with other things.
+    The speeds measured at the end of each training cannot be compared, because other work ran beside some of them.
     """
-    # Ratios are to the default, which is the first.
+    # The default model is the first, and ratios are relative to it.
     ours = sorted(WEIGHTS.glob("*.safetensors"), key=lambda path: (path.stem != DEFAULT, path.stem))
     predictors = [Predictor(load_model(path), "cpu") for path in (*ours, *beside)]
     measured = measure_speed(predictors, SPEED_ROUNDS)
-    # Those beside come last and keep their cards.
+    # The models of --beside come last and keep their cards.
     for path, predictor, speed in zip(ours, predictors, measured, strict=False):
         training = {**predictor.card.training, "speed": card_speed(predictor, speed)}
         card = dataclasses.replace(predictor.card, training=training)

@@ -1,12 +1,13 @@
-"""A labelled set of music of any size out of Debian packages: mma's styles, drawn chord charts, fluidsynth.
+"""Render a labelled set of music of any size from Debian packages: mma's styles, random chord charts, fluidsynth.
 
     apt-get install mma fluidsynth timgm6mb-soundfont csound-soundfont fluid-soundfont-gm
     uv run python -m tools.stylebank OUT --tracks 1000 --seconds 45 --seed 0
 
-Writes OUT/audio, OUT/genre.csv (one genre a track; OUT/manifest.csv is the same), OUT/tags.csv (genre, instruments,
-tempo, mood, level) and OUT/tracks.csv (all that is known of each track). What is tested is played in other styles (a
-style file is in one split only, in every set), by another soundfont and from other charts. Each track is drawn from the
-seed and its number alone: a run that was stopped goes on where it was, a longer one keeps what is there.
+Writes OUT/audio, OUT/genre.csv (one genre for each track; OUT/manifest.csv is a copy), OUT/tags.csv (genre,
+instruments, tempo, mood, level) and OUT/tracks.csv (all facts about each track). Test tracks are played in other styles
+(a style file is in one split only, in every set), with another soundfont and from other charts. Each track depends on
+the seed and its number alone, so an interrupted run continues where it stopped and a longer one keeps the tracks that
+exist.
 """
 
 from __future__ import annotations
@@ -34,18 +35,18 @@ from musictagger.errors import BadRequestError, MusictaggerError
 from tools import stylebank_render as rendering
 from tools.stylebank_bank import SOUNDFONTS, Bank, Slot, deal, load_bank
 from tools.stylebank_charts import draw_chart
-from tools.stylebank_render import Note, Piece, SilentError, StyleError, parse_grooves
+from tools.stylebank_render import Arrangement, Note, SilentError, StyleError, parse_grooves
 
 _TRIES = 8
 _RARE = 3
-"""A tag is left out that any split has on fewer tracks: nothing could be measured of it."""
+"""A tag that any split has on fewer tracks is left out, because it could not be measured."""
 _ENERGETIC, _CALM = 32.0, 16.0
-"""Notes a second, those of a chord each for itself. Of 240 pieces a quarter is above, a quarter below."""
+"""Notes a second, counting each note of a chord. Of 240 arrangements a quarter are above and a quarter below."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What makes a set the set it is; its number of tracks does not."""
+    """The options that identify a set; the number of tracks does not."""
 
     seed: int
     seconds: float
@@ -55,15 +56,15 @@ class Options:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A piece with its MIDI file, before it sounds."""
+    """An arrangement with its MIDI file, before it is rendered."""
 
-    piece: Piece
+    arrangement: Arrangement
     midi: bytes
     notes: tuple[Note, ...]
 
 
 def draw(random: Random, bank: Bank, slot: Slot, style: str, seconds: float, folder: Path) -> Drawn:
-    """A piece in a style, through mma. Raises StyleError."""
+    """Draw an arrangement in a style and compose it with mma. Raises StyleError."""
     try:
         text = (rendering.STYLES / f"{style}.mma").read_text(encoding="utf-8", errors="replace")
     except OSError as error:
@@ -72,7 +73,7 @@ def draw(random: Random, bank: Bank, slot: Slot, style: str, seconds: float, fol
     if not grooves.main:
         raise StyleError("defines no groove")
     low, high = bank.tempo.get(style, slot.genre.tempo)
-    piece = Piece(
+    arrangement = Arrangement(
         style=style,
         grooves=grooves,
         chart=draw_chart(random, random.choice(slot.genre.chords)),
@@ -81,28 +82,28 @@ def draw(random: Random, bank: Bank, slot: Slot, style: str, seconds: float, fol
         lead=random.choice(slot.genre.lead) if random.random() < 0.6 else None,
         backing=bank.backing[slot.genre.name] if style.startswith("zoom/") else None,
     )
-    midi = rendering.compose(rendering.script(random, piece), folder)
+    midi = rendering.compose(rendering.script(random, arrangement), folder)
     if random.random() < 0.35:
         midi = rendering.substituted(midi, _relatives(random, bank.instruments.values()))
-    played = tuple(note for note in rendering.notes(midi, piece.tempo) if note.second < seconds)
-    return Drawn(piece, midi, played)
+    played = tuple(note for note in rendering.notes(midi, arrangement.tempo) if note.second < seconds)
+    return Drawn(arrangement, midi, played)
 
 
 def _relatives(random: Random, families: Iterable[frozenset[int]]) -> dict[int, int]:
-    """For every program one of its own kind."""
+    """For every program a random one of the same family."""
     return {program: random.choice(sorted(family)) for family in families for program in sorted(family)}
 
 
 def describe(bank: Bank, drawn: Drawn, seconds: float, level_db: float) -> list[str]:
-    """The tags of a track beyond its genre: instruments, drums, tempo, mode, how busy, how loud (RMS in dB)."""
-    heard = Counter(note.program for note in drawn.notes if not note.drum and note.velocity >= 20)
-    tags = [name for name, programs in bank.instruments.items() if sum(heard[program] for program in programs) >= 6]
+    """The tags of a track besides its genre: instruments, drums, tempo, mode, energy, and level (RMS in dB)."""
+    predicted = Counter(note.program for note in drawn.notes if not note.drum and note.velocity >= 20)
+    tags = [name for name, programs in bank.instruments.items() if sum(predicted[program] for program in programs) >= 6]
     drums = sum(note.drum for note in drawn.notes) >= seconds / 2
-    felt = drawn.piece.tempo / (1.5 if drawn.piece.grooves.beats == 6 else 1)
+    felt = drawn.arrangement.tempo / (1.5 if drawn.arrangement.grooves.beats == 6 else 1)
     busy = len(drawn.notes) / seconds
     tags += ["drums"] if drums else ["no drums"]
     tags += ["slow" if felt < 88 else "fast" if felt > 136 else "medium tempo"]
-    tags += [drawn.piece.chart.mode] if drawn.piece.chart.mode != "blues" else []
+    tags += [drawn.arrangement.chart.mode] if drawn.arrangement.chart.mode != "blues" else []
     tags += ["energetic"] if busy > _ENERGETIC else ["calm"] if busy < _CALM else []
     tags += ["loud"] if level_db > -17 else ["quiet"] if level_db < -25 else []
     return tags
@@ -110,7 +111,7 @@ def describe(bank: Bank, drawn: Drawn, seconds: float, level_db: float) -> list[
 
 @dataclass(frozen=True)
 class Track:
-    """What is known of a rendered track; the same is written beside it. One that could not be has no path."""
+    """The facts about a rendered track, which are also written beside it. A track that failed has no path."""
 
     index: int
     path: str
@@ -124,13 +125,13 @@ class Track:
     level_db: float
     tags: tuple[str, ...]
     silent: int
-    """Renderings refused before this one."""
+    """Number of renderings that were rejected before this one."""
     failed: Mapping[str, str]
-    """Styles given up on the way, and why."""
+    """Styles that failed before this one, with the reasons."""
 
 
 def make_track(out: Path, options: Options, index: int) -> Track:
-    """Track `index` of the set: drawn, rendered and written, with its facts beside it; nothing if it is there."""
+    """Draw, render and write track `index` of the set with its facts, unless it exists."""
     facts = out / "facts" / f"{index:06}.json"
     if (known := _known(out, facts)) is not None:
         return known
@@ -172,8 +173,8 @@ def _render(bank: Bank, slot: Slot, options: Options, index: int, out: Path, scr
         (out / path).parent.mkdir(parents=True, exist_ok=True)
         rendering.write(wave, out / path)
         level_db = round(20 * float(np.log10(np.sqrt(np.mean(np.square(wave))))), 1)
-        chart = drawn.piece.chart
-        facts = (style, soundfont, drawn.piece.tempo, chart.spelled((((0), ""),))[0], seconds, level_db)
+        chart = drawn.arrangement.chart
+        facts = (style, soundfont, drawn.arrangement.tempo, chart.spelled((((0), ""),))[0], seconds, level_db)
         tags = tuple(describe(bank, drawn, seconds, level_db))
         return Track(index, path, slot.genre.name, slot.split, *facts, tags, silent, failed)
     return Track(index, "", slot.genre.name, slot.split, "", "", 0, "", 0.0, 0.0, (), silent, failed)
@@ -187,7 +188,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def write_manifests(out: Path, tracks: Sequence[Track]) -> list[str]:
-    """genre.csv, manifest.csv, tags.csv and tracks.csv. Returns the tags too rare for tags.csv."""
+    """Write genre.csv, manifest.csv, tags.csv and tracks.csv. Return the tags that are too rare for tags.csv."""
     kept, rare = common_tags(tracks)
     rows = [(track.path, track.split, f"mma {track.style}", f"{track.duration_s:g}") for track in tracks]
     header = ("path", "tags", "split", "artist", "duration_s")
@@ -205,7 +206,7 @@ def write_manifests(out: Path, tracks: Sequence[Track]) -> list[str]:
 
 
 def common_tags(tracks: Sequence[Track]) -> tuple[frozenset[str], list[str]]:
-    """The tags (beside the genres) that every split with tracks has on a few of them, and those left out."""
+    """The tags (besides the genres) that every split with tracks has often enough, and the others, sorted."""
     counts = {split: Counter(tag for track in tracks if track.split == split for tag in track.tags) for split in SPLITS}
     used = {track.split for track in tracks}
     every = {tag for track in tracks for tag in track.tags}
@@ -220,7 +221,7 @@ def _csv(rows: Iterable[Sequence[str]]) -> str:
 
 
 def require_same(out: Path, options: Options) -> None:
-    """Note in `out` what it is a set of. Raises BadRequestError where it is one of another kind already."""
+    """Record the options in `out`. Raises BadRequestError if it holds a set with other options or other files."""
     path, wanted = out / "stylebank.json", {"format": 1, **asdict(options)}
     if not path.is_file():
         if out.is_dir() and any(out.iterdir()):
@@ -234,7 +235,7 @@ def require_same(out: Path, options: Options) -> None:
 
 
 def make_set(out: Path, options: Options, count: int, jobs: int) -> Iterator[Track]:
-    """The first `count` tracks of the set, as they are ready."""
+    """Make the first `count` tracks of the set and yield each when it is ready."""
     if jobs == 1:
         yield from (make_track(out, options, index) for index in range(count))
         return
@@ -251,25 +252,25 @@ def make_set(out: Path, options: Options, count: int, jobs: int) -> Iterator[Tra
 
 
 def summary(tracks: Sequence[Track]) -> Iterator[str]:
-    """Tracks by genre and split, what was refused, and why."""
+    """Lines with the number of tracks by genre and split, and what failed and why."""
     counts = Counter((track.genre, track.split) for track in tracks if track.path)
     yield f"{'genre':12} " + " ".join(f"{split:>6}" for split in SPLITS)
     for genre in dict.fromkeys(track.genre for track in tracks):
         yield f"{genre:12} " + " ".join(f"{counts[genre, split]:6}" for split in SPLITS)
     yield f"{'all':12} " + " ".join(f"{sum(counts[g, s] for g, s in counts if s == split):6}" for split in SPLITS)
     failed = {style: reason for track in tracks for style, reason in track.failed.items()}
-    yield f"silent or short and drawn again: {sum(track.silent for track in tracks)}"
-    yield f"given up: {sum(not track.path for track in tracks)} tracks; styles mma fails on: {len(failed)}"
+    yield f"silent or too short, and drawn again: {sum(track.silent for track in tracks)}"
+    yield f"failed: {sum(not track.path for track in tracks)} tracks; styles on which mma fails: {len(failed)}"
     yield from (f"  {style}: {failed[style]}" for style in sorted(failed))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Render the set, and print what it holds and how fast that was."""
+    """Render the set, then print a summary and the speed."""
     parser = argparse.ArgumentParser(prog="python -m tools.stylebank", description=__doc__.partition("\n")[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--tracks", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=45, help="length of a track to learn from")
-    parser.add_argument("--test-seconds", type=float, default=120, help="length of a track to test with")
+    parser.add_argument("--seconds", type=float, default=45, help="length of a training or validation track")
+    parser.add_argument("--test-seconds", type=float, default=120, help="length of a test track")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--genres", type=int, default=12)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
@@ -289,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"stylebank: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stylebank: stopped; the same command goes on from here", file=sys.stderr)
+        print("stylebank: stopped; the same command continues from here", file=sys.stderr)
         return 130
     return 0
 

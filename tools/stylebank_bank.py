@@ -1,4 +1,4 @@
-"""What stylebank.toml holds, which style file is in which split, and what the tracks of a set are to be."""
+"""The content of stylebank.toml, the split of each style file, and the genre, split and styles of each track."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from musictagger.errors import BadRequestError
 from tools.stylebank_render import Backing
 
 CYCLE: tuple[Split, ...] = ("train", "test", "train", "valid", "train", "test", "train", "train")
-"""The splits of a genre's tracks, one after the other."""
+"""The splits of a genre's tracks in turn."""
 SOUNDFONTS: Mapping[Split, tuple[str, ...]] = {
     "train": ("TimGM6mb", "GMbank"),
     "valid": ("TimGM6mb", "GMbank"),
     "test": ("FluidR3",),
 }
 _SALT = "stylebank 7651"
-"""One that leaves in train and in test, of the genres that have them, styles of drums alone with a drawn backing."""
+"""Chosen so that genres with styles of drums alone have some of them in train and in test."""
 
 
 @dataclass(frozen=True)
 class Genre:
-    """A genre as stylebank.toml has it. `tempo` is in quarters a minute."""
+    """A genre of stylebank.toml. `tempo` is in quarters a minute."""
 
     name: str
     chords: tuple[str, ...]
@@ -38,7 +38,7 @@ class Genre:
 
 @dataclass(frozen=True)
 class Bank:
-    """All of stylebank.toml."""
+    """The content of stylebank.toml."""
 
     genres: tuple[Genre, ...]
     tempo: Mapping[str, tuple[int, int]]
@@ -48,7 +48,7 @@ class Bank:
 
 @dataclass(frozen=True)
 class Slot:
-    """What a track is to be: its split, its genre, and the styles to try, in this order."""
+    """The plan for a track: its split, its genre, and the styles to try, in this order."""
 
     split: Split
     genre: Genre
@@ -57,7 +57,7 @@ class Slot:
 
 @cache
 def load_bank(genres: int | None = None) -> Bank:
-    """The bank with the first `genres` of its genres. Raises BadRequestError where it has not so many."""
+    """The bank with the first `genres` of its genres. Raises BadRequestError if it has fewer."""
     data = tomllib.loads(Path(__file__).with_name("stylebank.toml").read_text(encoding="utf-8"))
     every = [
         Genre(name, *(tuple(entry[key]) for key in ("chords", "tempo", "lead", "styles")))
@@ -80,9 +80,9 @@ def load_bank(genres: int | None = None) -> Bank:
 
 
 def splits(genre: Genre) -> Mapping[Split, tuple[str, ...]]:
-    """The style files of a genre by split: about a quarter, at least two, for test, a seventh for valid.
+    """The style files of a genre by split: about a quarter (at least two) for test and a seventh for valid.
 
-    By the names alone, whatever the seed: sets of several seeds can be used together.
+    The split depends on the names alone and not on the seed, so sets of several seeds can be used together.
     """
     ranked = sorted(genre.styles, key=lambda style: sha256(f"{_SALT} {style}".encode()).digest())
     test, valid = max(2, round(len(ranked) / 4)), max(1, round(len(ranked) / 7))
@@ -94,7 +94,7 @@ def splits(genre: Genre) -> Mapping[Split, tuple[str, ...]]:
 
 
 def deal(bank: Bank, seed: int, index: int) -> Slot:
-    """The slot of track `index`: genres in turn, in each the splits of CYCLE in turn, in each of these its styles."""
+    """The slot of track `index`: genres in turn, within a genre the splits of CYCLE, within a split its styles."""
     which, number = index % len(bank.genres), index // len(bank.genres)
     genre = bank.genres[which]
     lap, at = divmod(number + which, len(CYCLE))

@@ -1,7 +1,7 @@
-"""Chord charts and melodies drawn at random: what stylebank.py lets mma play. Pure; everything comes from the Random.
+"""Random chord charts and melodies for stylebank.py, which mma plays. Pure functions of the given Random.
 
-A chart is sections of bars, a bar is one or two chords. Chords are numbers of semitones above the key note and a
-quality as mma writes it, until they are spelled for a key.
+A chart has sections of bars, and a bar has one or two chords. A chord is a number of semitones above the key note and a
+quality in mma's notation, until it is spelled for a key.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Bar = tuple[Chord, ...]
 
 _CHORD_NAMES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 _NOTE_NAMES = ("cn", "c#", "dn", "d#", "en", "fn", "f#", "gn", "g#", "an", "a#", "bn")
-"""As mma's solo tracks write them. The natural is said, for an accidental holds until the end of the bar."""
+"""In the notation of mma's solo tracks. Naturals are explicit because an accidental holds until the end of the bar."""
 _SCALES: Mapping[Mode, tuple[int, ...]] = {
     "major": (0, 2, 4, 5, 7, 9, 11),
     "minor": (0, 2, 3, 5, 7, 8, 10),
@@ -27,14 +27,14 @@ _CELLS: tuple[tuple[int, tuple[str, ...]], ...] = (
     *[(1, ("4",)), (1, ("8", "8"))] * 2,
     *[(2, ("2",)), (2, ("4.", "8")), (2, ("8", "4", "8")), (1, ("16", "16", "8"))],
 )
-"""What a rhythm is put together from: quarters, and the durations that fill them."""
+"""The building blocks of a rhythm: a number of quarters, and the durations that fill them."""
 _LOWEST, _HIGHEST = -5, 19
-"""Of a melody, in semitones from middle C."""
+"""The range of a melody, in semitones from middle C."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """The chords of a piece. `form` says in which order its sections are played, over and over."""
+    """The chords of an arrangement. `form` is the order in which the sections are played, repeatedly."""
 
     key: int
     """Semitones above C."""
@@ -43,12 +43,12 @@ class Chart:
     form: tuple[int, ...]
 
     def spelled(self, bar: Bar) -> tuple[str, ...]:
-        """The chords of a bar as mma reads them."""
+        """The chords of a bar in mma's notation."""
         return tuple(_CHORD_NAMES[(self.key + step) % 12] + quality for step, quality in bar)
 
 
 def draw_chart(random: Random, kind: str) -> Chart:
-    """A chart of one of KINDS: key, mode, two or three sections, and the order they are played in."""
+    """A chart of one of KINDS: key, mode, two or three sections, and their order."""
     mode, sections = KINDS[kind](random)
     forms = [(0,), (0, 0, 1, 0), (0, 1), (0, 0, 1), (0, 1, 0, 2), (0, 0, 1, 1)]
     form = random.choice([form for form in forms if max(form) < len(sections)])
@@ -59,7 +59,7 @@ _Drawn = tuple[Mode, tuple[tuple[Bar, ...], ...]]
 
 
 def _blues(random: Random) -> _Drawn:
-    """Twelve bars, or eight, in major or minor; each chorus with its own quick change, turnaround and colours."""
+    """Twelve or eight bars in major or minor; each chorus has its own quick change, turnaround and colours."""
     minor = random.random() < 0.2
     colour = random.choice(("m7", "m") if minor else ("7", "7", "9", "13"))
 
@@ -77,7 +77,7 @@ def _blues(random: Random) -> _Drawn:
 
 
 def _jazz(random: Random) -> _Drawn:
-    """Eight bars at a time out of cadences to near keys."""
+    """Sections of eight or sixteen bars of cadences to near keys."""
     mode: Mode = "minor" if random.random() < 0.3 else "major"
     home = (0, random.choice(("m7", "m6")) if mode == "minor" else random.choice(("M7", "6", "M7")))
 
@@ -143,7 +143,7 @@ def _soul(random: Random) -> _Drawn:
 
 
 def _vamp(random: Random) -> _Drawn:
-    """Few chords, long held."""
+    """Few chords, each held for long."""
     home = (0, random.choice(("m", "m7", "m9")))
     others = [(10, ""), (8, "M7"), (5, "m7"), (3, ""), (8, ""), (1, "M7"), (7, "m7")]
 
@@ -187,7 +187,7 @@ def _latin(random: Random) -> _Drawn:
 
 
 def _bossa(random: Random) -> _Drawn:
-    """As jazz, but chord after chord with its colours, each held longer, and the steps down by semitones."""
+    """As jazz, with chords that fall by semitones at the start of some sections."""
     mode, sections = _jazz(random)
 
     def slid(section: tuple[Bar, ...]) -> tuple[Bar, ...]:
@@ -217,10 +217,10 @@ def _weighted(random: Random, weights: Mapping[int, float]) -> int:
 
 
 def melody(random: Random, chart: Chart, bars: Sequence[Bar], beats: int) -> Iterator[str]:
-    """For each bar of `beats` quarters the notes of a tune in the words of mma's solo tracks, or "" for a bar of rest.
+    """For each bar of `beats` quarters, the notes of a tune in the notation of mma's solo tracks, or "" for a rest.
 
-    Two-bar rhythms come back, so that there is something like a motif; notes step along the scale of the key and
-    aim at the notes of the chord on the beat.
+    Two-bar rhythms return, as a kind of motif. Notes step along the scale of the key and prefer the notes of the
+    chord on the beat.
     """
     motifs = [(_rhythm(random, beats), _rhythm(random, beats)) for _ in range(3)]
     rest = random.uniform(0.05, 0.35)
@@ -240,7 +240,7 @@ def melody(random: Random, chart: Chart, bars: Sequence[Bar], beats: int) -> Ite
 
 
 def _rhythm(random: Random, beats: int) -> tuple[str, ...]:
-    """Durations as mma writes them, that fill `beats` quarters."""
+    """Durations in mma's notation that fill `beats` quarters."""
     left, durations = beats, list[str]()
     while left > 0:
         length, cell = random.choice([cell for cell in _CELLS if cell[0] <= left])
@@ -250,7 +250,7 @@ def _rhythm(random: Random, beats: int) -> tuple[str, ...]:
 
 
 def _next_pitch(random: Random, pitch: int, chart: Chart, bar: Bar) -> int:
-    """A note of the key near the last one, in semitones from middle C."""
+    """A note of the key near the previous one, in semitones from middle C."""
     in_scale = {(chart.key + step) % 12 for step in _SCALES[chart.mode]}
     root, quality = bar[0]
     third = 3 if quality.startswith(("m", "dim")) else 4
@@ -263,6 +263,6 @@ def _next_pitch(random: Random, pitch: int, chart: Chart, bar: Bar) -> int:
 
 
 def note_name(pitch: int) -> str:
-    """A note, in semitones from middle C, as mma's solo tracks write it."""
+    """A note, given in semitones from middle C, in the notation of mma's solo tracks."""
     octave = pitch // 12
     return _NOTE_NAMES[pitch % 12] + ("+" * octave if octave > 0 else "-" * -octave)

@@ -1,4 +1,4 @@
-"""From a piece to sound for stylebank.py: a script for mma, what its MIDI holds, and fluidsynth's rendering of it."""
+"""Render an arrangement for stylebank.py: a script for mma, its MIDI file, and audio by fluidsynth."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SOUNDFONTS: Mapping[str, tuple[str, str]] = {
     "GMbank": ("/usr/share/sounds/sf2/sf_GMbank.sf2", "csound-soundfont"),
     "FluidR3": ("/usr/share/sounds/sf2/FluidR3_GM.sf2", "fluid-soundfont-gm"),
 }
-"""Name: file, and the Debian package it is from. MuseScore's are left out: they were made from FluidR3."""
+"""Name: file and its Debian package. MuseScore's soundfonts are left out, because they were made from FluidR3."""
 _PATIENCE_S = 300
 _FADE_S = 0.05
 _SILENT_RMS = 1e-4
@@ -35,11 +35,11 @@ _DRUMS = 9
 
 
 class StyleError(Exception):
-    """mma could make nothing of a style."""
+    """mma could not compose in a style."""
 
 
 class SilentError(Exception):
-    """What was rendered is silent, mostly silent or too short."""
+    """The rendered audio is silent, mostly silent or too short."""
 
 
 def require_tools() -> None:
@@ -54,7 +54,7 @@ def require_tools() -> None:
 
 @dataclass(frozen=True)
 class Grooves:
-    """What a style file defines: its grooves by their use, and the quarters in a bar."""
+    """The grooves of a style file by their use, and the quarters in a bar."""
 
     beats: int
     main: tuple[str, ...]
@@ -63,7 +63,7 @@ class Grooves:
 
 
 def parse_grooves(text: str) -> Grooves:
-    """The grooves of a style file; those for endings, counting and clicking are passed over."""
+    """The grooves of a style file, without those for endings, counting in and metronomes."""
     names = re.findall(r"^\s*DefGroove\s+(\S+)", text, re.IGNORECASE | re.MULTILINE)
     time = re.search(r"^\s*Time\s+(\d+)", text, re.IGNORECASE | re.MULTILINE)
     uses: dict[str, list[str]] = {"main": [], "intro": [], "fill": []}
@@ -77,7 +77,7 @@ def parse_grooves(text: str) -> Grooves:
 
 @dataclass(frozen=True)
 class Backing:
-    """What is drawn to go with drums that are alone; see [backing] in stylebank.toml."""
+    """The accompaniment of styles that have drums only; see [backing] in stylebank.toml."""
 
     bass: float
     bass_voice: tuple[str, ...]
@@ -86,8 +86,8 @@ class Backing:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """All that a script is written from."""
+class Arrangement:
+    """Everything that determines a script for mma."""
 
     style: str
     grooves: Grooves
@@ -96,52 +96,65 @@ class Piece:
     """Quarters a minute."""
     seconds: float
     lead: str | None
-    """The voice of the melody, None for none."""
+    """The voice of the melody; None for no melody."""
     backing: Backing | None
 
 
-def script(random: Random, piece: Piece) -> str:
-    """The piece as mma reads it, at least as long as it must be."""
-    beats, name = piece.grooves.beats, _chooser(random, piece)
-    count = int((piece.seconds + 6) * piece.tempo / 60 / beats) + 2
-    lines = [f"Tempo {piece.tempo}", f"RndSeed {random.randrange(1, 10**6)}"]
-    if piece.backing is not None:
-        lines += [line for groove in piece.grooves.main[:8] for line in _backed(random, piece, groove, piece.backing)]
-    if piece.lead is not None:
+def script(random: Random, arrangement: Arrangement) -> str:
+    """The arrangement as a script for mma, at least as long as required."""
+    beats, name = arrangement.grooves.beats, _chooser(random, arrangement)
+    count = int((arrangement.seconds + 6) * arrangement.tempo / 60 / beats) + 2
+    lines = [f"Tempo {arrangement.tempo}", f"RndSeed {random.randrange(1, 10**6)}"]
+    if arrangement.backing is not None:
+        lines += [
+            line
+            for groove in arrangement.grooves.main[:8]
+            for line in _backed(random, arrangement, groove, arrangement.backing)
+        ]
+    if arrangement.lead is not None:
         volume = random.choice(("mf", "f", "ff"))
-        lines += ["Begin Solo", f"  Voice {piece.lead}", "  Octave 5", f"  Volume {volume}", "  Articulate 90", "End"]
-    bars = list(islice(_sections(piece, name, random), count))
+        lines += [
+            "Begin Solo",
+            f"  Voice {arrangement.lead}",
+            "  Octave 5",
+            f"  Volume {volume}",
+            "  Articulate 90",
+            "End",
+        ]
+    bars = list(islice(_sections(arrangement, name, random), count))
     silent = random.choice((0, 4, 8))
-    tunes = melody(random, piece.chart, [bar for _, bar in bars], beats)
+    tunes = melody(random, arrangement.chart, [bar for _, bar in bars], beats)
     last = ""
     for number, ((groove, bar), tune) in enumerate(zip(bars, tunes, strict=True), 1):
         if groove != last:
             lines.append(f"Groove {groove}")
             last = groove
-        solo = f" {{{tune}}}" if piece.lead is not None and tune and number > silent else ""
-        lines.append(f"{number} {_on_beats(piece.chart.spelled(bar), beats)}{solo}")
+        solo = f" {{{tune}}}" if arrangement.lead is not None and tune and number > silent else ""
+        lines.append(f"{number} {_on_beats(arrangement.chart.spelled(bar), beats)}{solo}")
     return "\n".join(lines) + "\n"
 
 
-def _chooser(random: Random, piece: Piece) -> Mapping[str, tuple[str, ...]]:
-    """Which grooves this piece uses: a few of those there are."""
+def _chooser(random: Random, arrangement: Arrangement) -> Mapping[str, tuple[str, ...]]:
+    """Choose a few of the style's grooves for this arrangement."""
 
     def some(names: tuple[str, ...], most: int) -> tuple[str, ...]:
-        return tuple(f"{piece.style}:{name}" for name in random.sample(names, min(len(names), most)))
+        return tuple(f"{arrangement.style}:{name}" for name in random.sample(names, min(len(names), most)))
 
-    if piece.backing is not None:
-        return {"main": tuple(f"Backed{name}" for name in piece.grooves.main[:8]), "intro": (), "fill": ()}
+    if arrangement.backing is not None:
+        return {"main": tuple(f"Backed{name}" for name in arrangement.grooves.main[:8]), "intro": (), "fill": ()}
     use_intro = random.random() < 0.5
     return {
-        "main": some(piece.grooves.main, random.choice((1, 2, 3))),
-        "intro": some(piece.grooves.intro, 1) if use_intro else (),
-        "fill": some(piece.grooves.fill, 2),
+        "main": some(arrangement.grooves.main, random.choice((1, 2, 3))),
+        "intro": some(arrangement.grooves.intro, 1) if use_intro else (),
+        "fill": some(arrangement.grooves.fill, 2),
     }
 
 
-def _sections(piece: Piece, names: Mapping[str, tuple[str, ...]], random: Random) -> Iterator[tuple[str, Bar]]:
-    """Groove and chords bar after bar, without end: now and then an introduction, then the form over and over."""
-    chart = piece.chart
+def _sections(
+    arrangement: Arrangement, names: Mapping[str, tuple[str, ...]], random: Random
+) -> Iterator[tuple[str, Bar]]:
+    """Groove and chords of each bar, endlessly: sometimes an introduction, then the form repeatedly."""
+    chart = arrangement.chart
     if names["intro"]:
         for bar in chart.sections[chart.form[0]][-4:]:
             yield names["intro"][0], bar
@@ -161,10 +174,10 @@ def _on_beats(chords: Sequence[str], beats: int) -> str:
     return " ".join([chords[0], *["/"] * (half - 1), chords[1], *["/"] * (beats - half - 1)])
 
 
-def _backed(random: Random, piece: Piece, groove: str, backing: Backing) -> Iterator[str]:
-    """A groove of drums with a bass and chords added, under a new name."""
-    beats = piece.grooves.beats
-    yield f"Groove {piece.style}:{groove}"
+def _backed(random: Random, arrangement: Arrangement, groove: str, backing: Backing) -> Iterator[str]:
+    """Lines that add a bass and chords to a groove of drums, under a new name."""
+    beats = arrangement.grooves.beats
+    yield f"Groove {arrangement.style}:{groove}"
     yield from ("Begin Bass-Backing", f"  Voice {random.choice(backing.bass_voice)}", "  Octave 3", "  Volume mf")
     yield from (f"  Sequence {_bass(random, beats, backing.bass)} {_bass(random, beats, backing.bass)}", "End")
     kind = random.choice(backing.chords)
@@ -194,20 +207,20 @@ def _chords(random: Random, beats: int, kind: str) -> str:
 
 
 def compose(text: str, folder: Path) -> bytes:
-    """The MIDI file mma makes of a script, with `folder` to write in. Raises StyleError with mma's own words."""
-    source, target = folder / "piece.mma", folder / "piece.mid"
+    """The MIDI file that mma composes from a script, with its files in `folder`. Raises StyleError with its message."""
+    source, target = folder / "arrangement.mma", folder / "arrangement.mid"
     target.unlink(missing_ok=True)
     source.write_text(text, encoding="utf-8")
     done = _run(["mma", "-w", "-xNOCREDIT", "-f", str(target), str(source)])
     if done.returncode or not target.is_file():
-        words = [line for line in (done.stdout + done.stderr).splitlines() if "Error" in line] or ["made no file"]
+        words = [line for line in (done.stdout + done.stderr).splitlines() if "Error" in line] or ["wrote no file"]
         raise StyleError(words[0].replace(str(source), "script").strip())
     return target.read_bytes()
 
 
 @dataclass(frozen=True)
 class Note:
-    """One note: when it starts, who plays it, how loudly (1 to 127)."""
+    """One note: its start, its channel and program, and its velocity (1 to 127)."""
 
     second: float
     channel: int
@@ -216,12 +229,12 @@ class Note:
 
     @property
     def drum(self) -> bool:
-        """Whether it is one of the drums."""
+        """Whether it is on the drum channel."""
         return self.channel == _DRUMS
 
 
 def notes(midi: bytes, tempo: int) -> list[Note]:
-    """All notes of a MIDI file of one tempo, in order of time."""
+    """All notes of a MIDI file with one tempo, in order of time."""
     division = int.from_bytes(midi[12:14], "big")
     events = sorted(_events(midi), key=lambda event: event[0])
     programs: Counter[int] = Counter()
@@ -236,16 +249,16 @@ def notes(midi: bytes, tempo: int) -> list[Note]:
 
 
 def substituted(midi: bytes, programs: Mapping[int, int]) -> bytes:
-    """The file with other programs in place of the keys of `programs`; the drums stay."""
-    changed = bytearray(midi)
+    """The file with programs replaced as `programs` maps them; the drums stay."""
+    altered = bytearray(midi)
     for _, status, first, _, place in _events(midi):
         if status >> 4 == 0xC and status & 15 != _DRUMS:
-            changed[place] = programs.get(first, first)
-    return bytes(changed)
+            altered[place] = programs.get(first, first)
+    return bytes(altered)
 
 
 def _events(midi: bytes) -> Iterator[tuple[int, int, int, int, int]]:
-    """Tick, status, two data bytes (the second 0 where there is none) and the place of the first, track after track."""
+    """Tick, status, two data bytes (the second 0 if there is none) and the offset of the first, track after track."""
     at = 14
     while at + 8 <= len(midi):
         end = at + 8 + int.from_bytes(midi[at + 4 : at + 8], "big")
@@ -271,7 +284,7 @@ def _track(midi: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int,
 
 
 def _number(midi: bytes, at: int) -> tuple[int, int]:
-    """A number of variable length, and where the next thing starts."""
+    """A number of variable length, and the offset after it."""
     value = 0
     while True:
         value = value << 7 | midi[at] & 0x7F
@@ -281,11 +294,11 @@ def _number(midi: bytes, at: int) -> tuple[int, int]:
 
 
 def render(random: Random, midi: bytes, soundfont: str, seconds: float, folder: Path) -> NDArray[np.float32]:
-    """The sound of a MIDI file, float32 [samples] at RATE_HZ, mono: trimmed, `seconds` long, at a random level.
+    """Render a MIDI file as float32 [samples] at RATE_HZ, mono: trimmed, `seconds` long, at a random level.
 
     Raises SilentError.
     """
-    source, target = folder / "piece.mid", folder / "piece.wav"
+    source, target = folder / "arrangement.mid", folder / "arrangement.wav"
     source.write_bytes(midi)
     target.unlink(missing_ok=True)
     command = ["fluidsynth", "-ni", "-q", "-g", "0.4", "-O", "float", "-r", str(RATE_HZ), "-F", str(target)]
@@ -309,7 +322,7 @@ def _effects(random: Random) -> Iterator[str]:
 
 
 def levelled(random: Random, wave: NDArray[np.float32], seconds: float) -> NDArray[np.float32]:
-    """The wave without silence before it, cut, faded out, with a level of -28 to -14 dB. Raises SilentError."""
+    """The wave without leading silence, cut, faded out, at a level of -28 to -14 dB. Raises SilentError."""
     samples, fade = round(seconds * RATE_HZ), round(_FADE_S * RATE_HZ)
     peak = float(np.abs(wave).max(initial=0))
     loud = np.flatnonzero(np.abs(wave) > 0.003 * peak)
@@ -326,7 +339,7 @@ def levelled(random: Random, wave: NDArray[np.float32], seconds: float) -> NDArr
 
 
 def write(wave: NDArray[np.float32], path: Path) -> None:
-    """As Ogg Vorbis, whole or not at all. In blocks: libsndfile overruns its stack on a track in one piece."""
+    """Write Ogg Vorbis atomically. In blocks, because libsndfile overruns its stack on a whole track at once."""
     part = path.with_name(f".{path.name}.part")
     with soundfile.SoundFile(part, "w", RATE_HZ, 1, format="OGG", subtype="VORBIS") as file:
         for start in range(0, len(wave), RATE_HZ):

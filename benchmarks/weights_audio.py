@@ -1,6 +1,6 @@
-"""Sounds whose content is known, and what models hear in them, for benchmarks/weights.py.
+"""Recordings of known content, and the scores of models on them, for benchmarks/weights.py.
 
-The sounds are instruments alone, and the same music in other files.
+The recordings are single instruments, and the same music in several encodings.
 """
 
 from __future__ import annotations
@@ -49,41 +49,41 @@ INSTRUMENTS: Mapping[str, tuple[int, ...]] = {
     "Cello": (42,),
     "Synthesizer": (81, 90),
 }
-"""Tags, and General MIDI programs that sound so, counted from 0."""
-PIECES = 4
-"""Of each instrument in each soundfont."""
-PIECE_S = 40.0
+"""Tags, and the General MIDI programs of these instruments, counted from 0."""
+RECORDINGS = 4
+"""Recordings of each instrument with each soundfont."""
+RECORDING_S = 40.0
 _FONTS = ("FluidR3", "TimGM6mb")
 """Two of SOUNDFONTS, made by different people."""
 _DRUMS = 9
 _MELODIC = {"Violin": (55, 88), "Flute": (60, 90), "Cello": (36, 64), "Sitar": (48, 72)}
-"""What plays one note at a time, and its compass."""
+"""Instruments that play one note at a time, and their range."""
 
 RATE_HZ = 44_100
 EXCERPT_S = 60.0
-KEPT_AFTER = 64
-"""Tracks: what an interrupted run has to hear again at most."""
+SAVE_AFTER = 64
+"""Tracks that an interrupted run has to score again at most."""
 
 
 def render_instruments(folder: Path) -> dict[Path, str]:
-    """Recordings of each instrument, by path; made unless they are there. Needs fluidsynth and the soundfonts."""
+    """Render the missing recordings and return all: the instrument by path. Needs fluidsynth and the soundfonts."""
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[Path, str] = {}
     for name, programs in INSTRUMENTS.items():
         for font in _FONTS:
-            for number in range(PIECES):
+            for number in range(RECORDINGS):
                 path = folder / f"{name.lower()}-{font}-{number}.ogg"
                 if not path.exists():
                     random = Random(f"{name.lower()} {font} {number}")
-                    midi = _piece(random, name, programs[number % len(programs)])
+                    midi = _midi_file(random, name, programs[number % len(programs)])
                     with tempfile.TemporaryDirectory() as scratch:
-                        write(render(random, midi, font, PIECE_S, Path(scratch)), path)
+                        write(render(random, midi, font, RECORDING_S, Path(scratch)), path)
                 found[path] = name
     return found
 
 
-def _piece(random: Random, name: str, program: int) -> bytes:
-    """Broken chords, a melody or a drummer, as a MIDI file of more than PIECE_S."""
+def _midi_file(random: Random, name: str, program: int) -> bytes:
+    """A MIDI file longer than RECORDING_S: broken chords, a melody or drums."""
     track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(random.randint(80, 132)))])
     if name != "Drums":
         track.append(mido.Message("program_change", program=program, channel=0))
@@ -91,7 +91,7 @@ def _piece(random: Random, name: str, program: int) -> bytes:
     play = _drummer if name == "Drums" else _melody if name in _MELODIC else _chords
     for _ in range(40):
         for pitches, eighths in play(random, key, name):
-            _sound(track, pitches, eighths, random, _DRUMS if name == "Drums" else 0)
+            _strike(track, pitches, eighths, random, _DRUMS if name == "Drums" else 0)
     file = mido.MidiFile(type=0, ticks_per_beat=480)
     file.tracks.append(track)
     written = BytesIO()
@@ -99,11 +99,11 @@ def _piece(random: Random, name: str, program: int) -> bytes:
     return written.getvalue()
 
 
-Heartbeat = tuple[tuple[int, ...], int]
-"""Pitches at once, and for how many eighths."""
+Beat = tuple[tuple[int, ...], int]
+"""Pitches played at once, and their length in eighths."""
 
 
-def _chords(random: Random, key: int, name: str) -> Iterator[Heartbeat]:
+def _chords(random: Random, key: int, name: str) -> Iterator[Beat]:
     root = 48 + (key + random.choice((0, 5, 7, 9))) % 12
     third = random.choice((3, 4))
     chord = (root, root + third, root + 7, root + 12)
@@ -113,7 +113,7 @@ def _chords(random: Random, key: int, name: str) -> Iterator[Heartbeat]:
         yield from (((pitch,), 1) for pitch in (*chord, *reversed(chord)))
 
 
-def _melody(random: Random, key: int, name: str) -> Iterator[Heartbeat]:
+def _melody(random: Random, key: int, name: str) -> Iterator[Beat]:
     low, high = _MELODIC[name]
     scale = [pitch for pitch in range(low, high) if (pitch - key) % 12 in {0, 2, 4, 5, 7, 9, 11}]
     place = random.randrange(len(scale))
@@ -122,13 +122,13 @@ def _melody(random: Random, key: int, name: str) -> Iterator[Heartbeat]:
         yield (scale[place],), random.choice((1, 2, 3))
 
 
-def _drummer(random: Random, key: int, name: str) -> Iterator[Heartbeat]:
+def _drummer(random: Random, key: int, name: str) -> Iterator[Beat]:
     for eighth in range(8):
         hits = [42, *([36] if eighth % 4 == 0 or random.random() < 0.15 else []), *([38] if eighth % 4 == 2 else [])]
         yield tuple(hits), 1
 
 
-def _sound(track: mido.MidiTrack, pitches: Sequence[int], eighths: int, random: Random, channel: int) -> None:
+def _strike(track: mido.MidiTrack, pitches: Sequence[int], eighths: int, random: Random, channel: int) -> None:
     velocity = random.randint(64, 112)
     for pitch in pitches:
         track.append(mido.Message("note_on", note=pitch, velocity=velocity, channel=channel, time=0))
@@ -160,7 +160,7 @@ def write_variants(tracks: Sequence[Path], folder: Path) -> dict[str, list[Path]
                 unfinished.replace(path)
             written.setdefault(variant, []).append(path)
     if not written:
-        raise BadRequestError(f"none of {len(tracks):,} tracks can be written in other ways: {reason}")
+        raise BadRequestError(f"none of {len(tracks):,} tracks can be written in other encodings: {reason}")
     return written
 
 
@@ -168,7 +168,7 @@ def _middle(track: Path) -> Wave:
     rule = FrameRule(RATE_HZ, tail=True)
     frames = [frame for _, frame in decode_frames(track, RATE_HZ, rule)]
     if not frames:
-        raise AudioError(track, "no sound in it")
+        raise AudioError(track, "contains no audio")
     wave = np.concatenate(frames)
     samples = int(EXCERPT_S * RATE_HZ)
     start = max(0, (len(wave) - samples) // 2)
@@ -183,11 +183,11 @@ def _resampled(rate_hz: int) -> Callable[[Path, Wave], None]:
     return lambda path, wave: soundfile.write(path, soxr.resample(wave, RATE_HZ, rate_hz), rate_hz, subtype="FLOAT")
 
 
-def _louder(change_db: float) -> Callable[[Path, Wave], None]:
+def _with_gain(change_db: float) -> Callable[[Path, Wave], None]:
     return lambda path, wave: _wav(path, wave * np.float32(10 ** (change_db / 20)))
 
 
-def _noisy(below_db: float) -> Callable[[Path, Wave], None]:
+def _with_noise(below_db: float) -> Callable[[Path, Wave], None]:
     def save(path: Path, wave: Wave) -> None:
         noise = np.random.default_rng(len(wave)).standard_normal(len(wave)).astype(np.float32)
         _wav(path, wave + noise * np.float32(np.sqrt(np.mean(wave**2)) * 10 ** (-below_db / 20)))
@@ -195,10 +195,10 @@ def _noisy(below_db: float) -> Callable[[Path, Wave], None]:
     return save
 
 
-def _encoded(codec: str, rate_hz: int, bits: int) -> Callable[[Path, Wave], None]:
+def _with_codec(codec: str, rate_hz: int, bits: int) -> Callable[[Path, Wave], None]:
     def save(path: Path, wave: Wave) -> None:
-        sound = np.clip(soxr.resample(wave, RATE_HZ, rate_hz), -1, 1)[None].astype(np.float32)
-        frame = av.AudioFrame.from_ndarray(sound, format="fltp", layout="mono")
+        wave = np.clip(soxr.resample(wave, RATE_HZ, rate_hz), -1, 1)[None].astype(np.float32)
+        frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
         frame.sample_rate = rate_hz
         with av.open(str(path), "w") as file:
             stream: Any = file.add_stream(codec, rate=rate_hz, layout="mono", bit_rate=bits)
@@ -212,37 +212,37 @@ def _encoded(codec: str, rate_hz: int, bits: int) -> Callable[[Path, Wave], None
 
 
 VARIANTS: Mapping[str, Callable[[Path, Wave], None]] = {
-    "MP3 64 kbit/s": _encoded("libmp3lame", 44_100, 64_000),
-    "Opus 32 kbit/s": _encoded("libopus", 48_000, 32_000),
+    "MP3 64 kbit/s": _with_codec("libmp3lame", 44_100, 64_000),
+    "Opus 32 kbit/s": _with_codec("libopus", 48_000, 32_000),
     "22.05 kHz": _resampled(22_050),
     "8 kHz": _resampled(8_000),
-    "6 dB louder": _louder(6.0),
-    "6 dB softer": _louder(-6.0),
-    "noise 5 dB below": _noisy(5.0),
-    "noise 20 dB below": _noisy(20.0),
+    "6 dB louder": _with_gain(6.0),
+    "6 dB softer": _with_gain(-6.0),
+    "noise 5 dB below": _with_noise(5.0),
+    "noise 20 dB below": _with_noise(20.0),
 }
 _SUFFIX = {"MP3 64 kbit/s": ".mp3", "Opus 32 kbit/s": ".opus"}
 
 
 @dataclass(frozen=True, eq=False)
-class Heard:
-    """What a model says of tracks: calibrated scores float32 [tracks, tags] in the card's order, embeddings."""
+class Predictions:
+    """Calibrated scores float32 [tracks, tags] in the card's order, and embeddings float32 [tracks, dim]."""
 
     paths: tuple[Path, ...]
     scores: FloatArray
     embeddings: FloatArray
 
     def of(self, path: Path) -> FloatArray:
-        """The scores of one track. Raises BadRequestError where it could not be heard."""
+        """The scores of one track. Raises BadRequestError if it could not be scored."""
         if path not in self.paths:
-            raise BadRequestError(f"{path}: cannot be heard")
+            raise BadRequestError(f"{path}: could not be scored")
         row: FloatArray = self.scores[self.paths.index(path)]
         return row
 
 
 @dataclass(frozen=True, eq=False)
 class Contender:
-    """One model; `folder` is where it keeps what it heard."""
+    """One model; `folder` keeps its scores."""
 
     predictor: Predictor
     folder: Path
@@ -257,54 +257,54 @@ class Contender:
         """Names of its tags."""
         return tuple(tag.name for tag in self.card.tags)
 
-    def hear(self, paths: Sequence[Path]) -> Heard:
-        """Its word on tracks, each of them heard once; those that cannot be heard are left out.
+    def predict(self, paths: Sequence[Path]) -> Predictions:
+        """Score tracks, each only once; tracks that cannot be scored are left out.
 
-        Raises BadRequestError with a reason where none can be.
+        Raises BadRequestError with a reason if none can be scored.
         """
         keys = {path: _key(path) for path in paths}
-        missing = [path for path, key in keys.items() if key not in self._heard]
+        missing = [path for path, key in keys.items() if key not in self._known]
         failures: dict[Path, str] = {}
-        for start in range(0, len(missing), KEPT_AFTER):
-            track_scores = score_tracks(self.predictor, missing[start : start + KEPT_AFTER])
+        for start in range(0, len(missing), SAVE_AFTER):
+            track_scores = score_tracks(self.predictor, missing[start : start + SAVE_AFTER])
             failures |= track_scores.failures
             for path, frames, embedding in zip(
                 track_scores.paths, track_scores.frame_scores, track_scores.embeddings, strict=True
             ):
-                self._heard[keys[path]] = (aggregate(merge_outputs(frames, self.card)), embedding)
-            self._keep()
-        known = {path: self._heard[key] for path, key in keys.items() if key in self._heard}
+                self._known[keys[path]] = (aggregate(merge_outputs(frames, self.card)), embedding)
+            self._save()
+        known = {path: self._known[key] for path, key in keys.items() if key in self._known}
         if not known:
             first = next((f"{printable(path)}: {why}" for path, why in failures.items()), "there are none")
-            raise BadRequestError(f"{self.card.name} can hear none of {len(keys):,} tracks: {first}")
+            raise BadRequestError(f"{self.card.name} can score none of {len(keys):,} tracks: {first}")
         scores, embeddings = (np.stack(rows) for rows in zip(*known.values(), strict=True))
-        return Heard(tuple(known), calibrated(scores, self.card.curves, self.tags), embeddings)
+        return Predictions(tuple(known), calibrated(scores, self.card.curves, self.tags), embeddings)
 
     @cached_property
     def _file(self) -> Path:
-        # Scores are kept by tag, so that a model with the same weights and other tags is another one.
+        # Scores are kept by tag, so the same weights with other tags need a file of their own.
         made_of = [self.card.key, [(tag.name, tag.outputs) for tag in self.card.tags]]
         return self.folder / f"{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]}.npz"
 
     @cached_property
-    def _heard(self) -> dict[str, tuple[FloatArray, FloatArray]]:
-        """Scores before calibration and embedding of each sound that it has heard."""
+    def _known(self) -> dict[str, tuple[FloatArray, FloatArray]]:
+        """The scores before calibration and the embedding of each file scored so far."""
         if not self._file.exists():
             return {}
         with np.load(self._file) as kept:
-            return dict(zip(kept["sounds"].tolist(), zip(kept["scores"], kept["embeddings"], strict=True), strict=True))
+            return dict(zip(kept["files"].tolist(), zip(kept["scores"], kept["embeddings"], strict=True), strict=True))
 
-    def _keep(self) -> None:
-        if not self._heard:
+    def _save(self) -> None:
+        if not self._known:
             return
-        scores, embeddings = (np.stack(rows) for rows in zip(*self._heard.values(), strict=True))
+        scores, embeddings = (np.stack(rows) for rows in zip(*self._known.values(), strict=True))
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self._file) as temporary, temporary.open("wb") as file:
-            np.savez(file, sounds=np.array(list(self._heard)), scores=scores, embeddings=embeddings)
+            np.savez(file, files=np.array(list(self._known)), scores=scores, embeddings=embeddings)
 
 
 def _key(path: Path) -> str:
-    """A file as it is now; one that is not there is no sound that could have been heard."""
+    """The identity of a file in its present state; empty if it does not exist."""
     try:
         status = path.stat()
     except OSError:
