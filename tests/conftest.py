@@ -1,4 +1,4 @@
-"""What several test modules share: where the reference data lie, a small model card, an untouched environment."""
+"""Shared by several test modules: the folder of reference data, a small model card, a clean environment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ settings.register_profile("hunt", deadline=None, max_examples=2_000)
 settings.load_profile("tests")
 
 SHARED = Path(__file__).parents[2] / "shared"
-"""Reference data beside the checkout; a test that needs them is skipped without them."""
+"""Reference data beside the checkout; tests that need them are skipped without them."""
 
 TAGS = (
     Tag("Rock", "genre", ("rock",), 0.5),
@@ -34,7 +34,7 @@ TAGS = (
 
 
 def make_card(**changes: Any) -> Card:
-    """A card of eight tags over nine outputs."""
+    """A card with eight tags over nine outputs."""
     values: dict[str, Any] = {
         "name": "small",
         "backbone": "crnn",
@@ -50,7 +50,7 @@ def make_card(**changes: Any) -> Card:
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer's own MUSICTAGGER_* must not change what the tests see; a folder set aside for them stays."""
+    """Remove a developer's own MUSICTAGGER_* settings; a folder set aside for the tests stays."""
     for name in list(os.environ):
         if name.startswith("MUSICTAGGER_") and name not in {"MUSICTAGGER_DATA_DIR", "MUSICTAGGER_CONFIG"}:
             monkeypatch.delenv(name)
@@ -64,19 +64,19 @@ from musictagger.models.backbone import Backbone, Output
 
 
 class Mine(Backbone):
-    """The mean of each mel band, and a dense layer. Beyond `most` frames at once its memory is full."""
+    """The mean of each mel band, and a dense layer. It runs out of memory beyond `max_frames` frames at once."""
 
     name = "mine"
 
-    def __init__(self, n_tags: int, *, n_mels: int = 96, most: int = 1000, oom: str = "torch") -> None:
+    def __init__(self, n_tags: int, *, n_mels: int = 96, max_frames: int = 1000, oom: str = "torch") -> None:
         super().__init__()
-        self.most, self.oom = most, oom
+        self.max_frames, self.oom = max_frames, oom
         self.batches = []
         self.dense = nn.Linear(n_mels, n_tags)
 
     def forward(self, features: torch.Tensor) -> Output:
         self.batches.append(len(features))
-        if len(features) > self.most:
+        if len(features) > self.max_frames:
             if self.oom == "torch":
                 raise torch.OutOfMemoryError("CUDA out of memory")
             raise RuntimeError(self.oom)
@@ -86,7 +86,7 @@ class Mine(Backbone):
 
 
 def plugin_folder(folder: Path) -> Path:
-    """A plugin folder in `folder` with one backbone, `mine`."""
+    """Make a plugin folder in `folder` with one backbone, `mine`."""
     plugins = folder / "plugins"
     plugins.mkdir(exist_ok=True)
     (plugins / "mine.py").write_text(PLUGIN, encoding="utf-8")
@@ -94,5 +94,5 @@ def plugin_folder(folder: Path) -> Path:
 
 
 def mine_card(**changes: Any) -> Card:
-    """A card for `mine`, on frames of 1.3 s."""
+    """A card for `mine` with frames of 1.3 s."""
     return make_card(**({"backbone": "mine", "front_end": FrontEnd(frame_hops=60)} | changes))

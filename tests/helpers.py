@@ -1,4 +1,4 @@
-"""What several test files share: a small real model, a small library, and the command line in this process."""
+"""Helpers for several test files: a small real model, a small library, and the command line in this process."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ TINY_CONFIG: dict[str, Any] = {"channels": [4, 8], "pools": [[8, 16], [12, 85]]}
 
 
 def make_model(folder: Path, name: str = TINY, *, seed: int = 0, thresholds: float = 0.0) -> Path:
-    """A small FCN with random weights, as a model in `folder`; every tag passes its threshold unless told otherwise."""
+    """Write a small FCN with random weights as a model into `folder`. By default every tag passes its threshold."""
     torch.manual_seed(seed)
     backbone = build("fcn", len(TINY_OUTPUTS), TINY_CONFIG)
     for module in backbone.modules():
-        # As if trained on decibels: without these statistics every score is 0 or 1.
+        # Statistics of decibels, as after training: without them every score is 0 or 1.
         if isinstance(module, torch.nn.BatchNorm2d) and module.num_features == 1:
             torch.nn.init.constant_(module.running_mean, -40.0)  # type: ignore[arg-type]
             torch.nn.init.constant_(module.running_var, 400.0)  # type: ignore[arg-type]
@@ -50,7 +50,7 @@ def make_model(folder: Path, name: str = TINY, *, seed: int = 0, thresholds: flo
 
 
 def write_tone(path: Path, seconds: float, hz: float = 220.0, rate_hz: int = 12_000) -> Path:
-    """A decaying chord, different for every `hz`, in the container that the suffix names (soundfile's)."""
+    """Write a decaying chord, different for every `hz`, in the format of soundfile that the suffix names."""
     time_s = np.arange(round(seconds * rate_hz)) / rate_hz
     wave = sum(np.sin(2 * np.pi * hz * step * time_s) / step for step in (1.0, 1.26, 1.5, 2.0))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ class Recorder(Silent):
 
 @dataclass(frozen=True)
 class Result:
-    """What a command printed, and its exit code."""
+    """The output of a command and its exit code."""
 
     code: int
     out: str
@@ -90,7 +90,7 @@ class Result:
 
 
 def run(*arguments: object) -> Result:
-    """A command in this process, errors and exit code as a shell would see them."""
+    """Run a command in this process, with errors and exit code as a shell would see them."""
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
     err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
     code = 0
@@ -104,7 +104,7 @@ def run(*arguments: object) -> Result:
 
 
 def contents(database: Path) -> list[tuple[Any, ...]]:
-    """What a library holds, without ids and times: files with their analyses."""
+    """The content of a library without ids and times: files with their analyses."""
     with contextlib.closing(sqlite3.connect(database)) as connection:
         return connection.execute(
             "SELECT path, size, mtime_ns, digest, duration_s, genres, failure, missing, name, rule, status, padded,"

@@ -1,10 +1,10 @@
-"""Makes the corpus of broken files again: small files, each named after its defect, all of it synthetic sound.
+"""Make the corpus of broken files: small files of synthetic audio, each named after its defect.
 
     uv run python tests/make_corpus.py [OUT]
 
-OUT is `tests/corpus` unless given. `expected.json` is not made here: it is what a person decided a scan must say.
-Files marked `exact` come out the same byte for byte everywhere; the others pass through an encoder, whose next
-version may write other bytes.
+OUT is `tests/corpus` unless given. `expected.json` is written by hand: it holds the result that a scan must give.
+Files marked `exact` have the same bytes everywhere. The others pass through an encoder, whose next version may write
+other bytes.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ MELODY_HZ = (262, 330, 392, 523, 440, 349, 294, 247)
 
 @dataclass(frozen=True)
 class Defect:
-    """One file of the corpus: its name, what makes it, and whether its bytes are the same everywhere."""
+    """One file of the corpus: its name, its maker, and whether its bytes are the same everywhere."""
 
     name: str
     make: Callable[[], bytes]
     exact: bool = False
 
 
-# --- sound, in integers only, so that it is the same on every machine
+# --- audio, in integers only, so that it is the same on every machine
 
 
 def triangle(length: int, frequency_hz: int, rate_hz: int, peak: int) -> npt.NDArray[np.int64]:
@@ -54,7 +54,7 @@ def triangle(length: int, frequency_hz: int, rate_hz: int, peak: int) -> npt.NDA
 
 
 def song(seconds: float, rate_hz: int = RATE_HZ, peak: int = 6000) -> Samples:
-    """Two voices, a note each half second: int16 [samples], peak about `peak` of 32768."""
+    """Two voices with a note each half second: int16 [samples], peak about `peak` of 32768."""
     note = rate_hz // 2
     total = round(seconds * rate_hz)
     notes = []
@@ -65,15 +65,15 @@ def song(seconds: float, rate_hz: int = RATE_HZ, peak: int = 6000) -> Samples:
 
 
 def noise(size: int, seed: bytes) -> bytes:
-    """`size` bytes without any pattern, always the same for the same `seed`."""
+    """`size` random bytes, always the same for the same `seed`."""
     return hashlib.shake_256(seed).digest(size)
 
 
-# --- wav, written by hand: its headers are what is broken
+# --- wav, written by hand because the headers are broken
 
 
 def riff(fmt: bytes, data: bytes, data_size: int | None = None) -> bytes:
-    """A WAV file; `data_size` is what the header says of `data`, if not the truth."""
+    """A WAV file; `data_size` is the length of `data` that the header states, if not the true one."""
     size = len(data) if data_size is None else data_size
     chunks = b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", size) + data
     return b"RIFF" + struct.pack("<I", min(0xFFFFFFFF, len(chunks) - len(data) + size)) + chunks
@@ -121,11 +121,11 @@ def wav_of_eight_bits() -> bytes:
     return riff(pcm(8000, bits=8), (song(SHORT_S, 8000) // 256 + 128).astype(np.uint8).tobytes())
 
 
-# --- encoded sound
+# --- encoded audio
 
 
 def encoded(samples: npt.NDArray[np.int16 | np.int32], rate_hz: int, container: str, subtype: str) -> bytes:
-    """`samples` through one of libsndfile's encoders, a block at a time: its Vorbis encoder overruns on more."""
+    """`samples` encoded by libsndfile, in blocks because its Vorbis encoder overruns on longer input."""
     buffer = io.BytesIO()
     level = {"FLAC": 1.0, "OGG": 0.9, "MP3": 0.9}[container]
     with soundfile.SoundFile(
@@ -137,7 +137,7 @@ def encoded(samples: npt.NDArray[np.int16 | np.int32], rate_hz: int, container: 
 
 
 def mp3(seconds: float) -> bytes:
-    """With an Info header that states the number of frames, as encoders write it."""
+    """An MP3 with an Info header that states the number of frames, as encoders write it."""
     return encoded(song(seconds), RATE_HZ, "MP3", "MPEG_LAYER_III")
 
 
@@ -155,11 +155,11 @@ def vorbis(seconds: float) -> bytes:
 
 
 def muxed(container: str, audio: str = "", video: str = "", options: dict[str, str] | None = None) -> bytes:
-    """A file by FFmpeg: sound, pictures or both."""
+    """A file by FFmpeg with audio, video or both."""
     options = {"fflags": "+bitexact"} | (options or {})
-    # To a real file: moving the index to the front reads back what was written.
+    # To a real file, because moving the index to the front reads the file back.
     with TemporaryDirectory() as folder, av.open(f"{folder}/x", "w", format=container, options=options) as out:
-        # Streams are declared before any of them is written.
+        # All streams are declared before any of them is written.
         sound = cast(av.AudioStream, out.add_stream(audio, rate=48_000, layout="mono")) if audio else None
         pictures = cast(av.VideoStream, out.add_stream(video, rate=5)) if video else None
         if pictures is not None:
@@ -217,13 +217,13 @@ def ogg_pages(data: bytes) -> list[bytes]:
 
 
 def renumbered(data: bytes) -> bytes:
-    """The same Ogg file under stream number 1: the encoder draws one by chance."""
+    """The same Ogg file with stream number 1, because the encoder draws a random one."""
     pages = (page[:14] + struct.pack("<I", 1) + page[18:22] + bytes(4) + page[26:] for page in ogg_pages(data))
     return b"".join(page[:22] + struct.pack("<I", ogg_crc(page)) + page[26:] for page in pages)
 
 
 def wrong_crc() -> bytes:
-    """One sound page in the middle contradicts its checksum."""
+    """An Ogg file in which a page in the middle has a wrong checksum."""
     pages = ogg_pages(vorbis(10))
     middle = len(pages) // 2
     pages[middle] = pages[middle][:22] + bytes(4) + pages[middle][26:]
@@ -244,7 +244,7 @@ def scratched(data: bytes, size: int) -> bytes:
 
 
 def scratched_all_over(data: bytes) -> bytes:
-    """20 bytes of noise in every 400, the header spared."""
+    """20 bytes of noise in every 400, except in the header."""
     spoilt = bytearray(data)
     for start in range(400, len(spoilt) - 20, 400):
         spoilt[start : start + 20] = noise(20, str(start).encode())
@@ -252,7 +252,7 @@ def scratched_all_over(data: bytes) -> bytes:
 
 
 def id3v2(size: int | bytes | None = None) -> bytes:
-    """An ID3v2.3 tag with a title; `size` is what its header says, if not the truth."""
+    """An ID3v2.3 tag with a title; `size` is the length that its header states, if not the true one."""
     text = b"\x00a title"
     frame = b"TIT2" + struct.pack(">I", len(text)) + b"\x00\x00" + text
     body = frame.ljust(256, b"\x00")
@@ -265,7 +265,7 @@ def syncsafe(value: int) -> bytes:
 
 
 def apple_double() -> bytes:
-    """What macOS puts beside a file on a foreign volume: Finder information and an empty resource fork."""
+    """The file that macOS puts beside a file on a foreign volume: Finder information and an empty resource fork."""
     entries = struct.pack(">III", 9, 50, 32) + struct.pack(">III", 2, 82, 286)
     head = struct.pack(">II16sH", 0x00051607, 0x00020000, b"Mac OS X        ", 2)
     return (head + entries).ljust(4096, b"\x00")

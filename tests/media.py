@@ -37,10 +37,10 @@ EXTENSIONS = {
     "aac": ".aac",
     "matroska": ".mka",
 }
-"""Every container this module can make, with its usual extension."""
+"""Every container that this module can make, with its usual extension."""
 
 MADE_UP = frozenset({"speex", "ape", "musepack"})
-"""Real headers around bytes that decode to nothing: no encoder is at hand, and tags need none."""
+"""Real headers around bytes that do not decode: there is no encoder for these, and tags need none."""
 
 TAGGABLE = tuple(name for name in EXTENSIONS if name not in ("aac", "matroska"))
 
@@ -80,7 +80,7 @@ def tone(seconds: float, frequency: float, rate_hz: int = RATE_HZ) -> np.ndarray
 
 
 def add_tags(path: Path, tags: Mapping[str, str]) -> None:
-    """Set artist, title, album and genre with mutagen, in the container's own way."""
+    """Set artist, title, album and genre with mutagen, in the container's tag format."""
     file = mutagen.File(path)
     assert file is not None, path
     if file.tags is None:
@@ -111,7 +111,7 @@ def _soundfile(format_: str, subtype: str | None, rate_hz: int = RATE_HZ) -> Cal
 
 
 def with_serial(data: bytes, serial: int) -> bytes:
-    """libsndfile draws the serial number of an Ogg stream at random."""
+    """The Ogg file with a fixed serial number, because libsndfile draws a random one."""
     source, pages = io.BytesIO(data), []
     while source.tell() < len(data):
         page = OggPage(source)
@@ -122,7 +122,7 @@ def with_serial(data: bytes, serial: int) -> bytes:
 
 def _pyav(format_: str, codec: str, **options: str) -> Callable[[float, float], bytes]:
     def encode(seconds: float, frequency: float) -> bytes:
-        # A real file, since the mov muxer reads back what it wrote when it moves the index to the front.
+        # A real file, because the mov muxer reads the file back when it moves the index to the front.
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "file"
             _encode(path, format_, codec, {"fflags": "+bitexact", **options}, tone(seconds, frequency).T)

@@ -435,12 +435,12 @@ class TestPredict:
         paths = [touch(tmp_path / f"{name}.wav", name.encode()) for name in "abc"]
         save = weights_audio.Contender._save
 
-        def keep(self: Contender) -> None:
+        def save_once(self: Contender) -> None:
             if len(asked) == 2:
                 raise KeyboardInterrupt
             save(self)
 
-        monkeypatch.setattr(weights_audio.Contender, "_keep", keep)
+        monkeypatch.setattr(weights_audio.Contender, "_save", save_once)
         with pytest.raises(KeyboardInterrupt):
             contender(tmp_path).predict(paths)
         assert contender(tmp_path).predict(paths).paths == tuple(paths)

@@ -1,4 +1,4 @@
-"""The example tracks: there, small, free to pass on, decodable, some with a genre and some without."""
+"""The example tracks: they exist, are small, free to distribute and decodable; some have a genre and some do not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ names = pytest.mark.parametrize("path", TRACKS, ids=lambda path: path.name)
 
 
 def decoded_s(path: Path) -> float:
-    """Seconds of audio that really come out of `path`."""
+    """Seconds of audio that decoding `path` gives."""
     with av.open(str(path)) as container:
         stream = container.streams.audio[0]
         return sum(frame.samples for frame in container.decode(stream)) / stream.rate
@@ -26,12 +26,12 @@ def has_genre(path: Path) -> bool:
     return bool(mutagen.File(path, easy=True).get("genre"))
 
 
-def test_there_are_about_six_in_all_the_common_formats() -> None:
+def test_there_are_about_six_tracks_in_all_common_formats() -> None:
     assert 5 <= len(TRACKS) <= 8
     assert {path.suffix for path in TRACKS} == AUDIO
 
 
-def test_they_are_small() -> None:
+def test_the_tracks_are_small() -> None:
     assert sum(path.stat().st_size for path in TRACKS) < 4_000_000
 
 
@@ -51,18 +51,18 @@ def test_some_have_a_genre_and_some_have_none(tmp_path: Path) -> None:
 
 
 @names
-def test_it_decodes_to_35_to_60_seconds(path: Path) -> None:
+def test_a_track_decodes_to_35_to_60_seconds(path: Path) -> None:
     assert 35 <= decoded_s(path) <= 60
 
 
 @names
-def test_it_names_artist_title_and_licence(path: Path) -> None:
+def test_a_track_names_artist_title_and_licence(path: Path) -> None:
     tags = mutagen.File(path, easy=True)
     assert all(tags.get(key) for key in ("artist", "title", "copyright"))
 
 
 @names
-def test_its_origin_is_attributed(path: Path) -> None:
+def test_the_origin_of_a_track_is_attributed(path: Path) -> None:
     text = (EXAMPLES / "ATTRIBUTION.md").read_text(encoding="utf-8")
     section = text.split(f"## {path.name}\n")[1].split("\n## ")[0]
     assert all(f"- {item}" in section for item in ("Title, artist:", "Licence:", "Source: package", "Done:"))

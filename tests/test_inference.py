@@ -94,7 +94,7 @@ def test_no_frames_give_no_scores(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("oom", ["torch", "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"])
 def test_a_full_memory_halves_the_batch_and_loses_no_frame(oom: str, tmp_path: Path) -> None:
-    trained = model(tmp_path, {"most": 3, "oom": oom})
+    trained = model(tmp_path, {"max_frames": 3, "oom": oom})
     frames = waves(11, trained.card.front_end)
     predictor = Predictor(trained, "cpu", 8)
     prediction = predictor(frames)
@@ -105,20 +105,20 @@ def test_a_full_memory_halves_the_batch_and_loses_no_frame(oom: str, tmp_path: P
 
 
 def test_a_short_last_batch_that_does_not_fit_is_halved_too(tmp_path: Path) -> None:
-    trained = model(tmp_path, {"most": 1})
+    trained = model(tmp_path, {"max_frames": 1})
     predictor = Predictor(trained, "cpu", 64)
     assert predictor(waves(3, trained.card.front_end)).scores.shape == (3, 9)
     assert predictor.batch_frames == 1
 
 
 def test_where_not_one_frame_fits_the_error_says_what_to_do(tmp_path: Path) -> None:
-    trained = model(tmp_path, {"most": 0})
+    trained = model(tmp_path, {"max_frames": 0})
     with pytest.raises(MusictaggerError, match=r"not enough memory on cpu for one frame; .* --device cpu"):
         Predictor(trained, "cpu", 4)(waves(4, trained.card.front_end))
 
 
 def test_another_error_of_the_backbone_is_not_hidden(tmp_path: Path) -> None:
-    trained = model(tmp_path, {"most": 1, "oom": "shapes do not fit"})
+    trained = model(tmp_path, {"max_frames": 1, "oom": "shapes do not fit"})
     with pytest.raises(ModelError, match=r"backbone mine \(.*mine.py\) failed: RuntimeError: shapes do not fit"):
         Predictor(trained, "cpu", 4)(waves(4, trained.card.front_end))
 

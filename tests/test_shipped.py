@@ -1,4 +1,4 @@
-"""The models that come with the program: whole, small, told as they are, and right about the examples."""
+"""The models that come with the program: complete, small, described correctly, and right about the examples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ README = Path(__file__).parent.parent / "README.md"
 LIMIT_BYTES = 2_000_000
 
 
-def test_the_default_is_among_them() -> None:
+def test_the_default_model_is_among_them() -> None:
     found = {model.name: model for model in find_models([])}
     assert {path.stem for path in WEIGHTS} == set(found)
     assert found[DEFAULT].card is not None
@@ -29,13 +29,13 @@ def test_the_default_is_among_them() -> None:
 
 @pytest.mark.parametrize("weights", WEIGHTS, ids=[path.stem for path in WEIGHTS])
 class TestEach:
-    def test_is_whole_and_small(self, weights: Path) -> None:
+    def test_is_complete_and_small(self, weights: Path) -> None:
         assert weights.stat().st_size < LIMIT_BYTES
         load_model(weights)
         assert json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))["name"] == weights.stem
         assert all(tensor.isfinite().all() for tensor in load_file(weights).values() if tensor.is_floating_point())
 
-    def test_card_says_how_it_was_made(self, weights: Path) -> None:
+    def test_card_records_how_the_model_was_made(self, weights: Path) -> None:
         card = Card.load(weights.with_suffix(".json"))
         training = card.training
         assert training["command"].startswith("musictagger train --recipe musictagger-")
@@ -45,7 +45,7 @@ class TestEach:
         assert card.licence and card.attribution
         assert not re.search(r"/(tmp|home|root|work)/", weights.with_suffix(".json").read_text(encoding="utf-8"))
 
-    def test_readme_says_what_the_card_says(self, weights: Path) -> None:
+    def test_readme_agrees_with_the_card(self, weights: Path) -> None:
         card = Card.load(weights.with_suffix(".json"))
         (row,) = re.findall(rf"^\| `{weights.stem}`.*$", README.read_text(encoding="utf-8"), re.MULTILINE)
         auc = card.metrics["music/test"]["auc"]
@@ -59,16 +59,16 @@ class TestEach:
         assert {tag.category for tag in tags} >= {"genre", "mood", "instrument", "voice", "era"}
         assert all(0 < tag.threshold < 1 for tag in tags)
 
-    def test_scores_lie_apart(self, weights: Path) -> None:
-        """Not one answer for everything, as a network that has learnt nothing gives."""
+    def test_scores_tell_tracks_apart(self, weights: Path) -> None:
+        """An untrained network would give every track the same scores."""
         tagger = Tagger(weights, device="cpu")
-        heard = (tagger.tag(path).tags for path in sorted(EXAMPLES.glob("0*")))
-        scores = [{tag.name: tag.score for tag in tags} for tags in heard]
+        predicted = (tagger.tag(path).tags for path in sorted(EXAMPLES.glob("0*")))
+        scores = [{tag.name: tag.score for tag in tags} for tags in predicted]
         assert scores[0]["Metal"] > 2 * max(each["Metal"] for each in scores[1:])
         classical = [each["Classical"] for each in scores]
         assert classical.index(max(classical)) == 1
 
 
-def test_none_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_model_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("musictagger.models.published.pull.pull", lambda *_, **__: pytest.fail("fetched"))
     Tagger().tag(next(EXAMPLES.glob("01*")))

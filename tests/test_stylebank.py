@@ -1,4 +1,4 @@
-"""The rendered set: chart and split rules, MIDI reading, manifests; and three rendered tracks where the tools are."""
+"""The rendered set: chart and split rules, MIDI reading, manifests, and three rendered tracks if the tools exist."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _missing() -> str:
 rendered = pytest.mark.skipif(bool(_missing()), reason=_missing() or "all there")
 
 
-def test_no_style_stands_in_two_splits_or_genres() -> None:
+def test_no_style_is_in_two_splits_or_genres() -> None:
     bank = load_bank()
     everywhere = [style for genre in bank.genres for part in splits(genre).values() for style in part]
     assert len(everywhere) == len(set(everywhere)) == sum(len(genre.styles) for genre in bank.genres)
@@ -53,7 +53,7 @@ def test_every_genre_has_styles_for_every_split() -> None:
         assert len(parts["test"]) >= 2 and len(parts["train"]) >= 4 and parts["valid"], genre.name
 
 
-def test_the_bank_is_sound() -> None:
+def test_the_bank_is_consistent() -> None:
     bank = load_bank()
     styles = {style for genre in bank.genres for style in genre.styles}
     assert set(bank.tempo) <= styles
@@ -66,7 +66,7 @@ def test_the_bank_is_sound() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 7])
-def test_splits_come_in_the_right_shares_in_every_genre(seed: int) -> None:
+def test_every_genre_has_the_right_share_of_each_split(seed: int) -> None:
     bank = load_bank(12)
     counts = Counter((slot.genre.name, slot.split) for slot in (deal(bank, seed, index) for index in range(960)))
     for genre in bank.genres:
@@ -83,7 +83,7 @@ def test_a_slot_tries_only_styles_of_its_own_split() -> None:
     assert firsts == {style for genre in bank.genres for style in genre.styles}
 
 
-def test_soundfonts_of_test_are_heard_nowhere_else() -> None:
+def test_soundfonts_of_test_are_not_used_in_other_splits() -> None:
     fonts = SOUNDFONTS
     assert not set(fonts["test"]) & {*fonts["train"], *fonts["valid"]}
 
@@ -108,7 +108,7 @@ def test_charts_are_playable_and_differ(kind: str) -> None:
 
 
 @pytest.mark.parametrize("beats", [2, 3, 4, 6])
-def test_melodies_fill_their_bars_and_stay_in_reach(beats: int) -> None:
+def test_melodies_fill_their_bars(beats: int) -> None:
     chart = draw_chart(Random(1), "jazz")
     bars = chart.sections[0] * 8
     tunes = list(melody(Random(2), chart, bars, beats))
@@ -118,7 +118,7 @@ def test_melodies_fill_their_bars_and_stay_in_reach(beats: int) -> None:
         assert sum(DURATIONS[word.rstrip("abcdefgrn#+-")] for word in words) == beats
 
 
-def test_notes_are_written_as_mma_reads_them() -> None:
+def test_notes_are_written_in_the_notation_of_mma() -> None:
     assert [note_name(pitch) for pitch in (0, 1, 12, 25, -1)] == ["cn", "c#", "cn+", "c#++", "bn-"]
 
 
@@ -154,7 +154,7 @@ def test_a_script_is_long_enough_and_the_same_each_time() -> None:
     assert "Groove casio/x:" in text and "Voice Flute" in text
 
 
-def test_drums_alone_get_a_backing() -> None:
+def test_styles_of_drums_alone_get_a_backing() -> None:
     text = script(Random(5), _midi_file(backing=load_bank().backing["metal"], lead=None))
     assert "Begin Bass-Backing" in text and "DefGroove BackedA" in text and "Begin Solo" not in text
     assert all(f"Groove {name}" in text for name in ("casio/x:A", "casio/x:B"))
@@ -235,7 +235,7 @@ def test_a_folder_of_another_set_is_refused(tmp_path: Path) -> None:
         stylebank.require_same(tmp_path, OPTIONS)
 
 
-def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setattr(stylebank_render, "SOUNDFONTS", {"X": (str(tmp_path / "x.sf2"), "x-soundfont")})
     assert main([str(tmp_path / "out")]) == 2
@@ -243,7 +243,7 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not (tmp_path / "out").exists()
 
 
-def test_a_track_that_cannot_be_made_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_track_that_cannot_be_rendered_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise StyleError("no such chord")
 
