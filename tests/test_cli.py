@@ -147,7 +147,7 @@ def test_a_model_that_is_gone_is_asked_by_the_name_it_had(monkeypatch: pytest.Mo
     assert "3 found" in run("query", "genre:rock", "--model", TINY).out
     made = make_model(tmp_path / "models", "other", seed=1)
     asked = run("query", "genre:rock", "--model", made)
-    assert asked.code == EXIT_USAGE and f"these have: {TINY}); run `musictagger scan` with it first" in asked.err
+    assert asked.code == EXIT_USAGE and f"models that have: {TINY}); run `musictagger scan` with it first" in asked.err
 
 
 def test_names_in_brackets_are_names(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_names_in_brackets_are_names(tmp_path: Path) -> None:
         (["query", "genre:jaz"], "did you mean 'Jazz'"),
         (["query", "score.jazz:high"], "needs a range"),
         (["query", 'artist:"x'], "quotation mark"),
-        (["query", "--model", "nobody"], "has analysed nothing here (these have: tiny); there is no model 'nobody'"),
+        (["query", "--model", "nobody"], "has no scores here (models that have: tiny); there is no model 'nobody'"),
         (["show", "nowhere.mp3"], "is not in"),
         (["scan"], "Missing argument"),
         (["plugins", "--plugin-dir", "/nowhere/at/all"], "does not exist"),

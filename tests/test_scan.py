@@ -398,7 +398,7 @@ class Meddler(Silent):
 
 def scan_while(music: Path, meddle: Callable[[], object]) -> Report:
     settings = load_settings({"write": "fill"})
-    with opened_journal({}) as (store, journal, _):
+    with opened_journal(settings) as (store, journal):
         predictor = load_predictor(settings)
         return run_scan([music], store, journal, predictor, settings, ScanOptions(), Meddler(meddle))
 
@@ -417,7 +417,7 @@ def test_a_file_replaced_while_it_is_scanned_never_gets_the_scores_of_another(mu
     before = {row[3]: row[13] for row in contents(home / "library.db")}
     make_model(home / "models", "other", seed=1)
     settings = load_settings({"model": "other"})
-    with opened_journal({}) as (store, journal, _):
+    with opened_journal(settings) as (store, journal):
         predictor = load_predictor(settings)
         meddler = Meddler(lambda: write_tone(music / "a.flac", 50, 999))
         report = run_scan([music], store, journal, predictor, settings, ScanOptions(), meddler)
@@ -447,7 +447,7 @@ def test_a_drive_that_goes_away_and_comes_back_costs_nothing(music: Path, home: 
     make_model(home / "models", "other", seed=1)
     settings = load_settings({"model": "other", "write": "none"})
     away = music.parent / "away"
-    with opened_journal({}) as (store, journal, _):
+    with opened_journal(settings) as (store, journal):
         predictor = load_predictor(settings)
         report = run_scan(
             [music], store, journal, predictor, settings, ScanOptions(), Meddler(lambda: music.rename(away))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from musictagger.cli.changes import apply_plan, wanted_plan
-from musictagger.cli.options import json_output, safety_options, view_options, write_options
+from musictagger.cli.options import json_output, pass_settings, safety_options, view_options, write_options
+
+if TYPE_CHECKING:
+    from musictagger.config import Settings
 
 
 @click.command("apply")
@@ -16,10 +19,11 @@ from musictagger.cli.options import json_output, safety_options, view_options, w
 @safety_options
 @write_options
 @view_options
-def command(what: tuple[str, ...], as_json: bool, **flags: Any) -> int:
+@pass_settings
+def command(what: tuple[str, ...], as_json: bool, settings: Settings) -> int:
     """Write a saved plan, or the plan for the tracks that QUERY finds (all, without one).
 
     A file that has changed since the plan was made is refused; the others are written. `musictagger undo` takes it
     back. What a saved plan writes is settled: options that decide it, such as --write, are refused.
     """
-    return apply_plan(wanted_plan(what, flags), " ".join(what), as_json, flags)
+    return apply_plan(wanted_plan(what, settings), " ".join(what), as_json, settings)

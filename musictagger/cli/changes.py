@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from musictagger.cli.options import opened_journal, opened_view, stoppable
+from musictagger.cli.options import given_settings, opened_journal, opened_view, stoppable
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, BadRequestError, printable
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ PLANNING = (
 """Flags that say what a plan is to hold. They come too late for one that was saved."""
 
 
-def wanted_plan(what: tuple[str, ...], flags: dict[str, Any]) -> Plan:
+def wanted_plan(what: tuple[str, ...], settings: Settings) -> Plan:
     """The saved plan that `what` names, or the plan for the tracks of the query that it is.
 
     Raises BadRequestError for a saved one together with flags that it would not heed.
@@ -32,8 +32,8 @@ def wanted_plan(what: tuple[str, ...], flags: dict[str, Any]) -> Plan:
     from musictagger.tags.plan import load_plan
 
     if len(what) != 1 or not what[0].endswith(".json"):
-        return make_plan(" ".join(what), flags)
-    late = [f"--{name.replace('_', '-')}" for name in PLANNING if flags.get(name) is not None]
+        return make_plan(" ".join(what), settings)
+    late = [f"--{name.replace('_', '-')}" for name in PLANNING if name in given_settings()]
     if late:
         raise BadRequestError(
             f"{printable(what[0])}: what it writes was settled when it was planned, without {', '.join(late)}; "
@@ -42,24 +42,22 @@ def wanted_plan(what: tuple[str, ...], flags: dict[str, Any]) -> Plan:
     return load_plan(Path(what[0]))
 
 
-def make_plan(query: str, flags: dict[str, Any]) -> Plan:
-    """The plan for the tracks of a query under the settings of the flags."""
-    from musictagger.config import load_settings
+def make_plan(query: str, settings: Settings) -> Plan:
+    """The plan for the tracks of a query."""
     from musictagger.library.query import parse
     from musictagger.library.view import search
     from musictagger.pipeline.writing import plan_track
     from musictagger.tags.plan import Plan
 
-    settings = load_settings(flags)
-    with opened_view(flags) as (store, model_id, view):
+    with opened_view(settings) as (store, model_id, view):
         tracks = search(store, model_id, view, parse(query, view.card))
         changes = [plan_track(track, settings) for track in tracks]
         return Plan(tuple(change for change in changes if change is not None), view.card.name)
 
 
-def apply_plan(plan: Plan, note: str, as_json: bool, flags: dict[str, Any]) -> int:
+def apply_plan(plan: Plan, note: str, as_json: bool, settings: Settings) -> int:
     """Write a plan through the journal and say what became of it; the exit code."""
-    with opened_journal(flags) as (store, journal, settings):
+    with opened_journal(settings) as (store, journal):
         return apply_opened(plan, note, as_json, store, journal, settings)
 
 

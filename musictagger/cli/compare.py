@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from musictagger.cli.labelled import measuring_options, read_labelled, require_place
-from musictagger.cli.options import ExistingPath, json_output, plugin_options, stoppable
+from musictagger.cli.options import ExistingPath, json_output, pass_settings, plugin_options, stoppable
 from musictagger.errors import EXIT_INTERRUPTED, BadRequestError, MusictaggerError, printable
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 SPEED_ROUNDS = 5
 """Turns in which all models are timed."""
-_SETTINGS = ("plugin_dir", "device", "workers", "batch_size", "aggregate")
 
 
 @click.command("compare")
@@ -32,8 +31,16 @@ _SETTINGS = ("plugin_dir", "device", "workers", "batch_size", "aggregate")
 @click.option("--quiet", is_flag=True, help="Do not say how far it is.")
 @json_output
 @plugin_options
+@pass_settings
 def command(
-    models: tuple[str, ...], split: str, no_speed: bool, html: Path | None, quiet: bool, as_json: bool, **flags: Any
+    models: tuple[str, ...],
+    split: str,
+    no_speed: bool,
+    html: Path | None,
+    quiet: bool,
+    as_json: bool,
+    settings: Settings,
+    **flags: Any,
 ) -> int:
     """Compare models (names or files) on labelled music: the same tracks, the tags that all of them have.
 
@@ -41,11 +48,9 @@ def command(
     were asked. Speed is of the network alone, without decoding, measured in turns.
     """
     from musictagger.cli import documents, progress
-    from musictagger.config import load_settings
     from musictagger.evaluation.compare import compare
 
     require_place(html)
-    settings = load_settings({name: flags[name] for name in _SETTINGS})
     with progress.reporter(quiet) as reporter, stoppable(reporter):
         dataset = read_labelled(flags, settings)
         contenders = _contenders(models, settings, reporter)

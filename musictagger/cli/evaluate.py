@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from musictagger.cli.labelled import measuring_options, read_labelled, require_place
-from musictagger.cli.options import ExistingPath, debug_option, json_output, model_options, stoppable
+from musictagger.cli.options import (
+    ExistingPath,
+    debug_option,
+    json_output,
+    model_options,
+    pass_settings,
+    quiet_option,
+    stoppable,
+)
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, MusictaggerError, printable
 
 if TYPE_CHECKING:
@@ -16,18 +24,19 @@ if TYPE_CHECKING:
     from musictagger.datasets import Dataset
     from musictagger.evaluation.evaluate import Evaluation
 
-_SETTINGS = ("model", "plugin_dir", "device", "workers", "batch_size", "aggregate")
-
 
 @click.command("evaluate")
 @measuring_options
 @click.option("--report", type=ExistingPath, metavar="FILE.html", help="Write a report with pictures, in one file.")
 @click.option("--save/--no-save", default=True, help="Put the figures into the model's card, or leave it alone.")
-@click.option("--quiet", is_flag=True, help="Print only what failed.")
+@quiet_option
 @model_options
 @json_output
 @debug_option
-def command(split: str, report: Path | None, save: bool, quiet: bool, as_json: bool, **flags: Any) -> int:
+@pass_settings
+def command(
+    split: str, report: Path | None, save: bool, quiet: bool, as_json: bool, settings: Settings, **flags: Any
+) -> int:
     """Measure a model on labelled music: figures with 95 % intervals, the best and worst tags, genres mixed up.
 
     \b
@@ -37,11 +46,9 @@ def command(split: str, report: Path | None, save: bool, quiet: bool, as_json: b
     Tracks are decoded, cut and scored as a scan does it, so what is measured is what a scan gives.
     """
     from musictagger.cli import progress
-    from musictagger.config import load_settings
     from musictagger.datasets import describe
 
     require_place(report)
-    settings = load_settings({name: flags[name] for name in _SETTINGS})
     with progress.reporter(quiet) as reporter, stoppable(reporter):
         dataset = read_labelled(flags, settings)
         for line in describe(dataset):

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from musictagger.cli.options import json_output, library_options
+from musictagger.cli.options import json_output, library_options, pass_settings
+
+if TYPE_CHECKING:
+    from musictagger.config import Settings
 
 
 @click.command("failed")
 @json_output
 @library_options
-def command(as_json: bool, **flags: Any) -> int:
+@pass_settings
+def command(as_json: bool, settings: Settings) -> int:
     """List the files that could not be read or decoded, with the reason.
 
     A scan tries them again when they change, or with --retry-failed.
     """
     from musictagger.cli import documents
-    from musictagger.config import load_settings
     from musictagger.errors import printable
     from musictagger.library.opening import open_library
 
-    with open_library(load_settings(flags).db_location) as library:
+    with open_library(settings.db_location) as library:
         failures = library.failures()
     if as_json:
         documents.print_json({"schema": documents.FAILED, "failures": documents.failure_list(failures)})

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from musictagger.cli.changes import apply_plan
-from musictagger.cli.options import ExistingPath, chosen_view, safety_options, view_options
+from musictagger.cli.options import ExistingPath, chosen_view, pass_settings, safety_options, view_options
 from musictagger.errors import BadRequestError, printable
 
 if TYPE_CHECKING:
+    from musictagger.config import Settings
     from musictagger.library.reader import TrackRow
     from musictagger.library.store import Store
 
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
 @click.option("--forget", is_flag=True, help="Forget what was fixed; the model decides again.")
 @safety_options
 @view_options
+@pass_settings
 def command(
     paths: tuple[Path, ...],
     genre: tuple[str, ...],
     excluded: tuple[str, ...],
     lock: bool | None,
     forget: bool,
-    **flags: Any,
+    settings: Settings,
 ) -> int:
     """Decide for PATHS yourself. It is remembered with the sound, so it outlasts renaming, rescans and new models.
 
@@ -45,14 +47,12 @@ def command(
         if not name.strip() or not name.isprintable():
             raise BadRequestError(f"{name!r} is no genre: a name of visible characters is")
     from musictagger.audio.walk import absolute
-    from musictagger.config import load_settings
     from musictagger.library.store import Store
     from musictagger.library.view import look
     from musictagger.pipeline.writing import plan_track
     from musictagger.tags.plan import Plan
 
     wanted = [absolute(path) for path in paths]
-    settings = load_settings(flags)
     with Store(settings.db_location) as store:
         model_id, view = chosen_view(store, settings)
         for row in _rows(store, model_id, wanted):
@@ -64,7 +64,7 @@ def command(
         click.echo(f"{len(wanted)} remembered; `musictagger plan` shows what follows from it")
         return 0
     plan = Plan(tuple(change for change in changes if change is not None))
-    return apply_plan(plan, "fix " + " ".join(map(printable, paths)), False, flags)
+    return apply_plan(plan, "fix " + " ".join(map(printable, paths)), False, settings)
 
 
 def _rows(store: Store, model_id: int, paths: list[Path]) -> list[TrackRow]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from musictagger.cli.options import Command
+from musictagger.cli.options import aggregate_option, batch_size_option, chain, device_option, workers_option
 from musictagger.errors import BadRequestError, printable
 
 if TYPE_CHECKING:
@@ -27,24 +27,9 @@ _DATASET_OPTION = click.option(
 _SPLIT = click.option(
     "--split", type=click.Choice(SPLITS), default="test", help="Which of its tracks to measure on; default: test."
 )
-_DEVICE = click.option("--device", metavar="NAME", help="auto (default), cpu, cuda, cuda:1 or mps.")
-_WORKERS = click.option("--workers", type=int, metavar="N", help="Processes that decode; default: by cores and device.")
-_BATCH_SIZE = click.option("--batch-size", type=int, metavar="N", help="Frames per batch; default: by device.")
-_AGGREGATE = click.option(
-    "--aggregate",
-    type=click.Choice(["mean", "median", "geometric", "max"]),
-    help="How the scores of a track's frames become one; default: mean.",
-)
 
-
-def dataset_options(command: Command) -> Command:
-    """Where labelled music is."""
-    return _DATA(_DATASET(_DATASET_OPTION(command)))
-
-
-def measuring_options(command: Command) -> Command:
-    """The same, with what is measured and how."""
-    return dataset_options(_SPLIT(_AGGREGATE(_DEVICE(_BATCH_SIZE(_WORKERS(command))))))
+dataset_options = chain(_DATA, _DATASET, _DATASET_OPTION)
+measuring_options = chain(dataset_options, _SPLIT, aggregate_option, device_option, batch_size_option, workers_option)
 
 
 def data_of(data: str | None, dataset: str, settings: Settings) -> Path | str:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they mean together. Imports nothing heavy at the top."""
+"""Options that several commands share, and what they open. Nothing heavy is imported at the top."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class _NamedPath(click.Path):
-    """A path that was really given: `musictagger scan "$MUSIC"` without MUSIC must not mean this folder."""
+    """A path that is not empty: `musictagger scan "$MUSIC"` with MUSIC unset must not scan the current folder."""
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
         if not os.fspath(value):
@@ -36,92 +36,127 @@ class _NamedPath(click.Path):
 
 ExistingPath = _NamedPath(path_type=Path)
 
-_DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback when something fails.")
-_DB = click.option(
-    "--db", metavar="PATH|URL", help="Database; default: library.db in the user's data folder (MUSICTAGGER_DB)."
-)
-_MODEL = click.option(
-    "--model", metavar="NAME|FILE", help="Model by name (see `musictagger models`) or .safetensors file."
-)
-_PLUGIN_DIR = click.option(
-    "--plugin-dir",
-    multiple=True,
-    type=_NamedPath(exists=True, file_okay=False, path_type=Path),
-    metavar="FOLDER",
-    help="Look for backbones here too; repeatable.",
-)
-_AGGREGATE = click.option(
-    "--aggregate",
-    type=click.Choice(["mean", "median", "geometric", "max"]),
-    help="How the scores of a track's frames become one; default: mean.",
-)
-_MIN_SCORE = click.option(
-    "--min-score", type=float, metavar="SCORE", help="A track has a tag from this score on; default: the model's own."
-)
-_KEEP_PARENTS = click.option(
-    "--keep-parents", is_flag=True, default=None, help="Write Rock beside Indie Rock, which implies it."
-)
-_GENRES_ALLOW = click.option(
-    "--genres-allow", type=ExistingPath, metavar="FILE", help="Choose only genres listed in this file, one a line."
-)
-_MAX_GENRES = click.option("--max-genres", type=int, metavar="N", help="At most so many genres a track; default: 2.")
-json_output = click.option("--json", "as_json", is_flag=True, help="Print JSON (its schema: docs/json.md).")
+_GIVEN = "musictagger.settings"
+json_output = click.option("--json", "as_json", is_flag=True, help="Print JSON; docs/json.md describes it.")
+quiet_option = click.option("--quiet", is_flag=True, help="Print failures only.")
+debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback when something fails.")
 
 
 def chain(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return a decorator that adds several options to a command, in this order."""
+
     def decorate(command: Command) -> Command:
         return functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
     return decorate
 
 
-_WRITE = click.option(
-    "--write",
-    type=click.Choice(["fill", "append", "replace", "none"]),
-    help="Fields: fill empty ones (default), append to them, replace them, or write none.",
-)
-_MOODS = click.option("--moods", is_flag=True, default=None, help="Write moods too, into the mood field.")
-_PROVENANCE = click.option(
-    "--provenance", is_flag=True, default=None, help="Write model, version, scores and time into a field of our own."
-)
-_PRESERVE_MTIME = click.option(
-    "--preserve-mtime", is_flag=True, default=None, help="Keep the modification time of files written."
-)
-_BREAK_HARDLINKS = click.option(
-    "--break-hardlinks", is_flag=True, default=None, help="Write files with several names too; only this name changes."
-)
-_JOIN = click.option(
-    "--id3v23-join", metavar="TEXT", help="Between several values in ID3v2.3, which holds one; default: '; '."
-)
+def given_settings() -> dict[str, Any]:
+    """Return the settings given as options to the command that is running, by name."""
+    given: dict[str, Any] = click.get_current_context().meta.setdefault(_GIVEN, {})
+    return given
 
-debug_option = _DEBUG
-plugin_options = chain(_PLUGIN_DIR, _DEBUG)
-library_options = chain(_DB, _DEBUG)
-score_options = chain(_AGGREGATE, _MIN_SCORE, _MAX_GENRES, _KEEP_PARENTS, _GENRES_ALLOW)
-view_options = chain(_MODEL, score_options, _DB, _DEBUG)
+
+def pass_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a command whose parameter `settings` holds all settings, those given as options among them."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **values: Any) -> Any:
+        from musictagger.config import load_settings
+
+        return command(*arguments, settings=load_settings(given_settings()), **values)
+
+    return run
+
+
+def _setting(*names: str, **attributes: Any) -> Callable[[Command], Command]:
+    """Return an option that is a setting, and reaches the command through `pass_settings` only."""
+
+    def keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        if value is not None and value != ():
+            context.meta.setdefault(_GIVEN, {})[parameter.name] = value
+
+    return click.option(*names, expose_value=False, callback=keep, **attributes)
+
+
+def _switch(name: str, help_text: str) -> Callable[[Command], Command]:
+    # None, not False: a switch that is not given leaves the configuration file to decide.
+    return _setting(name, is_flag=True, default=None, help=help_text)
+
+
+_DB = _setting("--db", metavar="PATH|URL", help="The library's database. Default: library.db in the data folder.")
+_MODEL = _setting(
+    "--model", metavar="NAME|FILE", help="A model's name (see `musictagger models`) or .safetensors file."
+)
+_PLUGIN_DIR = _setting(
+    "--plugin-dir",
+    multiple=True,
+    type=_NamedPath(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Also look for backbones in this folder. Repeatable.",
+)
+aggregate_option = _setting(
+    "--aggregate",
+    type=click.Choice(["mean", "median", "geometric", "max"]),
+    help="How to combine the scores of a track's frames. Default: mean.",
+)
+device_option = _setting("--device", metavar="NAME", help="auto (default), cpu, cuda, cuda:1 or mps.")
+workers_option = _setting("--workers", type=int, metavar="N", help="Decoding processes. Default: by cores and device.")
+batch_size_option = _setting("--batch-size", type=int, metavar="N", help="Frames per batch. Default: by device.")
+
+plugin_options = chain(_PLUGIN_DIR, debug_option)
+library_options = chain(_DB, debug_option)
 model_options = chain(_MODEL, _PLUGIN_DIR)
-write_options = chain(_WRITE, _MOODS, _PROVENANCE, _JOIN)
-safety_options = chain(_PRESERVE_MTIME, _BREAK_HARDLINKS)
+score_options = chain(
+    aggregate_option,
+    _setting(
+        "--min-score", type=float, metavar="SCORE", help="Score from which a track has a tag. Default: from the model."
+    ),
+    _setting("--max-genres", type=int, metavar="N", help="Maximum number of genres per track. Default: 2."),
+    _switch("--keep-parents", "Also write genres that another implies: Rock beside Indie Rock."),
+    _setting("--genres-allow", type=ExistingPath, metavar="FILE", help="Only use the genres in this file, one a line."),
+)
+view_options = chain(_MODEL, score_options, _DB, debug_option)
+write_options = chain(
+    _setting(
+        "--write",
+        type=click.Choice(["fill", "append", "replace", "none"]),
+        help="Fill empty fields (default), append to fields, replace them, or write none.",
+    ),
+    _switch("--moods", "Also write moods, into the mood field."),
+    _switch("--provenance", "Also write model, version, scores and time, into a field of their own."),
+    _setting("--id3v23-join", metavar="TEXT", help="Separator of values in ID3v2.3, which holds one. Default: '; '."),
+)
+safety_options = chain(
+    _switch("--preserve-mtime", "Keep the modification time of written files."),
+    _switch("--break-hardlinks", "Also write files that have several names; only this name gets the new content."),
+)
+scan_options = chain(
+    _setting("--frames", type=int, metavar="N", help="At most N frames per track, evenly spaced. Default: all."),
+    _setting("--trim-edges", type=float, metavar="SECONDS", help="Skip this much at both ends of a track. Default: 5."),
+    device_option,
+    batch_size_option,
+    workers_option,
+    _setting("--decode-timeout", type=float, metavar="SECONDS", help="Give up on a file that stalls. Default: 120."),
+)
 
 
 @contextmanager
-def opened_view(flags: dict[str, Any]) -> Iterator[tuple[LibraryReader, int, View]]:
-    """The library, the id of the model asked for (or last used) in it, and the view that the flags ask for.
+def opened_view(settings: Settings) -> Iterator[tuple[LibraryReader, int, View]]:
+    """Open the library; yield it, the id of the chosen (or last used) model in it, and the view of its scores.
 
-    Raises StoreError where there is no library, BadRequestError where the model analysed nothing in it.
+    Raises StoreError if there is no library, BadRequestError if the model has analysed nothing in it.
     """
-    from musictagger.config import load_settings
     from musictagger.library.opening import open_library
 
-    settings = load_settings(flags)
     with open_library(settings.db_location) as library:
         yield library, *chosen_view(library, settings)
 
 
 def chosen_view(library: LibraryReader, settings: Settings) -> tuple[int, View]:
-    """The id of the model that the settings name (or that was last used), and the view that they ask for.
+    """Return the id of the chosen (or last used) model in the library, and the view of its scores.
 
-    Raises BadRequestError where the model analysed nothing in the library.
+    Raises BadRequestError if the model has analysed nothing in it.
     """
     from musictagger.library.view import view_of
 
@@ -130,9 +165,9 @@ def chosen_view(library: LibraryReader, settings: Settings) -> tuple[int, View]:
 
 
 def _asked_model(library: LibraryReader, settings: Settings) -> tuple[int, Card]:
-    """Its id in the library and its card: as it lies on disk now, or, where it is gone, as it was at the last scan.
+    """Return the model's id in the library and its card: from disk, or, if it is gone, as of the last scan.
 
-    What counts is what the model computes (`Card.key`), so a copy under another name or with other thresholds is a
+    Models are compared by what they compute (`Card.key`), so a copy under another name or with other thresholds is a
     view of the same scores.
     """
     from musictagger.errors import BadRequestError, ModelError
@@ -155,25 +190,23 @@ def _asked_model(library: LibraryReader, settings: Settings) -> tuple[int, Card]
         return named[0]
     known_names = ", ".join(dict.fromkeys(known.name for _, known in models)) or "none"
     raise BadRequestError(
-        f"{library.location}: model {wanted!r} has analysed nothing here (these have: {known_names}); {unknown}"
+        f"{library.location}: model {wanted!r} has no scores here (models that have: {known_names}); {unknown}"
     )
 
 
 @contextmanager
-def opened_journal(flags: dict[str, Any], *, new: bool = False) -> Iterator[tuple[Store, Journal, Settings]]:
-    """The library to write to, the journal with what a killed run left open settled, and the settings.
+def opened_journal(settings: Settings, *, new: bool = False) -> Iterator[tuple[Store, Journal]]:
+    """Open the library for writing, and the journal, in which interrupted writes are settled first.
 
-    A library that is named must be there, unless a `new` one will do; the default one may have been thrown away, and
-    the journal still knows what was written. Raises StoreError when another process is writing to the same library.
+    A library that the settings name must exist, unless `new`. The default one may have been deleted: the journal still
+    knows what was written. Raises StoreError if another process is writing to the same library.
     """
-    from musictagger.config import load_settings
     from musictagger.library.database import exclusive
     from musictagger.library.store import Store
     from musictagger.pipeline.writing import TagWriter
     from musictagger.tags.journal import Journal
     from musictagger.tags.safewrite import WriteOptions
 
-    settings = load_settings(flags)
     create = new or not settings.db
     with (
         exclusive(settings.db_location, create=create),
@@ -181,7 +214,7 @@ def opened_journal(flags: dict[str, Any], *, new: bool = False) -> Iterator[tupl
         Journal(settings.journal_file) as journal,
     ):
         TagWriter(journal, store, WriteOptions.of(settings)).recover()
-        yield store, journal, settings
+        yield store, journal
 
 
 @contextmanager

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from musictagger.cli.changes import make_plan
-from musictagger.cli.options import ExistingPath, json_output, view_options, write_options
+from musictagger.cli.options import ExistingPath, json_output, pass_settings, view_options, write_options
 from musictagger.errors import printable
 
 if TYPE_CHECKING:
+    from musictagger.config import Settings
     from musictagger.tags.plan import Plan
 
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 @json_output
 @write_options
 @view_options
-def command(query: tuple[str, ...], out: Path | None, as_json: bool, **flags: Any) -> int:
+@pass_settings
+def command(query: tuple[str, ...], out: Path | None, as_json: bool, settings: Settings) -> int:
     """Show what would be written into the files that QUERY finds (all, without one), and why. Writes nothing.
 
     The plan is computed from the library: no file is opened.
@@ -29,7 +31,7 @@ def command(query: tuple[str, ...], out: Path | None, as_json: bool, **flags: An
     from musictagger.cli import documents
     from musictagger.tags.plan import save_plan
 
-    plan = make_plan(" ".join(query), flags)
+    plan = make_plan(" ".join(query), settings)
     if out:
         save_plan(plan, out)
     if as_json:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from musictagger.cli.options import json_output, plugin_options
+from musictagger.cli.options import json_output, pass_settings, plugin_options
+
+if TYPE_CHECKING:
+    from musictagger.config import Settings
 
 
 @click.command("plugins")
 @json_output
 @plugin_options
-def command(as_json: bool, **flags: Any) -> int:
+@pass_settings
+def command(as_json: bool, settings: Settings) -> int:
     """List the backbones found and where; broken ones with the reason."""
     from pathlib import Path
 
@@ -20,10 +24,9 @@ def command(as_json: bool, **flags: Any) -> int:
     from rich.table import Table
 
     from musictagger.cli import documents, render
-    from musictagger.config import load_settings
     from musictagger.models.registry import find_plugins
 
-    plugins = find_plugins(load_settings(flags).plugin_folders)
+    plugins = find_plugins(settings.plugin_folders)
     if as_json:
         listed = [
             {"name": plugin.name, "origin": plugin.origin, "summary": plugin.summary, "error": plugin.error or None}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from musictagger.cli.options import json_output, opened_view, view_options
+from musictagger.cli.options import json_output, opened_view, pass_settings, view_options
 
 if TYPE_CHECKING:
+    from musictagger.config import Settings
     from musictagger.library.view import TrackView, View
 
 
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a column for every tag's score.")
 @json_output
 @view_options
+@pass_settings
 def command(
-    query: tuple[str, ...], limit: int | None, as_paths: bool, as_csv: bool, as_json: bool, **flags: Any
+    query: tuple[str, ...], limit: int | None, as_paths: bool, as_csv: bool, as_json: bool, settings: Settings
 ) -> int:
     """Find tracks in the library; without a QUERY, all of them.
 
@@ -43,7 +45,7 @@ def command(
     from musictagger.library.query import parse
     from musictagger.library.view import search
 
-    with opened_view(flags) as (store, model_id, view):
+    with opened_view(settings) as (store, model_id, view):
         parsed = parse(" ".join(query), view.card)
         found = search(store, model_id, view, parsed)
         several = len(store.models()) > 1

@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from musictagger.cli.changes import apply_opened, wanted_plan
-from musictagger.cli.options import ExistingPath, opened_journal, safety_options, view_options, write_options
+from musictagger.cli.options import (
+    ExistingPath,
+    opened_journal,
+    pass_settings,
+    safety_options,
+    view_options,
+    write_options,
+)
 from musictagger.errors import printable
 
 if TYPE_CHECKING:
+    from musictagger.config import Settings
     from musictagger.library.reader import TrackRow
     from musictagger.library.store import Store
     from musictagger.tags.plan import FileChange, Plan
@@ -47,7 +55,8 @@ class Decisions:
 @safety_options
 @write_options
 @view_options
-def command(what: tuple[str, ...], out: Path | None, **flags: Any) -> int:
+@pass_settings
+def command(what: tuple[str, ...], out: Path | None, settings: Settings) -> int:
     """Go through a plan in the terminal: accept, skip, edit, accept the rest of an album or artist, or quit.
 
     What was accepted is written at the end, also after quitting; `musictagger undo --last` takes it back. A genre
@@ -55,9 +64,9 @@ def command(what: tuple[str, ...], out: Path | None, **flags: Any) -> int:
     """
     from musictagger.tags.plan import save_plan
 
-    plan = wanted_plan(what, flags)
+    plan = wanted_plan(what, settings)
     # Opened before the first question: nobody should decide for an hour and then hear that a scan is running.
-    with opened_journal(flags) as (store, journal, settings):
+    with opened_journal(settings) as (store, journal):
         decisions = _walk(plan, _rows(plan, store))
         _remember(decisions, store)
         accepted = replace(plan, changes=tuple(decisions.accepted))

@@ -1,10 +1,10 @@
-"""`musictagger scan`: listen to a folder, store what was heard, write genres into the files."""
+"""`musictagger scan`: analyse music, store the scores, write genres into the files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,12 +14,15 @@ from musictagger.cli.options import (
     library_options,
     model_options,
     opened_journal,
+    pass_settings,
+    quiet_option,
     safety_options,
+    scan_options,
     score_options,
     stoppable,
     write_options,
 )
-from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, printable
+from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, BadRequestError, printable
 
 if TYPE_CHECKING:
     from musictagger.config import Settings
@@ -28,74 +31,64 @@ if TYPE_CHECKING:
     from musictagger.models.card import Card
     from musictagger.pipeline.scan import Report
 
-MOST_ROWS = 40
-"""Tracks shown one by one; of more than these, only the summary."""
+MAX_ROWS = 40
+"""Up to this many tracks are listed; of more, only the summary is printed."""
 
 
 @click.command("scan")
 @click.argument("paths", nargs=-1, required=True, type=ExistingPath)
-@click.option("--dry-run", is_flag=True, help="Show what would be written; touch no music file.")
-@click.option("--force", is_flag=True, help="Analyse again what was analysed before.")
-@click.option("--retry-failed", is_flag=True, help="Try files again that failed before and have not changed.")
-@click.option("--all-files", is_flag=True, help="Look into files whose extension is not that of music.")
-@click.option("--frames", type=int, metavar="N", help="At most N frames a track, evenly spaced; default: all.")
-@click.option("--trim-edges", type=float, metavar="SECONDS", help="Leave out both ends of a track; default: 5.")
-@click.option("--device", metavar="NAME", help="auto (default), cpu, cuda, cuda:1 or mps.")
-@click.option("--batch-size", type=int, metavar="N", help="Frames per batch; default: by device.")
-@click.option("--workers", type=int, metavar="N", help="Processes that decode; default: by cores and device.")
-@click.option("--decode-timeout", type=float, metavar="SECONDS", help="Give a file up without progress; default: 120.")
+@click.option("--dry-run", is_flag=True, help="Show what would be written; write into no music file.")
+@click.option("--force", is_flag=True, help="Analyse all tracks again, not only new and changed ones.")
+@click.option("--retry-failed", is_flag=True, help="Retry files that failed before and have not changed.")
+@click.option("--all-files", is_flag=True, help="Also look into files whose extension is not that of music.")
+@scan_options
 @write_options
 @safety_options
 @model_options
 @score_options
 @json_output
-@click.option("--quiet", is_flag=True, help="Print only what failed.")
+@quiet_option
 @library_options
-def command(
-    paths: tuple[Path, ...],
-    dry_run: bool,
-    force: bool,
-    retry_failed: bool,
-    all_files: bool,
-    as_json: bool,
-    quiet: bool,
-    **flags: Any,
-) -> int:
+@pass_settings
+def command(paths: tuple[Path, ...], as_json: bool, quiet: bool, settings: Settings, **flags: bool) -> int:
     """Tag the music in PATHS (files or folders).
 
-    Each track is cut into frames of 29.12 s, a trained model scores them, and everything is stored in the library.
-    By default, genres are written into files that have none. What was analysed before is not analysed again, even
-    when a file was renamed, moved or retagged. Ctrl-C stops at any time; the next scan goes on from there.
+    Each track is cut into frames of 29.12 s, a trained model scores them, and the scores are stored in the library.
+    By default, genres are written into files that have none. Tracks that were analysed before are not analysed again,
+    even if the file was renamed, moved or retagged. You can stop at any time with Ctrl-C; the next scan continues
+    from there.
     """
-    from musictagger.cli import progress
+    from musictagger.cli import documents, progress
     from musictagger.models.inference import load_predictor
     from musictagger.pipeline.scan import ScanOptions, scan
 
-    options = ScanOptions(all_files=all_files, force=force, retry_failed=retry_failed, dry_run=dry_run)
+    options = ScanOptions(**flags)
     with progress.reporter(quiet) as reporter, stoppable(reporter):
         _require_paths(paths)
-        with opened_journal(flags, new=True) as (store, journal, settings):
+        with opened_journal(settings, new=True) as (store, journal):
             predictor = load_predictor(settings, reporter)
             reporter.say(f"{predictor.card.name} on {predictor.device}, library {store.location}")
             report = scan(paths, store, journal, predictor, settings, options, reporter)
             reporter.close()
-            _show(report, _in_scope(store, predictor.card, settings, paths), settings, options.dry_run, as_json, quiet)
+            tracks = _in_scope(store, predictor.card, settings, paths)
+            if as_json:
+                documents.print_json(documents.scan_document(report, tracks))
+            elif not quiet:
+                _print(report, tracks, settings, options.dry_run)
     if report.interrupted:
         return EXIT_INTERRUPTED
     return EXIT_SOME_FAILED if report.failures or report.unwritten else 0
 
 
 def _require_paths(paths: tuple[Path, ...]) -> None:
-    """Before a model is loaded or fetched: a typing error should not cost a minute."""
-    from musictagger.errors import BadRequestError
-
+    """Raise BadRequestError for a missing path, before a model is fetched or loaded."""
     for path in paths:
         if not path.exists():
             raise BadRequestError(f"{printable(path)}: no such file or folder")
 
 
 def _in_scope(store: Store, card: Card, settings: Settings, paths: tuple[Path, ...]) -> Iterator[TrackView]:
-    """The library's tracks under the scanned paths, one by one."""
+    """Yield the library's tracks under the scanned paths."""
     from musictagger.audio.walk import absolute
     from musictagger.library.view import look, view_of
 
@@ -104,18 +97,11 @@ def _in_scope(store: Store, card: Card, settings: Settings, paths: tuple[Path, .
         yield from look(rows, view)
 
 
-def _show(
-    report: Report, tracks: Iterator[TrackView], settings: Settings, dry_run: bool, as_json: bool, quiet: bool
-) -> None:
-    from musictagger.cli import documents, render
+def _print(report: Report, tracks: Iterator[TrackView], settings: Settings, dry_run: bool) -> None:
+    from musictagger.cli import render
 
-    if as_json:
-        documents.print_json(documents.scan_document(report, tracks))
-        return
-    if quiet:
-        return
     console = render.console()
-    if report.tagged + report.unchanged + report.skipped.total() <= MOST_ROWS:
+    if report.tagged + report.unchanged + report.skipped.total() <= MAX_ROWS:
         written = {change.path for change in report.written}
         console.print(render.track_table(list(tracks), console.width, written))
         console.print("+ written by this scan\n" if written else "", style="dim")
@@ -146,5 +132,5 @@ def _summary(report: Report, settings: Settings, dry_run: bool) -> list[str]:
         lines.append(f"{hours:.2f} h of audio in {report.seconds:.1f} s: {speed:.0f} x real time")
     lines.append(f"Stored in {settings.db_location}")
     if report.failures:
-        lines.append("`musictagger failed` lists what failed; `--retry-failed` tries it again")
+        lines.append("`musictagger failed` lists the files that failed; `--retry-failed` retries them")
     return lines

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from musictagger.cli.options import ExistingPath, json_output, opened_view, view_options
+from musictagger.cli.options import ExistingPath, json_output, opened_view, pass_settings, view_options
 from musictagger.errors import BadRequestError, printable
+
+if TYPE_CHECKING:
+    from musictagger.config import Settings
 
 
 @click.command("show")
 @click.argument("file", type=ExistingPath)
 @json_output
 @view_options
-def command(file: Path, as_json: bool, **flags: Any) -> int:
+@pass_settings
+def command(file: Path, as_json: bool, settings: Settings) -> int:
     """Show all scores of FILE as bars, with its frames, model and status.
 
     Bold tags reach their threshold; a * marks the genres that a scan writes.
@@ -24,7 +28,7 @@ def command(file: Path, as_json: bool, **flags: Any) -> int:
     from musictagger.cli import documents, render
     from musictagger.library.view import look
 
-    with opened_view(flags) as (store, model_id, view):
+    with opened_view(settings) as (store, model_id, view):
         tracks = [track for rows in store.tracks(model_id, [absolute(file)]) for track in look(rows, view)]
         location = store.location
     if not tracks:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from musictagger.cli.options import json_output, opened_view, view_options
+from musictagger.cli.options import json_output, opened_view, pass_settings, view_options
+
+if TYPE_CHECKING:
+    from musictagger.config import Settings
 
 
 @click.command("tags")
 @json_output
 @view_options
-def command(as_json: bool, **flags: Any) -> int:
+@pass_settings
+def command(as_json: bool, settings: Settings) -> int:
     """List every tag of the model with its category, its threshold and the number of tracks that have it."""
     import numpy as np
     from rich.markup import escape
@@ -21,7 +25,7 @@ def command(as_json: bool, **flags: Any) -> int:
     from musictagger.cli import documents, render
     from musictagger.library.view import look, queryable
 
-    with opened_view(flags) as (store, model_id, view):
+    with opened_view(settings) as (store, model_id, view):
         limits = view.thresholds
         counts = np.zeros(len(limits), np.int64)
         for rows in store.tracks(model_id):

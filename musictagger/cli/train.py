@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from musictagger.cli.labelled import data_of, dataset_options
-from musictagger.cli.options import ExistingPath, json_output, plugin_options, stoppable
+from musictagger.cli.options import (
+    ExistingPath,
+    device_option,
+    json_output,
+    pass_settings,
+    plugin_options,
+    quiet_option,
+    stoppable,
+    workers_option,
+)
 from musictagger.errors import EXIT_INTERRUPTED, BadRequestError, hint, printable
 
 if TYPE_CHECKING:
@@ -61,18 +70,19 @@ class _Remembering(click.Command):
 @click.option("--set", "settings_", multiple=True, metavar="NAME=VALUE", help="Any training option; repeatable.")
 @click.option("--allow-leak", is_flag=True, default=None, help="Train although an artist or a sound is in two splits.")
 @click.option("--cache-dir", type=ExistingPath, metavar="FOLDER", help="Keep the mel spectrograms here.")
-@click.option("--device", metavar="NAME", help="auto (default), cpu, cuda, cuda:1 or mps.")
-@click.option("--workers", type=int, metavar="N", help="Processes that decode; default: by cores.")
+@device_option
+@workers_option
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads that compute; default: torch's.")
 @click.option("--resume", is_flag=True, help="Go on with the interrupted run in --out.")
 @click.option("--dry-run", is_flag=True, help="Say what was found and what it would take; train nothing.")
 @click.option("--tensorboard", is_flag=True, help="Write curves for TensorBoard too.")
 @click.option("--no-report", is_flag=True, help="Write no HTML report.")
-@click.option("--quiet", is_flag=True, help="Print only what went wrong.")
+@quiet_option
 @json_output
 @plugin_options
+@pass_settings
 @click.pass_context
-def command(context: click.Context, /, as_json: bool, quiet: bool, **flags: Any) -> int:
+def command(context: click.Context, /, as_json: bool, quiet: bool, settings: Settings, **flags: Any) -> int:
     """Train a model on labelled music, measure it, and have it ready for `musictagger scan --model NAME`.
 
     \b
@@ -88,7 +98,7 @@ def command(context: click.Context, /, as_json: bool, quiet: bool, **flags: Any)
 
     arguments = context.meta[_ARGUMENTS]
     with progress.reporter(quiet) as reporter, stoppable(reporter):
-        request, paper = _request(flags, shlex.join(["musictagger", "train", *arguments]))
+        request, paper = _request(flags, settings, shlex.join(["musictagger", "train", *arguments]))
         from musictagger.training.run import run_training
 
         outcome = run_training(request, reporter)
@@ -102,12 +112,10 @@ def command(context: click.Context, /, as_json: bool, quiet: bool, **flags: Any)
     return code
 
 
-def _request(flags: dict[str, Any], command_line: str) -> tuple[RunRequest, Mapping[str, float]]:
+def _request(flags: dict[str, Any], settings: Settings, command_line: str) -> tuple[RunRequest, Mapping[str, float]]:
     """What is asked for, checked as far as it can be without looking at the data; and what a paper got from it."""
-    from musictagger.config import load_settings
     from musictagger.training.recipes import find_recipe, options_of
 
-    settings = load_settings({name: flags[name] for name in ("device", "workers", "plugin_dir")})
     recipe = find_recipe(flags["recipe"]) if flags["recipe"] else None
     options = options_of(recipe, overrides(flags))
     _require_known(options, settings)

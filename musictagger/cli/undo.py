@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,12 +13,14 @@ from musictagger.cli.options import (
     json_output,
     library_options,
     opened_journal,
+    pass_settings,
     safety_options,
     stoppable,
 )
 from musictagger.errors import BadRequestError, printable
 
 if TYPE_CHECKING:
+    from musictagger.config import Settings
     from musictagger.library.store import Store
     from musictagger.tags.journal import Journal
     from musictagger.tags.journalfile import JournalEntry
@@ -32,7 +34,10 @@ if TYPE_CHECKING:
 @json_output
 @safety_options
 @library_options
-def command(paths: tuple[Path, ...], run: int | None, last: bool, dry_run: bool, as_json: bool, **flags: Any) -> int:
+@pass_settings
+def command(
+    paths: tuple[Path, ...], run: int | None, last: bool, dry_run: bool, as_json: bool, settings: Settings
+) -> int:
     """Put every field back exactly as it was: of a run, of the last one, or of everything written to PATHS.
 
     PATHS are files or folders. A field that somebody changed since is left alone and reported. An undo is a run
@@ -44,7 +49,7 @@ def command(paths: tuple[Path, ...], run: int | None, last: bool, dry_run: bool,
 
     if sum([bool(paths), run is not None, last]) != 1:
         raise BadRequestError("say what to undo: --last, --run ID, or files and folders")
-    with opened_journal(flags) as (store, journal, settings):
+    with opened_journal(settings) as (store, journal):
         entries = _chosen(journal, store, paths, run, last)
         if not entries:
             where = " there" if paths else ""
