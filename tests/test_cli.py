@@ -166,7 +166,7 @@ def test_names_in_brackets_are_names(tmp_path: Path) -> None:
         (["show", "nowhere.mp3"], "is not in"),
         (["scan"], "Missing argument"),
         (["plugins", "--plugin-dir", "/nowhere/at/all"], "does not exist"),
-        (["scan", ".", "--frames", "0"], "frames must be at least 1"),
+        (["scan", ".", "--frames", "0"], "frames must be a whole number of at least 1, not 0"),
         (["scan", ".", "--device", "abacus"], "there is no device"),
         (["scan", ".", "--write", "everything"], "is not one of"),
         (["frobnicate"], "No such command"),
