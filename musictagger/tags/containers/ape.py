@@ -6,14 +6,14 @@ Source: the APEv2 specification of the Hydrogenaudio knowledge base.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from musictagger.audio.formats import stream
 from musictagger.audio.formats.base import MalformedError, open_bytes
 from musictagger.audio.formats.surrounding import last_tag_bytes, skip_id3v2, trailing_tags
-from musictagger.tags.containers.base import Container, TagFile, fingerprint, fingerprint_span, replaced, splice
+from musictagger.tags.containers.base import Container, ItemFile, fingerprint_span, splice
 
 _HAS_HEADER, _IS_HEADER = 1 << 31, 1 << 29
 
@@ -23,22 +23,16 @@ class _Item(NamedTuple):
     key: bytes
     value: bytes
 
-    def has_key(self, key: str) -> bool:
-        return self.key.upper() == key.upper().encode("ascii")
 
-    @property
-    def is_text(self) -> bool:
-        return not self.flags >> 1 & 3
-
-
-class ApeFile(TagFile):
+class ApeFile(ItemFile[_Item]):
     """The APEv2 tag nearest to the end, before an ID3v1 or Lyrics3 tag if there is one."""
 
     system = "APEv2"
+    one_item = True
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._items: list[_Item] = []
+        self._items = []
         with open_bytes(path) as file:
             audio = skip_id3v2(file)
             tags = trailing_tags(file, audio)
@@ -57,24 +51,21 @@ class ApeFile(TagFile):
                 "tags at the end": fingerprint_span(file, self._end, file.size),
             }
 
-    def get(self, key: str) -> tuple[str, ...]:
-        values = [item.value.split(b"\0") for item in self._items if item.has_key(key) and item.is_text]
-        return tuple(part.decode("utf-8", "replace") for parts in values for part in parts)
+    def _is(self, item: _Item, key: str) -> bool:
+        return item.key.upper() == key.upper().encode("ascii")
 
-    def set(self, key: str, values: tuple[str, ...]) -> None:
-        mine = [item for item in self._items if item.has_key(key)]
-        if values == self.get(key) and len(mine) == bool(values):
-            return
-        for item in mine:
-            if not item.is_text:
-                raise MalformedError(f"its {key} is not a text")
-            try:
-                item.value.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise MalformedError(f"its {key} is not UTF-8") from error
-        like = mine[0] if mine else _Item(0, key.encode("ascii"), b"")
-        new = [like._replace(value="\0".join(values).encode("utf-8"))] if values else []
-        self._items = replaced(self._items, lambda item: item.has_key(key), new)
+    def _texts(self, item: _Item, errors: str = "replace") -> Sequence[str]:
+        is_text = not item.flags >> 1 & 3
+        if not is_text and errors == "strict":
+            raise MalformedError(f"its {item.key.decode('ascii', 'replace')} is not a text")
+        return item.value.decode("utf-8", errors).split("\0") if is_text else ()
+
+    def _new_items(self, key: str, values: tuple[str, ...], old: Sequence[_Item]) -> Sequence[_Item]:
+        like = old[0] if old else _Item(0, key.encode("ascii"), b"")
+        return [like._replace(value="\0".join(values).encode("utf-8"))] if values else []
+
+    def _raw(self, item: _Item) -> tuple[str, bytes]:
+        return item.key.decode("ascii", "replace"), struct.pack("<I", item.flags) + item.value
 
     def save(self) -> None:
         splice(self._path, self._start, self._end - self._start, self._render())
@@ -86,14 +77,6 @@ class ApeFile(TagFile):
         frame = struct.pack("<8sIII", b"APETAGEX", 2000, len(body) + 32, len(self._items))
         header = frame + struct.pack("<I8x", _HAS_HEADER | _IS_HEADER)
         return header + body + frame + struct.pack("<I8x", _HAS_HEADER)
-
-    def others(self, keys: Collection[str]) -> dict[str, str]:
-        rest = [item for item in self._items if not any(item.has_key(key) for key in keys)]
-        items = {
-            f"item {index} {key.decode('ascii', 'replace')}": fingerprint(struct.pack("<I", flags) + value)
-            for index, (flags, key, value) in enumerate(rest)
-        }
-        return items | self._around
 
 
 def _parse(tag: bytes) -> list[_Item]:

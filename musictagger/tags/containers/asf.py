@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mutagen import MutagenError
-from mutagen.asf import ASF, ASFUnicodeAttribute
+from mutagen.asf import ASF, ASFBaseAttribute, ASFUnicodeAttribute
 
 from musictagger.audio.formats import asf
 from musictagger.audio.formats.base import MalformedError
-from musictagger.tags.containers.base import Container, TagFile, fingerprint, raise_oserror, replaced
+from musictagger.tags.containers.base import Container, ItemFile, fingerprint, raise_oserror
 
 _REWRITTEN = {
     bytes.fromhex("3326b2758e66cf11a6d900aa0062ce6c"): "content description",
@@ -20,10 +21,11 @@ _REWRITTEN = {
     bytes.fromhex("941c23449894d149a1411d134e457054"): "metadata library",
     bytes.fromhex("74d40618dfca0945a4ba9aabcb96aae8"): "padding",
 }
+_Attribute = tuple[str, ASFBaseAttribute]
 _EXTENSION = bytes.fromhex("b503bf5f2ea9cf118ee300c00c205365")
 
 
-class AsfFile(TagFile):
+class AsfFile(ItemFile[_Attribute]):
     """The attributes of an ASF header."""
 
     system = "ASF"
@@ -35,36 +37,42 @@ class AsfFile(TagFile):
         except (MutagenError, UnicodeDecodeError, struct.error) as error:
             raise_oserror(error)
             raise MalformedError(f"its ASF header cannot be read ({error})") from error
+        self._items = self._file.tags
 
-    def get(self, key: str) -> tuple[str, ...]:
-        values = (value for name, value in self._file.tags if name == key)
-        return tuple(str(value) for value in values if isinstance(value, ASFUnicodeAttribute))
+    def _is(self, item: _Attribute, key: str) -> bool:
+        return item[0] == key
 
-    def set(self, key: str, values: tuple[str, ...]) -> None:
-        tags = self._file.tags
-        mine = [value for name, value in tags if name == key]
-        if any(not isinstance(value, ASFUnicodeAttribute) for value in mine):
-            raise MalformedError(f"its {key} is not a text")
-        if tuple(map(str, mine)) == values:
-            return
-        new = [(key, ASFUnicodeAttribute(value)) for value in values]
-        tags[:] = replaced(tags, lambda item: item[0] == key, new)
+    def _texts(self, item: _Attribute, errors: str = "replace") -> Sequence[str]:
+        is_text = isinstance(item[1], ASFUnicodeAttribute)
+        if not is_text and errors == "strict":
+            raise MalformedError(f"its {item[0]} is not a text")
+        return (str(item[1]),) if is_text else ()
+
+    def _holds(self, key: str, values: tuple[str, ...], old: Sequence[_Attribute]) -> bool:
+        return values == tuple(text for item in old for text in self._texts(item, "strict"))
+
+    def _new_items(self, key: str, values: tuple[str, ...], old: Sequence[_Attribute]) -> Sequence[_Attribute]:
+        return [(key, ASFUnicodeAttribute(value)) for value in values]
+
+    def _raw(self, item: _Attribute) -> tuple[str, bytes]:
+        name, value = item
+        return name, f"{value.TYPE} {value.language} {value.stream} {value.value!r}".encode()
 
     def save(self) -> None:
         try:
+            self._file.tags[:] = self._items
             self._file.save(self._path)
         except MutagenError as error:
             raise_oserror(error)
             raise MalformedError(f"its ASF header cannot be written ({error})") from error
 
     def others(self, keys: Collection[str]) -> dict[str, str]:
+        # mutagen may move attributes of different names past each other, so each name is counted on its own.
         found: dict[str, str] = {}
-        counts: dict[str, int] = {}
-        for name, value in self._file.tags:
-            if name not in keys:
-                counts[name] = counts.get(name, -1) + 1
-                data = f"{value.TYPE} {value.language} {value.stream} {value.value!r}".encode()
-                found[f"attribute {counts[name]} {name}"] = fingerprint(data)
+        counts: Counter[str] = Counter()
+        for name, data in map(self._raw, self._others(keys)):
+            found[f"attribute {counts[name]} {name}"] = fingerprint(data)
+            counts[name] += 1
         return found | self._objects()
 
     def _objects(self) -> dict[str, str]:

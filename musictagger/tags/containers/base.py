@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from musictagger.audio.formats.base import BLOCK_BYTES, ByteReader, Format
+from musictagger.audio.formats.base import BLOCK_BYTES, ByteReader, Format, MalformedError
 from musictagger.tags.containers.systems import System
 
-T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 class TagFile(ABC):
@@ -42,6 +42,60 @@ class TagFile(ABC):
         """A fingerprint of everything in the file but the values under `keys` and the audio, each under a name."""
 
 
+class ItemFile(TagFile, Generic[Item]):
+    """A tag made of items. Those under other keys are never decoded, and saved byte for byte."""
+
+    item_name = "item"
+    one_item = False
+    """Whether all values of a key belong into one item."""
+    _items: list[Item]
+    _around: Mapping[str, str] = {}
+    """Fingerprints of what else is neither an item nor audio."""
+
+    @abstractmethod
+    def _is(self, item: Item, key: str) -> bool:
+        """Whether an item is under `key`."""
+
+    @abstractmethod
+    def _texts(self, item: Item, errors: str = "replace") -> Sequence[str]:
+        """The values of an item. With "strict", raises MalformedError or UnicodeDecodeError where it is not text."""
+
+    @abstractmethod
+    def _new_items(self, key: str, values: tuple[str, ...], old: Sequence[Item]) -> Sequence[Item]:
+        """Items that read as `values`, to replace the `old` ones."""
+
+    @abstractmethod
+    def _raw(self, item: Item) -> tuple[str, bytes]:
+        """A name for an item, and all of its bytes."""
+
+    def get(self, key: str) -> tuple[str, ...]:
+        return tuple(text for item in self._items if self._is(item, key) for text in self._texts(item))
+
+    def set(self, key: str, values: tuple[str, ...]) -> None:
+        old = [item for item in self._items if self._is(item, key)]
+        if self._holds(key, values, old):
+            return
+        try:
+            for item in old:
+                self._texts(item, "strict")
+        except UnicodeDecodeError as error:
+            raise MalformedError(f"its {key} is not the text it claims to be ({error.reason})") from error
+        first = next((index for index, item in enumerate(self._items) if self._is(item, key)), len(self._items))
+        behind = [item for item in self._items[first:] if not self._is(item, key)]
+        self._items = [*self._items[:first], *self._new_items(key, values, old), *behind]
+
+    def _holds(self, key: str, values: tuple[str, ...], old: Sequence[Item]) -> bool:
+        return values == self.get(key) and (not self.one_item or len(old) == bool(values))
+
+    def _others(self, keys: Collection[str]) -> list[Item]:
+        return [item for item in self._items if not any(self._is(item, key) for key in keys)]
+
+    def others(self, keys: Collection[str]) -> dict[str, str]:
+        items = [self._raw(item) for item in self._others(keys)]
+        named = {f"{self.item_name} {index} {name}": fingerprint(raw) for index, (name, raw) in enumerate(items)}
+        return {**named, **self._around}
+
+
 @dataclass(frozen=True)
 class Container:
     """A kind of file by the tags that it holds. Several containers may share one format of the audio."""
@@ -60,12 +114,6 @@ class Container:
     """Beginnings of a head (see Format.heads) that only this container of its format has."""
     probe: Callable[[Path], bool] = lambda path: True
     """Whether a file of the format without any known magic is of this container."""
-
-
-def replaced(items: Sequence[T], is_old: Callable[[T], bool], new: Sequence[T]) -> list[T]:
-    """`items` with `new` in the place of the first old item, or at the end, and without all other old items."""
-    first = next((index for index, item in enumerate(items) if is_old(item)), len(items))
-    return [*items[:first], *new, *(item for item in items[first:] if not is_old(item))]
 
 
 def fingerprint(data: bytes) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from musictagger.audio.formats.base import ByteReader, MalformedError, open_bytes
 from musictagger.audio.formats.chunks import AIFF, WAV, chunks
 from musictagger.tags.containers.base import Container, fingerprint_span, splice
-from musictagger.tags.containers.id3 import Id3File, Id3Tag, parse, tag_bytes
+from musictagger.tags.containers.id3 import Id3File, tag_bytes
 from musictagger.tags.containers.systems import ID3_SYSTEMS
 
 _LONG = (b"RF64", b"BW64")
@@ -37,7 +37,7 @@ class ChunkFile(Id3File):
                     around[f"chunk {len(around)} {name!r}"] = fingerprint_span(file, body, body + length)
         if data and not tag_bytes(data[:10]):
             raise MalformedError("its ID3 chunk holds no ID3 tag")
-        super().__init__(path, parse(data, join) if data else Id3Tag(join=join), around)
+        super().__init__(path, data, join, around)
 
     def _checked_chunks(self, file: ByteReader) -> list[tuple[bytes, int, int]]:
         """All chunks. Raises MalformedError unless they fill the file, so that a new one can be put behind them."""
@@ -63,7 +63,7 @@ class ChunkFile(Id3File):
         return int(struct.unpack(f"{self._order}I", file.at(offset, 4))[0])
 
     def save(self) -> None:
-        data = self._tag.render(self._end - self._start - 8)
+        data = self._render(self._end - self._start - 8)
         name = b"ID3 " if self._form == b"FORM" else b"id3 "
         chunk = struct.pack(f"{self._order}4sI", name, len(data)) + data if data else b""
         chunk += bytes(len(chunk) % 2)

@@ -10,7 +10,7 @@ from musictagger.audio.formats.flac import FLAC, metadata_blocks
 from musictagger.audio.formats.surrounding import trailing_tags
 from musictagger.audio.formats.table import sniff
 from musictagger.tags.containers.base import Container, fingerprint, fingerprint_span, splice
-from musictagger.tags.containers.vorbis import BLOCK_MAX_BYTES, CommentFile, Comments
+from musictagger.tags.containers.vorbis import BLOCK_MAX_BYTES, CommentFile
 
 PADDING_BYTES = 4096
 _PADDING, _VORBIS_COMMENT = 1, 4
@@ -36,15 +36,15 @@ class FlacFile(CommentFile):
             raise MalformedError("it has two blocks of comments")
         if comments:
             self._index = comments[0]
-            self._comments = Comments.parse(self._blocks[self._index][1])
+            self._parse_comments(self._blocks[self._index][1])
         else:
             self._index = 1
-            self._comments = Comments()
+            self._items = []
             self._blocks.insert(1, (_VORBIS_COMMENT, b""))
 
     def save(self) -> None:
         blocks = list(self._blocks)
-        blocks[self._index] = (_VORBIS_COMMENT, self._comments.render() + self._comments.tail)
+        blocks[self._index] = (_VORBIS_COMMENT, self._render_comments() + self._tail)
         paddings = [index for index, (kind, _) in enumerate(blocks) if kind == _PADDING]
         spare = self._end - self._start - sum(4 + len(data) for _, data in blocks)
         if paddings:
@@ -62,7 +62,7 @@ class FlacFile(CommentFile):
     def others(self, keys: Collection[str]) -> dict[str, str]:
         rest = [(kind, data) for kind, data in self._blocks if kind not in (_PADDING, _VORBIS_COMMENT)]
         blocks = {f"block {index} of type {kind}": fingerprint(data) for index, (kind, data) in enumerate(rest)}
-        return self._comments.others(keys) | blocks | self._around
+        return super().others(keys) | blocks
 
 
 CONTAINER = Container("flac", "FLAC", FLAC, ("Vorbis comments",), lambda path, join: FlacFile(path))

@@ -12,7 +12,7 @@ from musictagger.audio.formats.base import open_bytes
 from musictagger.audio.formats.stream import STREAM
 from musictagger.audio.formats.surrounding import skip_id3v2, trailing_tags
 from musictagger.tags.containers.base import Container, fingerprint_span, raise_oserror, splice
-from musictagger.tags.containers.id3 import Id3File, Id3Tag, parse, tag_bytes
+from musictagger.tags.containers.id3 import Id3File, tag_bytes
 from musictagger.tags.containers.systems import ID3_SYSTEMS
 
 
@@ -22,16 +22,16 @@ class Mp3File(Id3File):
     def __init__(self, path: Path, join: str) -> None:
         with open_bytes(path) as file:
             self._old_bytes = tag_bytes(file.at(0, min(10, file.size)))
-            tag = parse(file.at(0, self._old_bytes), join) if self._old_bytes else Id3Tag(join=join)
+            tag = file.at(0, self._old_bytes)
             audio = skip_id3v2(file)
             around = {
                 "more tags in front": fingerprint_span(file, self._old_bytes, audio),
                 "tags behind": fingerprint_span(file, trailing_tags(file, audio), file.size),
             }
-        super().__init__(path, tag, around)
+        super().__init__(path, tag, join, around)
 
     def save(self) -> None:
-        splice(self._path, 0, self._old_bytes, self._tag.render(self._old_bytes))
+        splice(self._path, 0, self._old_bytes, self._render(self._old_bytes))
 
 
 def _has_mpeg_frames(path: Path) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from musictagger.audio.formats.base import MalformedError, open_bytes
 from musictagger.audio.formats.mp4 import MP4, mp4_atoms
 from musictagger.audio.formats.table import sniff
-from musictagger.tags.containers.base import Container, TagFile, fingerprint, fingerprint_span, replaced, splice
+from musictagger.tags.containers.base import Container, ItemFile, fingerprint, fingerprint_span, splice
 
 PADDING_BYTES = 2048
 _PARENTS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"udta", b"ilst", b"moof", b"traf", b"mfra"}
@@ -72,7 +72,7 @@ def _atom(name: bytes, body: bytes) -> Atom:
     return Atom(name, body)
 
 
-class Mp4File(TagFile):
+class Mp4File(ItemFile[Atom]):
     """The `ilst` atom of an MP4 file, in `moov.udta.meta`."""
 
     system = "MP4"
@@ -94,23 +94,42 @@ class Mp4File(TagFile):
         udta = self._moov.child(b"udta")
         return udta.child(b"meta") if udta else None
 
+    @property
     def _items(self) -> list[Atom]:
         meta = self._meta()
         ilst = meta.child(b"ilst") if meta else None
         return ilst.children or [] if ilst else []
 
-    def get(self, key: str) -> tuple[str, ...]:
-        return tuple(value for item in self._items() if _key(item) == _folded(key) for value in _values(item))
+    @_items.setter
+    def _items(self, items: list[Atom]) -> None:
+        self._make_items()[:] = items
 
-    def set(self, key: str, values: tuple[str, ...]) -> None:
-        if values == self.get(key):
-            return
-        items = self._make_items()
-        mine = [item for item in items if _key(item) == _folded(key)]
-        for item in mine:
-            _values(item, "strict")
-        new = _new_items(key, values, [item for item in mine if item.name == b"gnre"])
-        items[:] = replaced(items, lambda item: _key(item) == _folded(key), new)
+    def _is(self, item: Atom, key: str) -> bool:
+        return _key(item) == key.casefold()
+
+    def _texts(self, item: Atom, errors: str = "replace") -> Sequence[str]:
+        return _values(item, errors)
+
+    def _raw(self, item: Atom) -> tuple[str, bytes]:
+        return _key(item), item.render()
+
+    def _new_items(self, key: str, values: tuple[str, ...], old: Sequence[Atom]) -> Sequence[Atom]:
+        # A numbered genre goes back into its atom, which can hold nothing else.
+        items = []
+        texts = list(values)
+        if key == "\xa9gen" and texts and _number(texts[0]) is not None:
+            number = _number(texts.pop(0)) or 0
+            content = struct.pack(">IIH", 0, 0, number + 1)
+            items = [item for item in old if item.name == b"gnre" and _values(item) == [values[0]]][:1]
+            items = items or [Atom(b"gnre", Atom(b"data", content).render())]
+        data = b"".join(Atom(b"data", struct.pack(">II", _UTF8, 0) + text.encode("utf-8")).render() for text in texts)
+        if data and key.startswith("----"):
+            _, mean, name = key.split(":")
+            parts = Atom(b"mean", bytes(4) + mean.encode()).render() + Atom(b"name", bytes(4) + name.encode()).render()
+            items.append(Atom(b"----", parts + data))
+        elif data:
+            items.append(Atom(key.encode("latin-1"), data))
+        return items
 
     def _make_items(self) -> list[Atom]:
         """The children of `ilst`, which is created where it is missing."""
@@ -190,15 +209,12 @@ class Mp4File(TagFile):
         return patched
 
     def others(self, keys: Collection[str]) -> dict[str, str]:
-        folded = {_folded(key) for key in keys}
-        rest = [item for item in self._items() if _key(item) not in folded]
-        items = {f"item {index} {_key(item)}": fingerprint(item.render()) for index, item in enumerate(rest)}
-        return items | self._index() | self._top_level()
+        return super().others(keys) | self._index() | self._top_level()
 
     def _index(self) -> dict[str, str]:
         """All other atoms of `moov`, except the handler that an untagged file gets from us."""
         found: dict[str, str] = {}
-        items = {id(item) for item in self._items()}
+        items = {id(item) for item in self._items}
         for atom in self._moov.walk():
             ours = atom.name == b"hdlr" and atom.data == _HDLR
             if atom.children is None and atom.name != b"free" and id(atom) not in items and not ours:
@@ -256,10 +272,6 @@ def _offset_places(atom: Atom) -> tuple[str, Sequence[int]]:
     return ">I" if width == 4 else ">Q", places
 
 
-def _folded(key: str) -> str:
-    return key.casefold()
-
-
 def _key(item: Atom) -> str:
     """The name of an item as in the table, folded; numbered genres count as `©gen`."""
     if item.name == b"gnre":
@@ -282,31 +294,9 @@ def _values(item: Atom, errors: str = "replace") -> list[str]:
             continue
         if item.name == b"gnre" and len(content) == 2:
             values.append(f"({int.from_bytes(content, 'big') - 1})")
-            continue
-        try:
+        else:
             values.append(content.decode("utf-16-be" if kind == bytes([_UTF16]) else "utf-8", errors))
-        except UnicodeDecodeError as error:
-            raise MalformedError(f"its {item.name.decode('latin-1')} is not the text it claims to be") from error
     return values
-
-
-def _new_items(key: str, values: tuple[str, ...], numbered: list[Atom]) -> list[Atom]:
-    """Items that read as `values`. A numbered genre goes back into its atom, which can hold nothing else."""
-    items = []
-    texts = list(values)
-    if key == "\xa9gen" and texts and _number(texts[0]) is not None:
-        number = _number(texts.pop(0)) or 0
-        content = struct.pack(">IIH", 0, 0, number + 1)
-        items = [item for item in numbered if _values(item) == [values[0]]][:1]
-        items = items or [Atom(b"gnre", Atom(b"data", content).render())]
-    data = b"".join(Atom(b"data", struct.pack(">II", _UTF8, 0) + text.encode("utf-8")).render() for text in texts)
-    if data and key.startswith("----"):
-        _, mean, name = key.split(":")
-        parts = Atom(b"mean", bytes(4) + mean.encode()).render() + Atom(b"name", bytes(4) + name.encode()).render()
-        items.append(Atom(b"----", parts + data))
-    elif data:
-        items.append(Atom(key.encode("latin-1"), data))
-    return items
 
 
 def _number(text: str) -> int | None:

@@ -14,7 +14,7 @@ from musictagger.audio.formats import ogg
 from musictagger.audio.formats.base import MalformedError, open_bytes
 from musictagger.audio.formats.table import sniff
 from musictagger.tags.containers.base import Container, fingerprint
-from musictagger.tags.containers.vorbis import BLOCK_MAX_BYTES, CommentFile, Comments
+from musictagger.tags.containers.vorbis import BLOCK_MAX_BYTES, CommentFile
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class OggFile(CommentFile):
         if packet_start != codec.comment_prefix:
             raise MalformedError("its second packet holds no comments")
         self._packet_bytes = len(packet)
-        self._comments = Comments.parse(packet[len(self._prefix) :])
+        self._parse_comments(packet[len(self._prefix) :])
 
     def _packets(self, file: BinaryIO) -> tuple[list[OggPage], list[bytes]]:
         """The pages with the comment packet, and the packets on them."""
@@ -61,16 +61,16 @@ class OggFile(CommentFile):
             raise MalformedError(f"its Ogg pages do not follow one another ({error})") from error
 
     def save(self) -> None:
-        packet = self._prefix + self._comments.render() + self._comments.tail
+        packet = self._prefix + self._render_comments() + self._tail
         if self._codec is _FLAC:
             body = packet[4:]
             if len(body) > BLOCK_MAX_BYTES:
                 raise MalformedError("its comments would grow beyond 16 MB")
             packet = packet[:1] + len(body).to_bytes(3, "big") + body
-        elif not self._comments.tail.strip(b"\0\1"):
+        elif not self._tail.strip(b"\0\1"):
             # The tail is the framing bit and padding, which may shrink and grow.
             slack = self._packet_bytes - len(packet)
-            room = len(self._comments.tail) - len(self._comments.tail.rstrip(b"\0"))
+            room = len(self._tail) - len(self._tail.rstrip(b"\0"))
             packet = packet + bytes(slack) if slack >= 0 else packet[: len(packet) - min(room, -slack)]
         with self._path.open("r+b") as file:
             pages, packets = self._packets(file)
@@ -80,7 +80,7 @@ class OggFile(CommentFile):
             OggPage.replace(file, pages, new)
 
     def others(self, keys: Collection[str]) -> dict[str, str]:
-        return self._comments.others(keys) | self._other_streams()
+        return super().others(keys) | self._other_streams()
 
     def _other_streams(self) -> dict[str, str]:
         """Chained and multiplexed streams have comments of their own, which the digest of the audio leaves out."""
