@@ -1,24 +1,25 @@
+"""Rank correlation against scipy, and neighbours in embeddings with known clusters."""
+
 from __future__ import annotations
 
 import math
 
 import numpy as np
 import pytest
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import spearmanr
 
-from musictagger.evaluation.rank import mean_ranks, rank_correlation, same_album_neighbours
+from benchmarks.rank import rank_correlation, same_album_neighbours
 
 
 class TestRankCorrelation:
-    def test_is_what_scipy_says(self) -> None:
+    def test_agrees_with_scipy(self) -> None:
         random = np.random.default_rng(0)
         one = random.random((60, 4)).round(1)
         other = one + random.random((60, 4)).round(1)
         expected = [spearmanr(one[:, tag], other[:, tag]).statistic for tag in range(4)]
         np.testing.assert_allclose(rank_correlation(one, other), expected, rtol=1e-12)
-        np.testing.assert_array_equal(mean_ranks(one[:, 0]), rankdata(one[:, 0]))
 
-    def test_leaves_out_what_nobody_knows(self) -> None:
+    def test_leaves_out_unknown_scores(self) -> None:
         one = np.array([[1.0, 1, 1], [2, 1, 2], [3, 1, 3], [9, 1, 4]])
         other = np.array([[10.0, 1, 1], [20, 2, math.nan], [30, 3, math.nan], [math.nan, 4, 4]])
         got = rank_correlation(one, other)
@@ -26,7 +27,7 @@ class TestRankCorrelation:
 
 
 class TestNeighbours:
-    def test_of_clusters_are_their_own(self) -> None:
+    def test_in_clusters_are_of_the_same_cluster(self) -> None:
         random = np.random.default_rng(1)
         groups = [index % 5 for index in range(50)]
         centres = random.normal(size=(5, 8))
@@ -34,16 +35,16 @@ class TestNeighbours:
         assert found.share == 1.0 and found.tracks == 50
         assert found.chance == pytest.approx(9 / 49)
 
-    def test_of_noise_are_anybody(self) -> None:
+    def test_in_noise_are_random(self) -> None:
         random = np.random.default_rng(2)
         found = same_album_neighbours(random.normal(size=(2000, 8)), [index % 4 for index in range(2000)], 5)
         assert found.share == pytest.approx(found.chance, abs=0.02)
 
-    def test_the_length_of_an_embedding_says_nothing(self) -> None:
+    def test_do_not_depend_on_the_length_of_embeddings(self) -> None:
         embeddings = np.array([[1.0, 0], [100, 1], [0, 1], [1, 100]])
         assert same_album_neighbours(embeddings, ["a", "a", "b", "b"]).share == 1.0
 
-    def test_who_is_alone_is_not_asked(self) -> None:
+    def test_of_a_track_alone_in_its_group_are_not_counted(self) -> None:
         found = same_album_neighbours(np.eye(3), ["a", "a", "b"])
         assert found.tracks == 2 and found.chance == 0.5
         assert math.isnan(same_album_neighbours(np.eye(2), ["a", "b"]).share)
