@@ -24,13 +24,13 @@ from musictagger.audio.frontend import FrontEnd
 from musictagger.audio.logmel import LogMel
 from musictagger.datasets.base import Example
 from musictagger.errors import BadRequestError, ModelError
+from musictagger.evaluation.thresholds import platt
 from musictagger.models.card import Tag, Task
 from musictagger.models.fuse import fuse
 from musictagger.models.heads import NEAR, PRIOR_VOTES, LinearHead, WithHead, build_head
 from musictagger.models.inference import Predictor
 from musictagger.models.registry import build
 from musictagger.models.weights import load_model, save_weights
-from musictagger.training.heads.classifiers import platt
 from musictagger.training.heads.fit import (
     FittedHead,
     FittedKind,

@@ -1,4 +1,4 @@
-"""Thresholds against trying every score, calibration against scikit-learn and against a truth that is known."""
+"""Thresholds against an exhaustive search, calibration against scikit-learn and a known distribution."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ both_methods = pytest.mark.parametrize("method", METHODS)
 
 
 def overconfident(seed: int, tracks: int = 4000) -> tuple[Truth, FloatArray]:
-    """Scores whose logits are twice those of the chances the truth is drawn from, and a bit too high."""
+    """Scores with twice the logits of the probabilities that the truth is drawn from, and slightly too high."""
     random = np.random.default_rng(seed)
     logits = random.normal(-1.0, 1.5, (tracks, len(NAMES)))
     truth = random.random(logits.shape) < 1 / (1 + np.exp(-logits))
@@ -52,13 +52,13 @@ def one_tag(draw: st.DrawFn) -> tuple[Truth, FloatArray]:
 
 
 @given(one_tag(), st.sampled_from([0.0, 0.4, 0.8]))
-def test_no_score_as_threshold_is_better(case: tuple[Truth, FloatArray], floor: float) -> None:
+def test_no_other_score_is_a_better_threshold(case: tuple[Truth, FloatArray], floor: float) -> None:
     truth, scores = case
     found = fit_thresholds(truth, scores, ["rock"], min_precision=floor)
     tried = []
     for threshold in {*scores[:, 0], found.values["rock"]}:
-        said = scores[:, 0] >= threshold
-        tried.append((sk.precision_score(truth[:, 0], said), sk.f1_score(truth[:, 0], said), threshold))
+        predicted = scores[:, 0] >= threshold
+        tried.append((sk.precision_score(truth[:, 0], predicted), sk.f1_score(truth[:, 0], predicted), threshold))
     precision, f1, _ = next(line for line in tried if line[2] == found.values["rock"])
     reached = [line for line in tried if line[0] >= floor]
     assert found.f1["rock"] == pytest.approx(f1)
@@ -70,15 +70,15 @@ def test_no_score_as_threshold_is_better(case: tuple[Truth, FloatArray], floor: 
         assert precision == max(line[0] for line in tried)
 
 
-def test_a_threshold_lies_half_way_between_what_it_parts() -> None:
+def test_a_threshold_lies_half_way_between_the_scores_it_separates() -> None:
     found = fit_thresholds([[1], [1], [0], [0]], [[0.9], [0.6], [0.2], [0.1]], ["rock"])
     assert found.values["rock"] == pytest.approx(0.4)
     assert found.f1["rock"] == 1.0
 
 
 @pytest.mark.parametrize("score", [1e-5, 0.03, 0.5, 0.7, 0.9999])
-def test_where_nothing_lies_between_two_scores_the_lower_stays_out(score: float) -> None:
-    """Scores meet thresholds as float32."""
+def test_of_two_adjacent_scores_the_lower_stays_below_the_threshold(score: float) -> None:
+    """Scores are compared with thresholds in float32."""
     low = np.float32(score)
     high = np.nextafter(low, np.float32(1))
     threshold = fit_thresholds([[1], [0]], [[high], [low]], ["rock"]).values["rock"]
@@ -91,7 +91,7 @@ def test_among_equal_f1_the_highest_threshold_is_taken() -> None:
     assert found.values["rock"] == pytest.approx(0.7)
 
 
-def test_a_precision_floor_raises_the_threshold() -> None:
+def test_a_minimum_precision_raises_the_threshold() -> None:
     truth, scores = overconfident(0)
     free, strict = (fit_thresholds(truth, scores, NAMES, min_precision=floor) for floor in (0.0, 0.8))
     for column, name in enumerate(NAMES):
@@ -99,7 +99,7 @@ def test_a_precision_floor_raises_the_threshold() -> None:
         assert sk.precision_score(truth[:, column], scores[:, column] >= strict.values[name]) >= 0.8
 
 
-def test_tags_that_cannot_be_fitted_keep_the_default_and_are_named() -> None:
+def test_tags_that_cannot_be_fitted_keep_the_default_and_are_listed() -> None:
     truth = [[1, 0, 1], [0, 0, 1], [1, 0, 1]]
     scores = [[0.9, 0.3, 0.2], [0.1, 0.8, 0.3], [0.8, 0.1, 0.4]]
     found = fit_thresholds(truth, scores, NAMES, default=0.25)
@@ -110,7 +110,7 @@ def test_tags_that_cannot_be_fitted_keep_the_default_and_are_named() -> None:
     assert fit_thresholds(truth, scores, NAMES, min_positives=3).kept_default == tuple(NAMES)
 
 
-def test_a_floor_nobody_reaches_is_said() -> None:
+def test_an_unreachable_precision_is_reported() -> None:
     found = fit_thresholds([[0], [1], [0]], [[0.9], [0.5], [0.4]], ["rock"], min_precision=0.9)
     assert found.below_floor == ("rock",)
     assert 0.4 < found.values["rock"] <= 0.5
@@ -120,7 +120,7 @@ def test_a_floor_nobody_reaches_is_said() -> None:
 
 
 @both_methods
-def test_calibration_brings_scores_nearer_to_the_truth_on_other_tracks(method: Method) -> None:
+def test_calibration_improves_scores_of_other_tracks(method: Method) -> None:
     calibration = fit_calibration(*overconfident(1), NAMES, method)
     truth, scores = overconfident(2)
     calibrated = calibration.apply(scores, NAMES)
@@ -132,13 +132,13 @@ def test_calibration_brings_scores_nearer_to_the_truth_on_other_tracks(method: M
         assert errors[0] < errors[1] / 2
 
 
-def test_platt_finds_the_curve_the_truth_was_drawn_from() -> None:
+def test_platt_recovers_the_curve_the_truth_was_drawn_from() -> None:
     truth, scores = overconfident(3, tracks=50_000)
     for curve in fit_calibration(truth, scores, NAMES, "platt").curves.values():
         assert (curve.slope, curve.offset) == pytest.approx((0.5, -0.35), abs=0.05)
 
 
-def test_platt_agrees_with_logistic_regression_on_softened_targets() -> None:
+def test_platt_agrees_with_logistic_regression_on_soft_targets() -> None:
     truth, scores = overconfident(4, tracks=300)
     calibration = fit_calibration(truth, scores, NAMES, "platt")
     for column, name in enumerate(NAMES):
@@ -165,7 +165,7 @@ def test_isotonic_agrees_with_scikit_learn(case: tuple[Truth, FloatArray]) -> No
 
 
 @given(one_tag(), st.sampled_from(METHODS))
-def test_calibrated_scores_never_swap_two_tracks_nor_leave_0_to_1(
+def test_calibrated_scores_keep_the_order_of_tracks_and_stay_within_0_to_1(
     case: tuple[Truth, FloatArray], method: Method
 ) -> None:
     calibration = fit_calibration(*case, ["rock"], method, min_positives=1)
@@ -174,20 +174,20 @@ def test_calibrated_scores_never_swap_two_tracks_nor_leave_0_to_1(
     assert ((calibrated >= 0) & (calibrated <= 1)).all()
 
 
-def test_platt_of_scores_that_part_everything_stays_finite() -> None:
+def test_platt_of_perfect_scores_stays_finite() -> None:
     truth = np.arange(20)[:, None] >= 10
     curve = fit_calibration(truth, truth.astype(float), ["rock"], "platt").curves["rock"]
     assert curve.apply(np.array([0.0, 1.0])) == pytest.approx([1 / 12, 11 / 12], abs=1e-6)
 
 
 @both_methods
-def test_tags_that_cannot_be_calibrated_stay_as_they_are(method: Method) -> None:
+def test_tags_that_cannot_be_calibrated_keep_their_scores(method: Method) -> None:
     random = np.random.default_rng(0)
     truth = np.zeros((100, 4), np.bool_)
     truth[:50, :3] = True
     scores = random.random((100, 4))
     scores[:, 1] = 0.5  # constant
-    scores[:, 2] = np.where(truth[:, 2], 0.2, 0.8)  # the wrong way round
+    scores[:, 2] = np.where(truth[:, 2], 0.2, 0.8)  # reversed
     scores[:, 0] = np.where(truth[:, 0], 0.8, 0.2)
     names = [*NAMES, "polka"]  # polka has no positive
     calibration = fit_calibration(truth, scores, names, method)
@@ -205,22 +205,22 @@ def test_a_card_can_hold_a_calibration(method: Method) -> None:
     assert read.left_out == calibration.left_out == ()
 
 
-def test_calibrating_leaves_the_given_scores_alone() -> None:
+def test_calibration_does_not_change_its_input() -> None:
     truth, scores = overconfident(6, tracks=200)
     before = scores.copy()
     fit_calibration(truth, scores, NAMES).apply(scores, NAMES)
     assert (scores == before).all()
 
 
-# What is refused
+# Invalid input
 
 
-def test_bad_requests_name_what_is_wrong() -> None:
+def test_invalid_input_raises_with_the_wrong_value() -> None:
     with pytest.raises(BadRequestError, match=r"row 1, 'rock' is 1\.5, not between 0 and 1"):
         fit_calibration([[1], [0]], [[0.5], [1.5]], ["rock"])
     with pytest.raises(BadRequestError, match="'magic' is not one of isotonic, platt"):
         fit_calibration([[1], [0]], [[0.5], [0.1]], ["rock"], "magic")  # type: ignore[arg-type]
-    with pytest.raises(BadRequestError, match=r"least precision is 1\.5"):
+    with pytest.raises(BadRequestError, match=r"min_precision is 1\.5, not between 0 and 1"):
         fit_thresholds([[1], [0]], [[0.5], [0.1]], ["rock"], min_precision=1.5)
     with pytest.raises(BadRequestError, match="row 0, 'rock' is nan"):
         fit_thresholds([[1], [0]], [[np.nan], [0.1]], ["rock"])
@@ -229,7 +229,7 @@ def test_bad_requests_name_what_is_wrong() -> None:
 # Lift
 
 
-def test_half_is_six_times_the_usual_odds() -> None:
+def test_a_score_of_half_is_six_times_the_usual_odds() -> None:
     odds = np.array([0.01, 0.01, 0.01, 1.0])
     usual = float(np.exp(np.log(odds).mean()))  # far below the odds of the arithmetic mean
     curve = fit_lift((odds / (1 + odds))[:, None], ["rock"], ["rock"]).curves["rock"]
@@ -237,7 +237,7 @@ def test_half_is_six_times_the_usual_odds() -> None:
     assert curve.apply(asked / (1 + asked)) == pytest.approx([1 / 7, 1 / 2, 2 / 3])
 
 
-def test_what_excludes_nothing_must_stand_out_too() -> None:
+def test_a_tag_without_alternatives_must_stand_out_too() -> None:
     logits = np.array([-3.0, 3.0, -3.0, 3.0])
     scores = np.repeat(1 / (1 + np.exp(-logits[:, None])), 2, axis=1)
     found = fit_lift(scores, ["rock", "harp"], ["rock"])
@@ -245,6 +245,6 @@ def test_what_excludes_nothing_must_stand_out_too() -> None:
     assert found.curves["harp"].undo(0.5) == pytest.approx(1 / (1 + np.exp(-6.0)))  # two deviations of 3
 
 
-def test_what_hardly_varies_begins_at_six_times_too() -> None:
+def test_a_constant_tag_is_at_half_at_six_times_its_odds() -> None:
     found = fit_lift(np.full((4, 1), 0.5), ["harp"])
     assert found.curves["harp"].undo(0.5) == pytest.approx(6 / 7)

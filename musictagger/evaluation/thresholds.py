@@ -1,6 +1,6 @@
-"""From which score a track has a tag, and what a score is worth: fitted on a validation split, kept in a model's card.
+"""Thresholds and calibration curves of tags, fitted on a validation split and kept in a model's card.
 
-Both are fitted on the scores that will be held against them: those of tracks, after their frames were aggregated.
+Both are fitted on the scores that they are applied to: those of tracks, after their frames were aggregated.
 Calibration comes first; thresholds are then fitted on calibrated scores. Applying either needs numpy alone.
 """
 
@@ -11,34 +11,37 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
 
 from musictagger.errors import BadRequestError
 from musictagger.evaluation.checks import DoubleArray, Truth, validate_tags
 from musictagger.evaluation.metrics import tied_ranges
-from musictagger.models.calibration import METHODS, Calibration, Curve, Method, logit, sigmoid
+from musictagger.models.calibration import METHODS, Calibration, Curve, Method, logit
 
-MIN_POSITIVES = 5
-"""A tag with fewer positives (or negatives) is not calibrated: an isotonic curve would learn them by heart."""
+MIN_CALIBRATION_POSITIVES = 5
+"""A tag with fewer positives (or negatives) is not calibrated: an isotonic curve would overfit them."""
 
 LIFT = 6.0
-"""How many times the usual odds make a tag a track's (docs/decisions/0009-models-that-ship.md)."""
+"""A track gets a tag at this multiple of the tag's usual odds (docs/decisions/0009-models-that-ship.md)."""
 SPREAD = 2.0
-"""How many standard deviations of its logit a tag lies above the usual, too, unless it is one of several that exclude
-each other: one genre is the best of all, but a harp is not there because everything else is even less."""
+"""The logit of a tag must also lie this many standard deviations above its mean, except for tags that exclude each
+other: the most probable of several genres is a genre of the track, but a harp is not present because every other
+instrument is even less likely."""
 LIFT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """A threshold for each tag, in the order of the names. A track has a tag whose score is its threshold or more."""
+    """A threshold for each tag, in the order of the names. A track gets a tag whose score reaches the threshold."""
 
     values: Mapping[str, float]
     f1: Mapping[str, float]
-    """On the data they were fitted on, so higher than on any other; only of fitted tags."""
+    """The F1 of each fitted tag on the data it was fitted on, which is higher than on other data."""
     kept_default: tuple[str, ...]
-    """Tags with too few positives, or with no negative, to fit anything."""
+    """Tags with too few positives, or no negative."""
     below_floor: tuple[str, ...]
-    """Tags that reach the precision asked for at no threshold; theirs is the one of their highest precision."""
+    """Tags that reach `min_precision` at no threshold; their threshold is that of their highest precision."""
 
 
 def fit_thresholds(
@@ -50,14 +53,14 @@ def fit_thresholds(
     min_precision: float = 0.0,
     min_positives: int = 1,
 ) -> Thresholds:
-    """The threshold of the best F1 of each tag, from [tracks, tags]; among equals the highest.
+    """The threshold with the best F1 of each tag, from [tracks, tags]; of equals the highest.
 
-    With `min_precision` only thresholds that reach this precision are looked at. A threshold lies half-way between the
-    two scores it separates. Raises BadRequestError as `validate_tags` does, or for a floor outside 0 to 1.
+    With `min_precision` only thresholds that reach this precision are considered. A threshold lies half-way between
+    the two scores that it separates. Raises BadRequestError as `validate_tags` does, or for a precision outside 0 to 1.
     """
     flags, checked = validate_tags(truth, scores, names)
     if not 0 <= min_precision <= 1:
-        raise BadRequestError(f"the least precision is {min_precision}; it lies between 0 and 1")
+        raise BadRequestError(f"min_precision is {min_precision}, not between 0 and 1")
     values, f1 = dict.fromkeys(names, float(default)), dict[str, float]()
     below = []
     fit = _can_be_fitted(flags, min_positives)
@@ -69,7 +72,7 @@ def fit_thresholds(
 
 
 def _best_threshold(truth: Truth, scores: DoubleArray, min_precision: float) -> tuple[float, float, bool]:
-    """Threshold, F1, and whether the precision was reached; of [tracks], with at least one positive."""
+    """The threshold, its F1, and whether it reaches the precision; from [tracks] with at least one positive."""
     order, _, end = (line[0] for line in tied_ranges(scores[None]))
     cuts = np.unique(end)
     right = np.cumsum(truth[order])[cuts - 1]
@@ -83,7 +86,7 @@ def _best_threshold(truth: Truth, scores: DoubleArray, min_precision: float) -> 
 
 
 def _between(low: float, high: float) -> float:
-    """Half-way, but above `low` even where no number lies between the two, in the float32 of scores."""
+    """The middle, but above `low` even where no float32 lies between the two."""
     middle = float(np.float32(low + (high - low) / 2))
     return middle if middle > np.float32(low) else high
 
@@ -94,15 +97,15 @@ def fit_calibration(
     names: Sequence[str],
     method: Method = "platt",
     *,
-    min_positives: int = MIN_POSITIVES,
+    min_positives: int = MIN_CALIBRATION_POSITIVES,
 ) -> Calibration:
-    """A curve for each tag, from [tracks, tags] with scores from 0 to 1.
+    """Fit a curve for each tag, from [tracks, tags] with scores from 0 to 1.
 
-    `platt` needs few tracks (two numbers a tag); `isotonic` follows any rising shape but needs hundreds, and makes
-    scores equal that were not. Raises BadRequestError for a score outside 0 to 1 or an unknown method.
+    `platt` needs few tracks (two parameters a tag); `isotonic` follows any rising shape, but needs hundreds of tracks
+    and makes different scores equal. Raises BadRequestError for a score outside 0 to 1 or an unknown method.
     """
     flags, checked = validate_tags(truth, scores, names)
-    require_unit_scores(checked, names)
+    _require_unit_scores(checked, names)
     if method not in METHODS:
         raise BadRequestError(f"calibration {method!r} is not one of {', '.join(METHODS)}")
     fit = _can_be_fitted(flags, min_positives) & (flags.sum(axis=0) <= len(flags) - min_positives)
@@ -113,23 +116,23 @@ def fit_calibration(
 
 
 def fit_lift(scores: npt.ArrayLike, names: Sequence[str], alternatives: Collection[str] = ()) -> Calibration:
-    """A curve for each tag that says how much more than usual it is heard, from [tracks, tags] with scores from 0 to 1.
+    """Fit a curve for each tag that expresses its score as a lift over the usual one, from [tracks, tags] in 0 to 1.
 
-    A calibrated score is 0.5 where the odds that the model gives are LIFT times the usual, the geometric mean over
-    these tracks. So tags compare, whether listeners type them for every second track or for every hundredth; where all
-    are as likely as each other, the highest lift is the most probable one (Bayes). A tag that is none of the
-    `alternatives` needs SPREAD standard deviations as well. Needs no labels.
+    A calibrated score is 0.5 where the model's odds are LIFT times the usual odds, the geometric mean over these
+    tracks. This makes common and rare tags comparable; where all tags are equally likely a priori, the highest lift is
+    the most probable tag (Bayes). A tag outside `alternatives` needs SPREAD standard deviations as well. Needs no
+    labels.
     """
     checked = np.asarray(scores, np.float64)
-    require_unit_scores(checked, names)
+    _require_unit_scores(checked, names)
     logits = logit(checked)
     usual, spread = logits.mean(axis=0), SPREAD * logits.std(axis=0)
-    alone = np.array([name not in alternatives for name in names])
-    begin = usual + np.maximum(np.log(LIFT), np.where(alone, spread, 0.0))
-    return Calibration({name: Curve("platt", offset=-each) for name, each in zip(names, begin.tolist(), strict=True)})
+    independent = np.array([name not in alternatives for name in names])
+    middle = usual + np.maximum(np.log(LIFT), np.where(independent, spread, 0.0))
+    return Calibration({name: Curve("platt", offset=-each) for name, each in zip(names, middle.tolist(), strict=True)})
 
 
-def require_unit_scores(scores: DoubleArray, names: Sequence[str]) -> None:
+def _require_unit_scores(scores: DoubleArray, names: Sequence[str]) -> None:
     """Raise BadRequestError naming the first of [tracks, tags] that does not lie between 0 and 1."""
     bad = np.argwhere((scores < 0) | (scores > 1))
     if len(bad):
@@ -138,48 +141,35 @@ def require_unit_scores(scores: DoubleArray, names: Sequence[str]) -> None:
 
 
 def _fit_isotonic(truth: Truth, scores: DoubleArray) -> Curve | None:
-    """Least squares among rising step functions, by pooling adjacent violators (Ayer et al. 1955); of [tracks]."""
-    x, tracks = np.unique(scores, return_counts=True)
-    hits = np.bincount(np.searchsorted(x, scores), weights=truth)
-    blocks: list[tuple[float, int, int]] = []  # positives, tracks, distinct scores
-    for hit, size in zip(hits.tolist(), tracks.tolist(), strict=True):
-        block = (hit, size, 1)
-        while blocks and blocks[-1][0] * block[1] >= block[0] * blocks[-1][1]:
-            last = blocks.pop()
-            block = (last[0] + block[0], last[1] + block[1], last[2] + block[2])
-        blocks.append(block)
-    if len(blocks) < 2:
-        return None
-    ends = np.cumsum([block[2] for block in blocks])
-    knots = np.unique(np.concatenate([[0], ends[:-1], ends - 1]))
-    y = np.repeat([block[0] / block[1] for block in blocks], [block[2] for block in blocks])
-    return Curve("isotonic", tuple(x[knots].tolist()), tuple(y[knots].tolist()))
+    """Isotonic regression of [tracks] (Ayer et al. 1955); None where it is constant."""
+    model = IsotonicRegression(y_min=0, y_max=1).fit(scores, truth)
+    x, y = model.X_thresholds_.tolist(), model.y_thresholds_.tolist()
+    return Curve("isotonic", tuple(x), tuple(y)) if y[0] < y[-1] else None
 
 
 def _fit_platt(truth: Truth, scores: DoubleArray) -> Curve | None:
-    """Maximum likelihood by Newton's method with softened targets (Platt 1999, Lin et al. 2007); of [tracks]."""
+    """Platt scaling of [tracks]; None where the scores are constant or fall as the truth rises."""
     if scores.min() == scores.max():
         return None
-    positives, negatives = int(truth.sum()), int((~truth).sum())
-    target = np.where(truth, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    design = np.stack([logit(scores), np.ones(len(scores))], axis=1)
-    weights = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
-    loss = _cross_entropy(design @ weights, target)
-    for _ in range(100):
-        p = sigmoid(design @ weights)
-        hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-12 * np.eye(2)
-        step = np.linalg.solve(hessian, design.T @ (p - target))
-        while (new := _cross_entropy(design @ (weights - step), target)) > loss and np.abs(step).max() > 1e-9:
-            step = step / 2
-        weights, loss = (weights - step, new) if new <= loss else (weights, loss)
-        if np.abs(step).max() <= 1e-9:
-            break
-    slope, offset = weights.tolist()
+    slope, offset = platt(logit(scores), truth)
     return Curve("platt", slope=slope, offset=offset) if slope > 0 else None
 
 
-def _cross_entropy(logits: DoubleArray, target: DoubleArray) -> float:
-    return float((np.logaddexp(0, logits) - target * logits).sum())
+def platt(margins: DoubleArray, truth: Truth) -> tuple[float, float]:
+    """Slope and offset of the log-odds as a function of margins [rows] (Platt 1999); `truth` needs both values.
+
+    His soft targets, (n1 + 1) / (n1 + 2) and 1 / (n0 + 2) instead of 1 and 0, become weighted rows of both classes.
+    """
+    positive = (truth.sum() + 1) / (truth.sum() + 2)
+    negative = 1 / ((~truth).sum() + 2)
+    target = np.where(truth, positive, negative)
+    scale = float(np.abs(margins).max()) or 1.0
+    rows = np.concatenate([margins, margins])[:, None] / scale
+    labels = np.repeat([True, False], len(margins))
+    weights = np.concatenate([target, 1 - target])
+    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=200)
+    model.fit(rows, labels, sample_weight=weights)
+    return float(model.coef_[0, 0]) / scale, float(model.intercept_[0])
 
 
 def _can_be_fitted(truth: Truth, min_positives: int) -> Truth:

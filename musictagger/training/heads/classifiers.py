@@ -43,23 +43,6 @@ class HeadFit:
         return {"kind": "linear", **shared}
 
 
-def platt(margins: npt.NDArray[np.float64], truth: Truth) -> tuple[float, float]:
-    """(slope, offset) of log-odds as a function of margins [rows], by Platt 1999: both kinds must be among `truth`.
-
-    His targets, (n1 + 1) / (n1 + 2) and 1 / (n0 + 2) instead of 1 and 0, are rows that count for both sides.
-    """
-    positive = (truth.sum() + 1) / (truth.sum() + 2)
-    negative = 1 / ((~truth).sum() + 2)
-    target = np.where(truth, positive, negative)
-    scale = float(np.abs(margins).max()) or 1.0
-    rows = np.concatenate([margins, margins])[:, None] / scale
-    labels = np.repeat([True, False], len(margins))
-    weights = np.concatenate([target, 1 - target])
-    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=200)
-    model.fit(rows, labels, sample_weight=weights)
-    return float(model.coef_[0, 0]) / scale, float(model.intercept_[0])
-
-
 def _standardise(head: Head, x: FloatArray) -> npt.NDArray[np.float64]:
     """Give the head the mean and deviation of x [rows, dim]; x standardised by the head's own float32 numbers."""
     deviation = x.std(axis=0, dtype=np.float64)

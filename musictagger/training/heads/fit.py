@@ -22,13 +22,14 @@ from musictagger.datasets.base import Example
 from musictagger.datasets.splitting import Item
 from musictagger.errors import BadRequestError
 from musictagger.evaluation.checks import Truth
+from musictagger.evaluation.thresholds import platt
 from musictagger.models.backbone import Backbone
 from musictagger.models.card import Task
 from musictagger.models.fuse import fuse
 from musictagger.models.heads import PREFIX, Head
 from musictagger.models.inference import BATCH_FRAMES
 from musictagger.records import FloatArray
-from musictagger.training.heads.classifiers import FITS, HeadFit, platt
+from musictagger.training.heads.classifiers import FITS, HeadFit
 from musictagger.training.windows import ReadMel, Track, spaced_frames
 
 FittedKind = Literal["svm", "logistic", "knn"]
