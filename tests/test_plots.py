@@ -1,4 +1,4 @@
-"""Pictures: what they show is what was given, nothing is cut off or overlaps, and nothing global is touched."""
+"""Plots: they show the given values, nothing is cut off or overlaps, and no global state changes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from sklearn.calibration import calibration_curve
 
 from musictagger.evaluation import plots
+from musictagger.evaluation.bootstrap import Interval
 
 NAMES = [f"tag number {index}" for index in range(50)]
 RECORDS = [
@@ -34,10 +34,8 @@ def scored(tags: int = 50, tracks: int = 80, seed: int = 0) -> tuple[npt.NDArray
     return truth, np.round(np.clip(random.normal(0.4, 0.2, truth.shape) + 0.2 * truth, 0, 1), 2)
 
 
-def figures(names: list[str]) -> dict[str, dict[str, float | None]]:
-    return {
-        name: {"value": 0.9 - i / 200, "low": 0.85 - i / 200, "high": 0.93 - i / 200} for i, name in enumerate(names)
-    }
+def intervals(names: list[str]) -> dict[str, Interval]:
+    return {name: Interval(0.9 - i / 200, 0.85 - i / 200, 0.93 - i / 200) for i, name in enumerate(names)}
 
 
 def pictures() -> dict[str, Figure]:
@@ -51,8 +49,8 @@ def pictures() -> dict[str, Figure]:
         "roc": plots.roc_curves(truth, scores, NAMES, {name: 0.5 + i / 200 for i, name in enumerate(NAMES)}),
         "confusion": plots.confusion(matrix, NAMES[:10], "Songs"),
         "large confusion": plots.confusion(np.eye(90), [f"genre {i}" for i in range(90)], "Songs"),
-        "bars": plots.auc_bars(figures(NAMES)),
-        "three bars": plots.auc_bars(figures(NAMES[:3])),
+        "bars": plots.auc_bars(intervals(NAMES)),
+        "three bars": plots.auc_bars(intervals(NAMES[:3])),
         "distribution": plots.tag_distribution(counts, NAMES),
         "reliability": plots.reliability(truth, scores, scores**2),
         "map": plots.embedding_map(places, [f"genre {i % 25}" for i in range(60)]),
@@ -91,7 +89,7 @@ def test_no_text_is_cut_off_or_tiny(picture: Figure) -> None:
 
 
 def in_view(axes: Axes, text: Text) -> bool:
-    """Matplotlib keeps labels of ticks beyond the axes, which it does not draw."""
+    """Whether a label is drawn: matplotlib keeps labels of ticks beyond the axes."""
     x, y = text.get_position()
     low_x, high_x = sorted(axes.get_xlim())
     low_y, high_y = sorted(axes.get_ylim())
@@ -109,7 +107,7 @@ def test_labels_of_many_tags_do_not_overlap(name: str, drawn: dict[str, Figure])
     assert all(below[1] <= above[0] + 0.5 for below, above in itertools.pairwise(tops))
 
 
-def test_a_picture_is_accessible_svg_that_takes_the_colour_of_the_page(picture: Figure) -> None:
+def test_a_plot_is_an_accessible_svg_in_the_colours_of_the_page(picture: Figure) -> None:
     text = plots.svg_text(picture, 'AUC <of> "tags" & more', "f7")
     root = ElementTree.fromstring(text)
     assert (root.get("role"), root.get("aria-label")) == ("img", 'AUC <of> "tags" & more')
@@ -122,29 +120,21 @@ def test_a_picture_is_accessible_svg_that_takes_the_colour_of_the_page(picture: 
     assert re.findall(r'href="(?!#|data:image/png)', text) == []
 
 
-def test_the_same_values_are_the_same_text() -> None:
-    first, second = (plots.svg_text(plots.auc_bars(figures(NAMES)), "bars", "f1") for _ in range(2))
+def test_the_same_values_give_the_same_text() -> None:
+    first, second = (plots.svg_text(plots.auc_bars(intervals(NAMES)), "bars", "f1") for _ in range(2))
     assert first == second
 
 
-def test_nothing_global_is_touched() -> None:
+def test_no_global_state_changes() -> None:
     before = mpl.rcParams.copy()
     mpl.rcParams["font.size"] = 31
     try:
-        labels = plots.auc_bars(figures(NAMES[:3])).axes[0].get_yticklabels()
+        labels = plots.auc_bars(intervals(NAMES[:3])).axes[0].get_yticklabels()
         assert [label.get_fontsize() for label in labels] == [9, 9, 9]
         assert mpl.rcParams["font.size"] == 31
     finally:
         mpl.rcParams.update(before)
-    assert "pyplot" not in inspect.getsource(plots).replace("No pyplot", "")
-
-
-def test_roc_points_are_those_of_scikit_learn() -> None:
-    truth, scores = scored(1)
-    false, true = plots.roc_points(truth[:, 0], scores[:, 0])
-    expected_false, expected_true, _ = sk.roc_curve(truth[:, 0], scores[:, 0], drop_intermediate=False)
-    assert false == pytest.approx(expected_false)
-    assert true == pytest.approx(expected_true)
+    assert "pyplot" not in inspect.getsource(plots).replace("Without pyplot", "")
 
 
 def test_roc_shows_the_mean_the_best_and_the_worst() -> None:
@@ -160,38 +150,37 @@ def test_roc_shows_the_mean_the_best_and_the_worst() -> None:
     assert np.trapezoid(np.asarray(y), np.asarray(x)) == pytest.approx(np.mean(list(aucs.values())), abs=0.02)
 
 
-def test_reliability_points_are_those_of_scikit_learn() -> None:
-    truth = scored(3)[0]
-    scores = np.random.default_rng(1).random(truth.shape) * 0.85
-    share, mean = calibration_curve(truth.ravel(), scores.ravel(), n_bins=10)
-    found = plots.reliability_points(truth, scores)
-    assert found[0] == pytest.approx(mean)
-    assert found[1] == pytest.approx(share)
+def test_reliability_shows_the_share_of_true_tags_over_their_mean_score() -> None:
+    truth = np.array([[True], [False], [True], [True]])
+    scores = np.array([[0.22], [0.28], [0.71], [1.0 + 1e-7]], np.float32)
+    points = [line.get_xydata() for line in plots.reliability(truth, scores, scores / 2).axes[0].lines[1:]]
+    assert np.asarray(points[0]) == pytest.approx(np.array([[0.25, 0.5], [0.71, 1], [1, 1]]))
+    assert np.asarray(points[1]) == pytest.approx(np.array([[0.125, 0.5], [0.355, 1], [0.5, 1]]))
 
 
-def test_a_bar_ends_at_its_value_and_tags_without_one_are_not_shown() -> None:
-    axes = plots.auc_bars(figures(NAMES[:2]) | {"unknown": dict.fromkeys(("value", "low", "high"))}).axes[0]
+def test_a_bar_ends_at_its_value_and_tags_without_a_value_are_not_shown() -> None:
+    axes = plots.auc_bars(intervals(NAMES[:2]) | {"unknown": Interval(None, None, None)}).axes[0]
     bars = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
     assert [bar.get_x() + bar.get_width() for bar in bars] == pytest.approx([0.9, 0.895])
     assert [label.get_text() for label in axes.get_yticklabels()] == NAMES[:2]
 
 
-def test_of_too_many_tags_both_ends_are_shown_and_it_is_said() -> None:
+def test_of_too_many_tags_both_ends_are_shown_with_a_note() -> None:
     names = [f"tag {index:03}" for index in range(100)]
-    axes = plots.auc_bars(figures(names)).axes[0]
+    axes = plots.auc_bars(intervals(names)).axes[0]
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels == [*names[:30], *names[-30:]]
     assert "(the first and last 30 of 100)" in axes.get_xlabel()
 
 
-def test_epochs_without_a_figure_are_passed_over() -> None:
+def test_epochs_without_a_value_are_skipped() -> None:
     losses, shown = plots.training_curves(RECORDS).axes
     assert [line.get_label() for line in losses.lines] == ["training", "validation"]
     assert list(np.asarray(shown.lines[0].get_xdata())) == [2, 3, 4]
     assert len(shown.lines) == 1
 
 
-def test_shares_of_a_distribution_are_of_each_splits_labels() -> None:
+def test_a_distribution_shows_shares_of_each_splits_labels() -> None:
     axes = plots.tag_distribution({"train": {"a": 3, "b": 1}, "valid": {}}, ["b", "a", "never"]).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "never"]
     widths = [patch.get_width() for patch in axes.patches if isinstance(patch, Rectangle)]
@@ -199,7 +188,7 @@ def test_shares_of_a_distribution_are_of_each_splits_labels() -> None:
 
 
 @pytest.mark.parametrize("tracks", [5, 60])
-def test_a_map_parts_what_is_apart_and_is_the_same_every_time(tracks: int) -> None:
+def test_a_map_separates_clusters_and_is_deterministic(tracks: int) -> None:
     random = np.random.default_rng(0)
     side = np.arange(tracks) % 2
     embeddings = random.normal(size=(tracks, 70)) + 20 * side[:, None]
@@ -211,8 +200,8 @@ def test_a_map_parts_what_is_apart_and_is_the_same_every_time(tracks: int) -> No
         assert apart > places[side == 0].std()
 
 
-def test_names_are_shortened_and_never_a_formula() -> None:
+def test_names_are_shortened_and_not_read_as_formulas() -> None:
     assert plots.short("a$b$") == r"a\$b\$"
     assert plots.short("x" * 40) == "x" * 27 + "…"
-    svg = plots.svg_text(plots.auc_bars({"A$AP & <b>": figures(["a"])["a"]}), "t", "f1")
+    svg = plots.svg_text(plots.auc_bars({"A$AP & <b>": intervals(["a"])["a"]}), "t", "f1")
     assert "A$AP &amp; &lt;b&gt;" in svg

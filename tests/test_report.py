@@ -1,4 +1,4 @@
-"""The report: one page that needs nothing else, well-formed, with every section that its values allow."""
+"""The report: one page that needs nothing else, well-formed, with a section for each kind of content."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import write_tone
-from test_evaluate import GENRE_CARD, genre_case, make_dataset, make_judged
+from test_evaluate import GENRE_CARD, genre_case, make_dataset, make_scores
 
 from musictagger.datasets.base import Dataset
 from musictagger.errors import BadRequestError
 from musictagger.evaluation import plots
+from musictagger.evaluation.bootstrap import Resampling
 from musictagger.evaluation.evaluate import Evaluation, evaluate_scores
 from musictagger.evaluation.fit_card import fit_card
-from musictagger.evaluation.report import example_mels, write_report
+from musictagger.evaluation.report import Report, example_mels, write_report
 from musictagger.models.card import Card
 from musictagger.training.options import TrainOptions
 
@@ -29,7 +30,7 @@ _VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 
 class Reader(HTMLParser):
-    """Checks nesting, and gathers headings, links, ids and tables."""
+    """Checks nesting, and collects headings, links, ids and tables."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -67,7 +68,7 @@ def genre() -> tuple[Card, Evaluation, Dataset]:
         track_scores, embeddings=np.random.default_rng(0).normal(size=(120, 8)).astype(np.float32)
     )
     card = fit_card(GENRE_CARD, track_scores, dataset, calibration="platt")
-    return card, evaluate_scores(card, track_scores, dataset, "valid", resamples=20), dataset
+    return card, evaluate_scores(card, track_scores, dataset, "valid", resampling=Resampling(20)), dataset
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +76,7 @@ def page(genre: tuple[Card, Evaluation, Dataset], tmp_path_factory: pytest.TempP
     card, evaluation, dataset = genre
     weights = tmp_path_factory.mktemp("models") / "three.safetensors"
     weights.write_bytes(b"x" * 1_234_567)
-    path = write_report(
-        weights.with_suffix(".html"),
+    content = Report(
         card=card,
         evaluation=evaluation,
         dataset=dataset,
@@ -87,15 +87,16 @@ def page(genre: tuple[Card, Evaluation, Dataset], tmp_path_factory: pytest.TempP
         facts={"Trained on": "a <small> machine"},
         weights=weights,
     )
+    path = write_report(weights.with_suffix(".html"), content)
     assert [entry.name for entry in sorted(path.parent.iterdir())] == ["three.html", "three.safetensors"]
     return path.read_text(encoding="utf-8")
 
 
-def test_every_section_is_there_in_order_and_linked(page: str) -> None:
+def test_all_sections_are_in_order_and_linked(page: str) -> None:
     reader = Reader(page)
     assert reader.headings == [
-        "Results", "Model", "Training", "Confusion", "How well each tag is told from the rest", "Calibration",
-        "Map of the tracks", "Genres", "Tags", "Data", "What the model sees", "How it was made",
+        "Results", "Model", "Training", "Confusion", "ROC curves and AUC", "Calibration",
+        "Map of the tracks", "Genres", "Tags", "Data", "Input of the model", "Command and options",
     ]  # fmt: skip
     links = [attrs["href"] for tag, attrs in reader.tags if tag == "a"]
     assert links == [f"#s{index}" for index in range(1, 13)]
@@ -103,7 +104,7 @@ def test_every_section_is_there_in_order_and_linked(page: str) -> None:
     assert len(reader.ids) == len(set(reader.ids))
 
 
-def test_it_needs_nothing_else(page: str) -> None:
+def test_the_page_needs_nothing_else(page: str) -> None:
     reader = Reader(page)
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in reader.tags}
     outside = set(re.findall(r"(?:https?:)?//[\w.]+[^\"' <]*", re.sub(r"base64,[^\"]*", "", page)))
@@ -111,7 +112,7 @@ def test_it_needs_nothing_else(page: str) -> None:
     assert len(page) < 1_000_000
 
 
-def test_pictures_have_texts_and_tables_have_heads(page: str) -> None:
+def test_plots_have_labels_and_tables_have_headers(page: str) -> None:
     reader = Reader(page)
     pictures = [attrs for tag, attrs in reader.tags if tag == "svg"]
     assert len(pictures) == sum(tag == "figure" for tag, _ in reader.tags) == 9
@@ -121,27 +122,25 @@ def test_pictures_have_texts_and_tables_have_heads(page: str) -> None:
     assert ("html", {"lang": "en"}) in reader.tags
 
 
-def test_figures_of_the_evaluation_stand_in_it(page: str, genre: tuple[Card, Evaluation, Dataset]) -> None:
+def test_the_page_shows_the_metrics_of_the_evaluation(page: str, genre: tuple[Card, Evaluation, Dataset]) -> None:
     cells = Reader(page).cells
-    figures = genre[1].figures
-    assert f"{figures['song']['accuracy']['value']:.3f}" in cells
-    assert f"{figures['tags']['auc']['per_tag']['Jazz']['low']:.3f}" in cells
-    assert any(f"{figures['written']['right'] / 120:.1%} of the tracks their own genre" in cell for cell in cells)
+    metrics = genre[1].metrics_json()
+    assert f"{metrics['song']['accuracy']['value']:.3f}" in cells
+    assert f"{metrics['tags']['auc']['per_tag']['Jazz']['low']:.3f}" in cells
+    assert any(f"{metrics['written']['right'] / 120:.1%} of the tracks and wrong for" in cell for cell in cells)
     assert {"1.2 MB", "musictagger train folders '<Music & more>'", "a <small> machine", "curves for 3 tags"} <= set(
         cells
     )
 
 
-def test_the_same_values_make_the_same_page(genre: tuple[Card, Evaluation, Dataset], tmp_path: Path) -> None:
+def test_the_same_content_gives_the_same_page(genre: tuple[Card, Evaluation, Dataset], tmp_path: Path) -> None:
     card, evaluation, dataset = genre
-    one, two = (
-        write_report(tmp_path / name, card=card, evaluation=evaluation, dataset=dataset).read_bytes() for name in "ab"
-    )
+    one, two = (write_report(tmp_path / name, Report(card, evaluation, dataset)).read_bytes() for name in "ab")
     assert one == two
 
 
-def test_what_is_not_given_is_left_out(tmp_path: Path) -> None:
-    text = write_report(tmp_path / "deep" / "r.html", card=GENRE_CARD).read_text(encoding="utf-8")
+def test_sections_without_content_are_left_out(tmp_path: Path) -> None:
+    text = write_report(tmp_path / "deep" / "r.html", Report(GENRE_CARD)).read_text(encoding="utf-8")
     assert Reader(text).headings == ["Model"]
     assert "not measured" in text
 
@@ -151,29 +150,31 @@ def test_a_model_of_tags_has_no_confusion(tmp_path: Path) -> None:
     names = ["rock", "jazz", "folk"]
     given = [[name for name in names[:2] if random.random() < 0.4] for _ in range(12)]
     dataset = make_dataset(names, given)
-    evaluation = evaluate_scores(GENRE_CARD, make_judged(random.random((12, 3))), dataset, "valid", resamples=5)
-    text = write_report(tmp_path / "r.html", card=GENRE_CARD, evaluation=evaluation).read_text(encoding="utf-8")
+    evaluation = evaluate_scores(
+        GENRE_CARD, make_scores(random.random((12, 3))), dataset, "valid", resampling=Resampling(5)
+    )
+    text = write_report(tmp_path / "r.html", Report(GENRE_CARD, evaluation)).read_text(encoding="utf-8")
     # The embeddings are all the same, so there is no map; no track is folk, so that tag has no AUC.
-    assert Reader(text).headings == ["Results", "Model", "How well each tag is told from the rest", "Tags"]
+    assert Reader(text).headings == ["Results", "Model", "ROC curves and AUC", "Tags"]
     assert "–" in Reader(text).cells
 
 
-def test_a_map_is_drawn_of_a_sample_of_many_tracks(
+def test_a_map_of_many_tracks_shows_a_sample(
     genre: tuple[Card, Evaluation, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card, evaluation, _ = genre
-    monkeypatch.setattr(plots, "MOST_POINTS", 20)
-    text = write_report(tmp_path / "r.html", card=card, evaluation=evaluation).read_text(encoding="utf-8")
+    monkeypatch.setattr(plots, "MAX_POINTS", 20)
+    text = write_report(tmp_path / "r.html", Report(card, evaluation)).read_text(encoding="utf-8")
     assert "t-SNE of the embeddings of 20 of 120 tracks" in text
 
 
-def test_a_page_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_written_changes_no_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept", encoding="utf-8")
     with pytest.raises(BadRequestError, match="cannot be written"):
-        write_report(tmp_path / "file" / "r.html", card=GENRE_CARD)
+        write_report(tmp_path / "file" / "r.html", Report(GENRE_CARD))
     (tmp_path / "r.html").mkdir()
     with pytest.raises(BadRequestError, match=r"r\.html: the report cannot be written"):
-        write_report(tmp_path / "r.html", card=GENRE_CARD)
+        write_report(tmp_path / "r.html", Report(GENRE_CARD))
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "r.html"]
 
 
@@ -186,11 +187,11 @@ def test_example_mels_are_one_track_of_each_tag(
     for path, hz in zip(firsts[:2], (110, 220), strict=True):
         write_tone(tmp_path / path.with_suffix(".flac"), 31, hz).rename(tmp_path / path)
     found = example_mels(card, evaluation)
-    # The third track is gone since it was judged.
+    # The third track no longer exists.
     assert [name for name, _ in found] == ["Rock", "Jazz"]
     assert all(mel.shape == (96, 1366) for _, mel in found)
-    assert len(example_mels(card, evaluation, most=1)) == 1
+    assert len(example_mels(card, evaluation, max_tags=1)) == 1
 
 
-def test_every_headline_of_genres_has_words(page: str) -> None:
+def test_every_metric_of_genres_has_a_label(page: str) -> None:
     assert {"accuracy, song level", "F1, mean over genres", "AUC-ROC, mean over tags"} <= set(Reader(page).cells)

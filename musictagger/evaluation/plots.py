@@ -1,8 +1,8 @@
-"""Pictures of training and evaluation: values in, a matplotlib Figure out. No pyplot, so no state is shared.
+"""Plots of training and evaluation: values in, a matplotlib Figure out. Without pyplot, so that no state is shared.
 
-Colours are those of Okabe and Ito (2008), which people with any colour vision can tell apart, without the yellow that
-vanishes on white; lines differ in their dashes or markers too. Text and axes have the colour `INK`, which `svg_text`
-turns into that of the page around it, light or dark; the page also has its own `--blue` and `--sky`.
+Colours are those of Okabe and Ito (2008), which are distinct for people with any colour vision, without the yellow,
+which is invisible on white; lines also differ in their dashes or markers. Text and axes have the colour `INK`, which
+`svg_text` turns into that of the page around it, light or dark; the page also has its own `--blue` and `--sky`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from musictagger.evaluation.bootstrap import Interval
 from musictagger.evaluation.checks import DoubleArray, Truth
-from musictagger.evaluation.metrics import tied_ranges
 
 P = ParamSpec("P")
+Scores = npt.NDArray[np.floating]
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a",
@@ -38,13 +39,13 @@ INK = "#0b0c0d"
 _OF_PAGE = {INK: "currentColor", BLUE: f"var(--blue, {BLUE})", SKY: f"var(--sky, {SKY})"}
 
 WIDTH_IN = 8.0
-MOST_BARS = 60
-"""Tags in one picture; beyond that the ends of the list stand for it."""
-MOST_NUMBERS = 20
+MAX_BARS = 60
+"""Tags in one plot; of a longer list only both ends are shown."""
+MAX_NUMBERS = 20
 """Genres up to which a confusion matrix has room for numbers."""
-MOST_LABELS = 60
+MAX_LABELS = 60
 """Labels of 7.5 points that fit beside the largest confusion matrix."""
-MOST_POINTS = 1500
+MAX_POINTS = 1500
 """Tracks in a map of embeddings: t-SNE takes 11 s for them on one core."""
 CURVE_POINTS = 201
 
@@ -66,7 +67,7 @@ _STYLE: Mapping[str, Any] = {
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """`draw` in this module's style, whatever the user's own matplotlib settings are."""
+    """Run `draw` in the style of this module, regardless of the user's matplotlib settings."""
 
     @functools.wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -84,10 +85,10 @@ def _figure(height_in: float, columns: int = 1, rows: int = 1, width_in: float =
 
 
 def svg_text(figure: Figure, title: str, prefix: str) -> str:
-    """The figure as an <svg> element for a page: accessible under `title`, its ids begin with `prefix`."""
+    """The figure as an <svg> element for a page, with `title` as its label and `prefix` before its ids."""
     stream = io.StringIO()
     with mpl.rc_context({**mpl.rcParamsDefault, **_STYLE}), warnings.catch_warnings():
-        # A tag may have signs that matplotlib's font lacks; it then draws a box, and says so at length.
+        # For a character that its font lacks, matplotlib draws a box and warns.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
@@ -102,10 +103,10 @@ def svg_text(figure: Figure, title: str, prefix: str) -> str:
 @styled
 def training_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     """Loss, and AUC and accuracy on the validation split, over epochs; `records` are the lines of log.jsonl."""
-    figure, (losses, figures) = _figure(3.2, 2)
+    figure, (losses, metrics) = _figure(3.2, 2)
     for axes, series in (
         (losses, {"train_loss": "training", "valid_loss": "validation"}),
-        (figures, {"auc": "AUC-ROC", "accuracy": "accuracy"}),
+        (metrics, {"auc": "AUC-ROC", "accuracy": "accuracy"}),
     ):
         for index, (key, label) in enumerate(series.items()):
             points = [(r["epoch"], r[key]) for r in records if isinstance(r.get(key), int | float)]
@@ -118,31 +119,26 @@ def training_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
         if axes.lines:
             axes.legend()
     losses.set_title("Loss")
-    figures.set_title("Validation figures")
+    metrics.set_title("Validation metrics")
     return figure
 
 
-def roc_points(truth: Truth, scores: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
-    """False and true positive rate of one tag, [points] from 0 to 1, of [tracks] with a positive and a negative."""
-    order, _, end = (line[0] for line in tied_ranges(np.asarray(scores, np.float64)[None]))
-    cuts = np.unique(end)
-    hits = np.cumsum(truth[order])[cuts - 1]
-    false = np.concatenate([[0], (cuts - hits) / (~truth).sum()])
-    true = np.concatenate([[0], hits / truth.sum()])
-    return false, true
-
-
 @styled
-def roc_curves(
-    truth: Truth, scores: DoubleArray, names: Sequence[str], aucs: Mapping[str, float], each: int = 3
-) -> Figure:
-    """The mean ROC curve, and those of the `each` best and worst tags; of [tracks, tags]. `aucs` are those defined."""
+def roc_curves(truth: Truth, scores: Scores, names: Sequence[str], aucs: Mapping[str, float], each: int = 3) -> Figure:
+    """The mean ROC curve, and those of the `each` best and worst tags, from [tracks, tags].
+
+    `aucs` holds the tags for which the AUC is defined.
+    """
+    from sklearn.metrics import roc_curve
+
     ranked = sorted(aucs, key=lambda name: (-aucs[name], name))
     shown = ranked if len(ranked) <= 2 * each else [*ranked[:each], *ranked[-each:]]
     grid = np.linspace(0, 1, CURVE_POINTS)
-    curves = {
-        name: np.interp(grid, *roc_points(truth[:, i], scores[:, i])) for i, name in enumerate(names) if name in aucs
-    }
+    curves = {}
+    for column, name in enumerate(names):
+        if name in aucs:
+            false, true, _ = roc_curve(truth[:, column], scores[:, column], drop_intermediate=False)
+            curves[name] = np.interp(grid, false, true)
     figure, (axes,) = _figure(4.6)
     for index, name in enumerate(shown):
         axes.plot(grid, curves[name], label=f"{short(name)}  {aucs[name]:.3f}", linewidth=1.3, **_look(index))
@@ -158,22 +154,22 @@ def roc_curves(
 
 @styled
 def confusion(matrix: npt.ArrayLike, names: Sequence[str], title: str) -> Figure:
-    """A confusion matrix [genres, genres] of counts, rows being the truth: each row's shares as shades."""
+    """A confusion matrix [genres, genres] of counts, with a row for each true genre; shades are shares of the row."""
     counts = np.asarray(matrix, np.float64)
     total = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
     size_in = max(3.6, min(11, 1.8 + 0.42 * len(names)))
     figure, (axes,) = _figure(size_in, width_in=size_in + 1.2)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    font = 9 if len(names) <= MOST_NUMBERS else 7.5
-    # Where not every label has room, every second one has.
-    places = range(0, len(names), -(-len(names) // MOST_LABELS))
-    labels = [short(names[place], 22) for place in places]
-    axes.set_xticks(places, labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=font)
-    axes.set_yticks(places, labels, fontsize=font)
-    axes.set(xlabel="said by the model", ylabel="true", title=title)
+    font = 9 if len(names) <= MAX_NUMBERS else 7.5
+    # Where the labels do not fit, show every second one (or third, ...).
+    ticks = range(0, len(names), -(-len(names) // MAX_LABELS))
+    labels = [short(names[tick], 22) for tick in ticks]
+    axes.set_xticks(ticks, labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=font)
+    axes.set_yticks(ticks, labels, fontsize=font)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
     axes.spines[:].set_visible(True)
-    if len(names) <= MOST_NUMBERS:
+    if len(names) <= MAX_NUMBERS:
         for row, column in np.argwhere(counts > 0):
             colour = "#ffffff" if shares[row, column] > 0.55 else "#000000"
             text = f"{counts[row, column]:.0f}"
@@ -184,29 +180,29 @@ def confusion(matrix: npt.ArrayLike, names: Sequence[str], title: str) -> Figure
 
 
 @styled
-def auc_bars(figures: Mapping[str, Mapping[str, float | None]], label: str = "AUC-ROC") -> Figure:
-    """Each tag's AUC as a bar from chance (0.5), with its interval; `figures` are {"value", "low", "high"} by tag."""
-    known = {name: each for name, each in figures.items() if each["value"] is not None}
-    ranked = sorted(known, key=lambda name: (-(known[name]["value"] or 0), name))
+def auc_bars(aucs: Mapping[str, Interval], label: str = "AUC-ROC") -> Figure:
+    """Each tag's AUC as a bar from chance (0.5), with its interval; tags without an AUC are not shown."""
+    known = {name: each for name, each in aucs.items() if each.value is not None}
+    ranked = sorted(known, key=lambda name: (-(known[name].value or 0), name))
     shown = _ends(ranked)
     figure, (axes,) = _figure(_bars_in(len(shown)))
-    values = np.array([known[name]["value"] for name in shown], np.float64)
-    spans = np.array([[known[name][end] for name in shown] for end in ("low", "high")], np.float64)
-    places = np.arange(len(shown))
-    axes.barh(places, values - 0.5, left=0.5, color=BLUE, height=0.72)
-    # A figure of few positives can lie beyond the interval of its resamples.
-    reach = np.nan_to_num(np.maximum([values - spans[0], spans[1] - values], 0))
-    axes.errorbar(values, places, xerr=reach, fmt="none", ecolor=INK, elinewidth=1, capsize=2)
+    values = np.array([known[name].value for name in shown], np.float64)
+    low, high = np.array([(known[name].low, known[name].high) for name in shown], np.float64).T
+    rows = np.arange(len(shown))
+    axes.barh(rows, values - 0.5, left=0.5, color=BLUE, height=0.72)
+    # The AUC of few positives can lie outside the interval of its resamples.
+    reach = np.nan_to_num(np.maximum([values - low, high - values], 0))
+    axes.errorbar(values, rows, xerr=reach, fmt="none", ecolor=INK, elinewidth=1, capsize=2)
     axes.axvline(0.5, color=INK, linewidth=0.8)
     _tag_axis(axes, shown)
-    axes.set_xlim(min(0.45, float(np.nanmin([*values, *spans[0]])) - 0.02), 1.005)
+    axes.set_xlim(min(0.45, float(np.nanmin([*values, *low])) - 0.02), 1.005)
     axes.set_xlabel(f"{label} (0.5 is chance), with its 95 % interval" + _cut(ranked, shown))
     return figure
 
 
 @styled
 def tag_distribution(counts: Mapping[str, Mapping[str, int]], tags: Sequence[str]) -> Figure:
-    """How many tracks of each split have each tag, as shares of the split's labels; the most common tag first."""
+    """Each tag's share of the labels of each split, the most common tag first; `counts` are tracks by split and tag."""
     ranked = sorted(tags, key=lambda tag: (-sum(split.get(tag, 0) for split in counts.values()), tag))
     shown = _ends(ranked)
     splits = [name for name in counts if sum(counts[name].values())]
@@ -215,9 +211,9 @@ def tag_distribution(counts: Mapping[str, Mapping[str, int]], tags: Sequence[str
     for index, split in enumerate(splits):
         total = sum(counts[split].values())
         shares = [counts[split].get(tag, 0) / total for tag in shown]
-        places = np.arange(len(shown)) + (index - (len(splits) - 1) / 2) * height
+        rows = np.arange(len(shown)) + (index - (len(splits) - 1) / 2) * height
         label = f"{split} ({total:,} labels)"
-        axes.barh(places, shares, height=height, color=(BLUE, ORANGE, GREEN)[index % 3], label=label)
+        axes.barh(rows, shares, height=height, color=(BLUE, ORANGE, GREEN)[index % 3], label=label)
     _tag_axis(axes, shown)
     axes.xaxis.set_major_formatter(PercentFormatter(1, None))
     axes.set_xlabel("share of the split's labels" + _cut(ranked, shown))
@@ -226,7 +222,7 @@ def tag_distribution(counts: Mapping[str, Mapping[str, int]], tags: Sequence[str
 
 
 def _look(index: int, marker: str = "") -> dict[str, Any]:
-    """How the line of this number is told from the others."""
+    """Colour, dashes and marker of the line with this index."""
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)], "marker": marker}
 
 
@@ -235,8 +231,8 @@ def _bars_in(bars: int, each_in: float = 0.23) -> float:
 
 
 def _ends(ranked: Sequence[str]) -> list[str]:
-    half = MOST_BARS // 2
-    return list(ranked) if len(ranked) <= MOST_BARS else [*ranked[:half], *ranked[-half:]]
+    half = MAX_BARS // 2
+    return list(ranked) if len(ranked) <= MAX_BARS else [*ranked[:half], *ranked[-half:]]
 
 
 def _cut(ranked: Sequence[str], shown: Sequence[str]) -> str:
@@ -251,42 +247,39 @@ def _tag_axis(axes: Axes, names: Sequence[str]) -> None:
 
 
 @styled
-def reliability(truth: Truth, raw: DoubleArray, calibrated: DoubleArray, bins: int = 10) -> Figure:
-    """What scores are worth, all tags together: share of true ones over the mean score, of [tracks, tags]."""
+def reliability(truth: Truth, raw: Scores, calibrated: Scores, bins: int = 10) -> Figure:
+    """The share of true tags over the mean score, in bins of the scores of all tags, from [tracks, tags]."""
+    from sklearn.calibration import calibration_curve
+
     figure, (axes,) = _figure(4.2, width_in=5.6)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
-    for index, (label, scores) in enumerate((("as the model gives them", raw), ("calibrated", calibrated))):
-        axes.plot(*reliability_points(truth, scores, bins), label=label, **_look(1 - index, MARKERS[index]))
-    axes.set(xlabel="mean score of a bin", ylabel="share that is true", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    for index, (label, scores) in enumerate((("uncalibrated", raw), ("calibrated", calibrated))):
+        # The mean of scores of exactly 1 may lie above 1 by a rounding error.
+        share, mean = calibration_curve(truth.ravel(), np.clip(scores.ravel(), 0, 1), n_bins=bins)
+        axes.plot(mean, share, label=label, **_look(1 - index, MARKERS[index]))
+    axes.set(xlabel="mean score of a bin", ylabel="share of true tags", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set_aspect("equal")
     axes.grid(True)
     axes.legend(loc="upper left")
     return figure
 
 
-def reliability_points(truth: Truth, scores: DoubleArray, bins: int = 10) -> tuple[DoubleArray, DoubleArray]:
-    """Mean score and share of true ones of each bin that is not empty, the bins being equally wide."""
-    which = np.minimum((scores.ravel() * bins).astype(np.intp), bins - 1)
-    size = np.bincount(which, minlength=bins)
-    mean, share = (np.bincount(which, weights=values.ravel(), minlength=bins) for values in (scores, truth))
-    filled = size > 0
-    return mean[filled] / size[filled], share[filled] / size[filled]
-
-
 @styled
-def embedding_map(places: DoubleArray, labels: Sequence[str]) -> Figure:
-    """Tracks at `places` [tracks, 2], marked by label; beyond 18 labels the rarer ones are "other"."""
+def embedding_map(positions: DoubleArray, labels: Sequence[str]) -> Figure:
+    """Tracks at `positions` [tracks, 2], marked by label; beyond 18 labels the rarer ones are "other"."""
     figure, (axes,) = _figure(5.4)
     known = [label for label, _ in sorted(Counter(labels).items(), key=lambda pair: (-pair[1], pair[0])) if label]
     for index, label in enumerate(known[: 3 * len(COLOURS)]):
         rows = [row for row, own in enumerate(labels) if own == label]
         marker = MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
         look: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "marker": marker, "alpha": 0.8, "linewidths": 0}
-        axes.scatter(places[rows, 0], places[rows, 1], s=16 if len(labels) > 200 else 36, label=short(label), **look)
+        axes.scatter(
+            positions[rows, 0], positions[rows, 1], s=16 if len(labels) > 200 else 36, label=short(label), **look
+        )
     named = set(known[: 3 * len(COLOURS)])
     rest = [row for row, own in enumerate(labels) if own not in named]
     if rest:
-        axes.scatter(places[rest, 0], places[rest, 1], s=9, color=GREY, marker=".", label="other", zorder=0)
+        axes.scatter(positions[rest, 0], positions[rest, 1], s=9, color=GREY, marker=".", label="other", zorder=0)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(True)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), markerscale=1.4)
@@ -294,7 +287,7 @@ def embedding_map(places: DoubleArray, labels: Sequence[str]) -> Figure:
 
 
 def tsne(embeddings: npt.ArrayLike, seed: int = 0) -> DoubleArray:
-    """Places [tracks, 2] by t-SNE (van der Maaten and Hinton 2008) from [tracks, dim]; at least 5 tracks."""
+    """Positions [tracks, 2] by t-SNE (van der Maaten and Hinton 2008) from [tracks, dim]; at least 5 tracks."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
@@ -304,7 +297,7 @@ def tsne(embeddings: npt.ArrayLike, seed: int = 0) -> DoubleArray:
     if min(values.shape) > 50:
         values = PCA(50, svd_solver="full").fit_transform(values)
     perplexity = min(30.0, max(2.0, (len(values) - 1) / 3))
-    # One thread takes a third of the time that two do, and sums in the same order every time.
+    # One thread is three times as fast as two, and sums in the same order every time.
     with threadpool_limits(1):
         model = TSNE(2, perplexity=perplexity, init="random", random_state=seed, n_jobs=1)
         return np.asarray(model.fit_transform(values), np.float64)
@@ -326,7 +319,7 @@ def mel_examples(mels: Sequence[tuple[str, npt.ArrayLike]], frame_s: float) -> F
     return figure
 
 
-def short(name: str, most: int = 28) -> str:
-    """A label that fits beside a picture, and that matplotlib does not take for a formula."""
+def short(name: str, max_characters: int = 28) -> str:
+    """Shorten a label to fit beside a plot, and escape what matplotlib would read as a formula."""
     plain = name.replace("$", r"\$")
-    return plain if len(name) <= most else plain[: most - 1] + "…"
+    return plain if len(name) <= max_characters else plain[: max_characters - 1] + "…"
