@@ -31,13 +31,14 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.papers import Results, Table, markdown
+from benchmarks.rank import rank_correlation, same_album_neighbours
 from benchmarks.weights_audio import INSTRUMENTS, VARIANTS, Contender, render_instruments, write_variants
 from musictagger.audio.frontend import FrontEnd
 from musictagger.config import load_settings
 from musictagger.datasets import read_dataset
 from musictagger.errors import BadRequestError, MusictaggerError, printable
+from musictagger.evaluation.bootstrap import mean_defined
 from musictagger.evaluation.metrics import auc_roc
-from musictagger.evaluation.rank import rank_correlation, same_album_neighbours
 from musictagger.models.find import find_or_pull
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import load_model
@@ -201,8 +202,8 @@ def _against(each: Contender, bench: Bench, tags: Sequence[str], targets: Mappin
     albums = [str(bench.lines[path].get("album") or path) for path in predicted.paths]
     return {
         "tracks": len(predicted.paths),
-        "macro_auc": auc.macro,
-        "auc": {tag: float(auc.per_tag[tag]) for tag in shared},
+        "macro_auc": float(mean_defined(auc)),
+        "auc": dict(zip(shared, auc.tolist(), strict=True)),
         "rank_correlation": dict(zip(shared, rank_correlation(ours, theirs).tolist(), strict=True)),
         "same_album": vars(same_album_neighbours(predicted.embeddings, albums)),
     }
@@ -232,7 +233,7 @@ def labels(bench: Bench) -> tuple[Table, Results]:
                     cells.append("")
                     continue
                 scores = np.stack([scores_of[each.card.name][path] for path in truth])
-                auc = auc_roc(flags, scores[:, [each.tags.index(tag)]], [tag]).macro
+                auc = float(auc_roc(flags, scores[:, [each.tags.index(tag)]], [tag])[0])
                 cells.append(f"{auc:.3f}")
                 found.setdefault(f"{tag}, {kind}", {})[each.card.name] = auc
             table.append([tag, kind, f"{sum(truth.values())} of {len(truth)}", *cells])
@@ -301,7 +302,7 @@ def _given(each: Contender, tag: str, scores: FloatArray, own: npt.NDArray[np.bo
     values = scores[:, column]
     given = values >= thresholds(each.card)[column]
     return {
-        "auc": auc_roc(own[:, None], values[:, None], [tag]).macro,
+        "auc": float(auc_roc(own[:, None], values[:, None], [tag])[0]),
         "own_given": float(given[own].mean()),
         "others_given": float(given[~own].mean()),
         "own_mean": float(values[own].mean()),

@@ -1,4 +1,4 @@
-"""`evaluate` and `compare`: figures on labelled music, as tables, JSON and pages."""
+"""`evaluate` and `compare`: metrics on labelled music, as tables, JSON and pages."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 from helpers import TINY, make_model, run, write_tone
 
 from musictagger.audio.digest import audio_digest
-from musictagger.cli import figures, progress
+from musictagger.cli import metrics, progress
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE
+from musictagger.evaluation.bootstrap import Interval
 from musictagger.evaluation.overlap import digest_prefixes
 from musictagger.models.card import Card
 
@@ -47,7 +48,7 @@ def card(folder: Path, name: str = TINY) -> Card:
     return Card.load(folder / "data" / "models" / f"{name}.json")
 
 
-def test_genres_are_measured_and_the_figures_go_into_the_card(folder: Path) -> None:
+def test_genres_are_measured_and_the_metrics_saved_in_the_card(folder: Path) -> None:
     asked = ("evaluate", "--model", TINY, "--data", folder / "sorted", "--split", "all", *FAST)
     found = run(*asked, "--no-save", "--json")
     assert found.code == 0, found.err
@@ -58,12 +59,14 @@ def test_genres_are_measured_and_the_figures_go_into_the_card(folder: Path) -> N
     assert not card(folder).metrics
     shown = run(*asked)
     assert shown.code == 0, shown.err
-    assert all(text in shown.out for text in ("Accuracy", "95 % interval", "taken for", "Rock", "has the figures"))
+    assert all(
+        text in shown.out for text in ("Accuracy", "95 % interval", "by predicted genre", "Rock", "metrics saved")
+    )
     assert "folders: 12 tracks" in shown.err
     kept = card(folder).metrics["folders/all"]
     accuracy = document["figures"]["song"]["accuracy"]["value"]
     assert kept["accuracy"]["value"] == pytest.approx(accuracy, abs=1e-5)
-    # Whoever has thresholds, scores and a key fitted to them keeps them.
+    # An evaluation does not change tags or thresholds.
     assert card(folder).tags == card(folder, "other").tags
 
 
@@ -75,7 +78,7 @@ def test_tags_are_measured(folder: Path) -> None:
     assert set(found.json["figures"]["auc"]["per_tag"]) == {"Rock", "Jazz", "Mellow"}
     shown = run(*asked, "--split", "test")
     assert shown.code == 0, shown.err
-    assert "AUC" in shown.out and "Recall@10" in shown.out and "taken for" not in shown.out
+    assert "AUC" in shown.out and "Recall@10" in shown.out and "by predicted genre" not in shown.out
     assert "not in the dataset, so not measured: Guitar" in shown.err
 
 
@@ -88,7 +91,7 @@ def test_a_report_is_one_file(folder: Path, tmp_path: Path) -> None:
     assert page.read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html")
 
 
-def test_tracks_that_cannot_be_judged_are_told(folder: Path, tmp_path: Path) -> None:
+def test_tracks_that_cannot_be_scored_are_reported(folder: Path, tmp_path: Path) -> None:
     for genre, hz in (("Rock", 110), ("Jazz", 900)):
         for index in range(3):
             write_tone(tmp_path / "music" / genre / f"{index}.flac", 2, hz)
@@ -100,13 +103,13 @@ def test_tracks_that_cannot_be_judged_are_told(folder: Path, tmp_path: Path) -> 
     assert "1 left out" in run(*asked).out
 
 
-def test_figures_on_tracks_of_the_training_are_not_kept(folder: Path) -> None:
+def test_metrics_on_training_tracks_are_not_saved(folder: Path) -> None:
     path = folder / "data" / "models" / "other.json"
     before = path.read_text()
     tracks = [folder / "sorted" / "Rock" / f"{index}.flac" for index in range(3)]
-    heard = digest_prefixes(audio_digest(track) for track in tracks)
+    prefixes = digest_prefixes(audio_digest(track) for track in tracks)
     Card.load(path)
-    path.write_text(json.dumps({**json.loads(before), "training": {"heard": heard}}))
+    path.write_text(json.dumps({**json.loads(before), "training": {"heard": prefixes}}))
     try:
         asked = ("--data", folder / "sorted", "--split", "all", *FAST)
         shown = run("evaluate", "--model", "other", *asked)
@@ -156,7 +159,7 @@ def test_models_are_compared(folder: Path, tmp_path: Path) -> None:
         (["compare", "--data", "SORTED"], "Missing argument"),
     ],
 )
-def test_wrong_usage_is_told_in_words(arguments: list[str], message: str, folder: Path) -> None:
+def test_wrong_usage_gives_a_readable_message(arguments: list[str], message: str, folder: Path) -> None:
     places = {"SORTED": str(folder / "sorted"), "NOWHERE/x.html": str(folder / "nowhere" / "x.html")}
     typed = [places.get(word, word) for word in arguments]
     found = run(*typed, *FAST)
@@ -186,22 +189,22 @@ def test_ctrl_c_is_exit_code_130(name: str, folder: Path, monkeypatch: pytest.Mo
     assert "internal error" not in found.err
 
 
-def test_ends_of_a_list_name_nothing_twice() -> None:
-    assert figures.ends(list("abcdefghijkl"), 2) == (["a", "b"], ["k", "l"])
-    assert figures.ends(list("abc"), 2) == (["a", "b"], ["c"])
-    assert figures.ends(list("ab"), 2) == (["a", "b"], [])
-    assert figures.figure_text({"value": None, "low": None, "high": None}) == "-"
+def test_ends_of_a_list_repeat_no_name() -> None:
+    assert metrics.ends(list("abcdefghijkl"), 2) == (["a", "b"], ["k", "l"])
+    assert metrics.ends(list("abc"), 2) == (["a", "b"], ["c"])
+    assert metrics.ends(list("ab"), 2) == (["a", "b"], [])
+    assert metrics.metric_text(Interval(None, None, None)) == "-"
 
 
-def test_what_a_paper_measured_stands_beside_ours() -> None:
+def test_metrics_of_a_paper_stand_beside_those_of_the_card() -> None:
     import io
 
     from rich.console import Console
 
     out = io.StringIO()
     console = Console(file=out, width=100)
-    metrics = {"mtat/test": {"tracks": 4332, "auc": {"value": 0.9, "low": 0.89, "high": 0.91}, "task": "tags"}}
-    for part in figures.measured(metrics, {"auc": 0.9078}):
+    measured = {"mtat/test": {"tracks": 4332, "auc": {"value": 0.9, "low": 0.89, "high": 0.91}, "task": "tags"}}
+    for part in metrics.measured(measured, {"auc": 0.9078}):
         console.print(part)
     assert "Measured on mtat/test, 4,332 tracks" in out.getvalue()
     assert "0.890 to 0.910" in out.getvalue() and "0.908" in out.getvalue()

@@ -17,7 +17,7 @@ from musictagger.cli import progress, train
 from musictagger.cli.assignments import assigned, nested, read_value
 from musictagger.cli.labelled import SPLITS
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_USAGE, BadRequestError
-from musictagger.evaluation.labelled import SplitOrAll
+from musictagger.evaluation.matching import SplitOrAll
 from musictagger.models.card import Card
 from musictagger.training import options as training_options
 from musictagger.training.recipes import find_recipe, options_of, recipes

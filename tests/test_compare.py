@@ -1,4 +1,4 @@
-"""Models side by side: the same tracks and tags, paired differences, speed by turns."""
+"""Comparison of models: the same tracks and tags, paired differences, speed measured in turns."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 from helpers import make_model, write_tone
 
+from musictagger.config import Settings
 from musictagger.datasets.base import Dataset, Example
 from musictagger.errors import BadRequestError, MusictaggerError
+from musictagger.evaluation.bootstrap import Resampling
 from musictagger.evaluation.compare import GENRE_METRICS, TAG_METRICS, Contender, compare
 from musictagger.evaluation.evaluate import evaluate_model
 from musictagger.models.card import Card, Tag
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import Model, load_model
+from musictagger.progress import Silent
 
 
 def contender(weights: Path) -> Contender:
@@ -35,6 +38,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Contender]:
 
 
 MODELS = {"one": 1, "two": 2, "renamed": 1}
+SETTINGS = Settings(device="cpu", workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +63,10 @@ def tags(music: Path) -> Dataset:
 
 @pytest.fixture(scope="module")
 def of_tags(models: list[Contender], music: Path) -> dict[str, Any]:
-    return compare(models, tags(music), device="cpu", workers=1, resamples=100, speed_rounds=2)
+    return compare(models, tags(music), "test", SETTINGS, resampling=Resampling(100), speed_rounds=2).to_json()
 
 
-def test_the_comparison_is_json_with_what_was_compared(of_tags: dict[str, Any], music: Path) -> None:
+def test_the_comparison_as_json(of_tags: dict[str, Any], music: Path) -> None:
     assert json.loads(json.dumps(of_tags, allow_nan=False)) == of_tags
     assert (of_tags["dataset"], of_tags["split"], of_tags["task"], of_tags["device"]) == (
         "tones", "test", "tags", "cpu",
@@ -77,8 +81,10 @@ def test_the_comparison_is_json_with_what_was_compared(of_tags: dict[str, Any], 
     assert all(list(model["figures"]) == of_tags["metrics"] for model in of_tags["models"])
 
 
-def test_figures_are_those_of_an_evaluation(of_tags: dict[str, Any], models: list[Contender], music: Path) -> None:
-    found = evaluate_model(Predictor(models[1].model, "cpu"), tags(music), workers=1, resamples=100).figures
+def test_metrics_are_those_of_an_evaluation(of_tags: dict[str, Any], models: list[Contender], music: Path) -> None:
+    found = evaluate_model(
+        Predictor(models[1].model, "cpu"), tags(music), "test", SETTINGS, resampling=Resampling(100)
+    ).metrics_json()
     figures = of_tags["models"][1]["figures"]
     assert figures["auc"] == pytest.approx(found["auc"]["macro"])
     assert figures["average_precision"] == pytest.approx(found["average_precision"]["macro"])
@@ -96,7 +102,7 @@ def test_differences_are_paired_and_against_the_first(of_tags: dict[str, Any]) -
         assert renamed["difference"][name] == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
-def test_size_and_speed_are_told(of_tags: dict[str, Any], models: list[Contender]) -> None:
+def test_size_and_speed_are_reported(of_tags: dict[str, Any], models: list[Contender]) -> None:
     for found, model in zip(of_tags["models"], models, strict=True):
         assert found["file_bytes"] == model.weights.stat().st_size
         assert found["parameters"] * 4 < found["file_bytes"]
@@ -106,24 +112,26 @@ def test_size_and_speed_are_told(of_tags: dict[str, Any], models: list[Contender
     assert of_tags["models"][0]["speed"]["ratio"] == 1.0
 
 
-def test_genres_that_not_all_know_are_left_out(models: list[Contender], music: Path) -> None:
-    found = compare(models[:2], genres(music), device="cpu", workers=1, resamples=20, speed_rounds=0)
+def test_genres_that_not_all_models_know_are_left_out(models: list[Contender], music: Path) -> None:
+    found = compare(models[:2], genres(music), "test", SETTINGS, resampling=Resampling(20), speed_rounds=0).to_json()
     assert (found["task"], found["tags"], found["only_some"], found["tracks"]) == (
         "genre", ["Rock", "Jazz"], ["polka"], 4,
     )  # fmt: skip
     assert sum("its genre" in reason for reason in found["left_out"].values()) == 2
     assert found["metrics"] == [*GENRE_METRICS]
     assert found["models"][0]["speed"] is None
-    song = evaluate_model(Predictor(models[0].model, "cpu"), genres(music), workers=1, resamples=20).figures
+    whole = evaluate_model(
+        Predictor(models[0].model, "cpu"), genres(music), "test", SETTINGS, resampling=Resampling(20)
+    ).metrics_json()
     figures = found["models"][0]["figures"]
-    assert figures["accuracy"]["value"] == song["song"]["accuracy"]["value"]
-    assert figures["frame_accuracy"]["value"] == song["frame"]["accuracy"]["value"]
+    assert figures["accuracy"]["value"] == whole["song"]["accuracy"]["value"]
+    assert figures["frame_accuracy"]["value"] == whole["frame"]["accuracy"]["value"]
     for name in ("f1", "auc"):
-        assert figures[name] == pytest.approx(song["song"][name]["macro"])
+        assert figures[name] == pytest.approx(whole["song"][name]["macro"])
 
 
 def only(one: Contender, output: str) -> Contender:
-    """The model with all tags but one taken out of its card."""
+    """The model with a single tag in its card."""
     card = one.model.card
     outputs = tuple(each if each == output else f"no{each}" for each in card.outputs)
     tags = (Tag(output.title(), "other", (output,), 0.5),)
@@ -138,7 +146,7 @@ def named(one: Contender, name: str) -> Model:
     return dataclasses.replace(one.model, card=dataclasses.replace(one.model.card, name=name))
 
 
-def test_what_cannot_be_compared_is_refused(models: list[Contender], music: Path) -> None:
+def test_incomparable_models_raise(models: list[Contender], music: Path) -> None:
     with pytest.raises(BadRequestError, match="1 models: at least two"):
         compare(models[:1], tags(music))
     rock, guitar = (only(models[1], name) for name in ("rock", "guitar"))
@@ -147,4 +155,6 @@ def test_what_cannot_be_compared_is_refused(models: list[Contender], music: Path
     with pytest.raises(BadRequestError, match="only 'Rock' in common"):
         compare([models[0], rock], genres(music))
     with pytest.raises(MusictaggerError, match="interrupted"):
-        compare(models[:2], tags(music), device="cpu", workers=1, stop=lambda: True)
+        stopping = Silent()
+        stopping.stopping = True
+        compare(models[:2], tags(music), "test", SETTINGS, progress=stopping)

@@ -1,4 +1,4 @@
-"""Judging: the scan's own scores, tags matched by meaning, thresholds fitted, figures in the card."""
+"""Evaluation: scores as in a scan, tags matched by meaning, thresholds fitted, metrics in the card."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from conftest import make_card
 from helpers import TINY, make_model, run, write_tone
 
 from musictagger import __version__
-from musictagger.audio.frames import FrameRule
+from musictagger.config import Settings
 from musictagger.datasets.base import Dataset, Example, Split
 from musictagger.errors import BadRequestError
 from musictagger.evaluation import evaluate as evaluate_module
+from musictagger.evaluation.bootstrap import Resampling
 from musictagger.evaluation.evaluate import (
     card_metrics,
     evaluate_model,
@@ -52,7 +53,7 @@ def make_dataset(
     return dataclasses.replace(Dataset("some", "tags", tuple(tags), examples), **changes)  # type: ignore[arg-type]
 
 
-def make_judged(scores: Any, failures: dict[Path, str] | None = None) -> TrackScores:
+def make_scores(scores: Any, failures: dict[Path, str] | None = None) -> TrackScores:
     """Two equal frames for each track of [tracks, outputs]."""
     frames = tuple(np.stack([row, row]).astype(np.float32) for row in scores)
     paths = tuple(path for index in range(len(frames)) if (path := Path(f"{index}.mp3")) not in (failures or {}))
@@ -61,19 +62,19 @@ def make_judged(scores: Any, failures: dict[Path, str] | None = None) -> TrackSc
 
 
 def genre_case(tracks: int = 300, seed: int = 0, sharp: float = 1.0) -> tuple[Dataset, TrackScores]:
-    """A genre model that is right in most cases, and seldom sure."""
+    """A genre model that is right in most cases, with low scores."""
     random = np.random.default_rng(seed)
     truth = random.integers(3, size=tracks)
     logits = random.normal(0, 1, (tracks, 3)) + 1.5 * (truth[:, None] == np.arange(3))
     scores = np.exp(sharp * logits) / np.exp(sharp * logits).sum(axis=1, keepdims=True)
-    return make_dataset(GENRES, [(GENRES[genre],) for genre in truth], task="genre"), make_judged(scores)
+    return make_dataset(GENRES, [(GENRES[genre],) for genre in truth], task="genre"), make_scores(scores)
 
 
 # Scoring
 
 
 class Steps(Silent):
-    """What progress was told."""
+    """A record of the progress."""
 
     def __init__(self) -> None:
         self.started: list[tuple[str, int | None, str]] = []
@@ -82,7 +83,7 @@ class Steps(Silent):
     def start(self, stage: str, total: int | None, unit: str) -> None:
         self.started.append((stage, total, unit))
 
-    def advance(self, done: int, **figures: float) -> None:
+    def advance(self, done: int, **metrics: float) -> None:
         self.done.append(done)
 
 
@@ -115,10 +116,10 @@ def music_dataset(music: Path) -> Dataset:
 
 @pytest.fixture(scope="module")
 def track_scores(music: Path, predictor: Predictor) -> TrackScores:
-    return score_tracks(predictor, paths_of(music), workers=1)
+    return score_tracks(predictor, paths_of(music), Settings(workers=1))
 
 
-def test_tracks_are_scored_in_order_and_what_fails_is_named(track_scores: TrackScores, music: Path) -> None:
+def test_tracks_are_scored_in_order_and_failures_are_named(track_scores: TrackScores, music: Path) -> None:
     failed = {music / "rock" / "broken.mp3", music / "rock" / "short.flac", music / "gone.flac"}
     assert set(track_scores.failures) == failed
     assert track_scores.paths == tuple(path for path in paths_of(music) if path not in failed)
@@ -131,12 +132,12 @@ def test_tracks_are_scored_in_order_and_what_fails_is_named(track_scores: TrackS
     assert not track_scores.interrupted
 
 
-def test_a_copy_has_the_scores_of_its_sound(track_scores: TrackScores, music: Path) -> None:
+def test_copies_have_the_same_scores(track_scores: TrackScores, music: Path) -> None:
     one, copy = (track_scores.paths.index(music / "jazz" / name) for name in ("220.flac", "copy.flac"))
     np.testing.assert_array_equal(track_scores.frame_scores[one], track_scores.frame_scores[copy])
 
 
-def test_scores_are_those_that_a_scan_shows(
+def test_scores_are_those_of_a_scan(
     track_scores: TrackScores, music: Path, predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(tmp_path / "data"))
@@ -150,13 +151,13 @@ def test_scores_are_those_that_a_scan_shows(
     assert mine == pytest.approx(shown, abs=1e-4)
 
 
-def test_progress_counts_tracks_and_a_stop_begins_no_more(music: Path, predictor: Predictor) -> None:
+def test_progress_counts_tracks_and_stopping_begins_no_more(music: Path, predictor: Predictor) -> None:
     steps = Steps()
     paths = sorted(music.glob("jazz/*"))
-    rule = FrameRule(predictor.card.front_end.frame_samples, most=1)
-    score_tracks(predictor, paths, rule=rule, workers=1, progress=steps)
+    score_tracks(predictor, paths, Settings(workers=1, frames=1), steps)
     assert steps.done == [1, 2, 3, 4]
-    stopped = score_tracks(predictor, paths, workers=1, stop=lambda: True)
+    steps.stopping = True
+    stopped = score_tracks(predictor, paths, Settings(workers=1), steps)
     assert (stopped.paths, stopped.failures, stopped.interrupted) == ((), {}, True)
 
 
@@ -186,7 +187,7 @@ def test_tags_match_by_output_then_by_meaning() -> None:
     ]
 
 
-def test_a_track_has_a_tag_when_it_has_any_word_for_it() -> None:
+def test_a_track_has_a_tag_if_it_has_any_word_for_it() -> None:
     dataset = make_dataset(["woman", "female", "rock"], [["woman"], ["female", "woman"], ["rock"], []])
     matching = match_tags(make_card(), dataset)
     assert list(matching.tags) == ["Rock", "Female Vocals"]
@@ -200,7 +201,7 @@ def test_a_track_has_a_tag_when_it_has_any_word_for_it() -> None:
         ("genre", ["rock", "polka"], "have only 'Rock' in common"),
     ],
 )
-def test_nothing_in_common_is_refused(task: str, tags: list[str], message: str) -> None:
+def test_too_few_common_tags_raise(task: str, tags: list[str], message: str) -> None:
     with pytest.raises(BadRequestError, match=message):
         match_tags(make_card(), make_dataset(tags, [], task=task))
 
@@ -208,51 +209,51 @@ def test_nothing_in_common_is_refused(task: str, tags: list[str], message: str) 
 # Fitting
 
 
-def test_thresholds_part_the_tracks_that_have_a_tag() -> None:
+def test_thresholds_separate_the_tracks_that_have_a_tag() -> None:
     given = [["rock"]] * 5 + [["jazz"]] * 2 + [[]] * 3
     scores = np.full((10, 9), 0.1)
     scores[:5, 0] = 0.3
     scores[5:7, 1] = 0.9
-    card = fit_card(make_card(), make_judged(scores), make_dataset(["rock", "jazz"], given))
+    card = fit_card(make_card(), make_scores(scores), make_dataset(["rock", "jazz"], given))
     limits = {tag.name: tag.threshold for tag in card.tags}
     assert limits["Rock"] == pytest.approx(0.2)
-    # Two tracks are too few, and no track says anything of moods.
+    # Two tracks are too few, and no track has a mood.
     assert (limits["Jazz"], limits["Mellow"]) == (0.3, 0.2)
-    said = card.training["thresholds"]
-    assert said["f1"] == {"Rock": 1.0}
-    assert said["kept_default"] == [tag.name for tag in card.tags if tag.name != "Rock"]
-    assert (said["tracks"], said["split"], said["dataset"]) == (10, "valid", "some")
+    summary = card.training["thresholds"]
+    assert summary["f1"] == {"Rock": 1.0}
+    assert summary["kept_default"] == [tag.name for tag in card.tags if tag.name != "Rock"]
+    assert (summary["tracks"], summary["split"], summary["dataset"]) == (10, "valid", "some")
     assert Card.from_json(json.loads(json.dumps(card.to_json(), allow_nan=False))) == card
 
 
-def test_only_the_validation_split_is_fitted_on() -> None:
+def test_only_the_validation_split_is_used_for_fitting() -> None:
     dataset = make_dataset(["rock", "jazz"], [["rock"]] * 5 + [["jazz"]] * 5, split="test")
-    card = fit_card(make_card(), make_judged(np.full((10, 9), 0.5)), dataset)
+    card = fit_card(make_card(), make_scores(np.full((10, 9), 0.5)), dataset)
     assert card.tags == make_card().tags
     assert card.training["thresholds"]["tracks"] == 0
 
 
-def test_a_track_that_nobody_labelled_is_no_negative() -> None:
+def test_an_unlabelled_track_is_not_a_negative() -> None:
     given = [["rock"]] * 5 + [["jazz"]] * 5 + [[]] * 20
     scores = np.full((30, 9), 0.1)
     scores[:5, 0] = 0.6
     scores[10:, 0] = 0.9
     dataset = make_dataset(["rock", "jazz"], given, partial=True)
-    card = fit_card(make_card(), make_judged(scores), dataset)
+    card = fit_card(make_card(), make_scores(scores), dataset)
     assert card.tags[0].threshold == pytest.approx(0.35)
-    found = evaluate_scores(card, make_judged(scores), dataset, "valid", resamples=5)
-    assert (found.figures["tracks"], found.figures["auc"]["per_tag"]["Rock"]["value"]) == (10, 1.0)
+    found = evaluate_scores(card, make_scores(scores), dataset, "valid", resampling=Resampling(5))
+    assert (found.metrics_json()["tracks"], found.metrics_json()["auc"]["per_tag"]["Rock"]["value"]) == (10, 1.0)
 
 
 @pytest.mark.parametrize("tags", [[], ["polka"]])
-def test_a_dataset_without_the_models_tags_fits_nothing(tags: list[str]) -> None:
+def test_a_dataset_without_the_models_tags_changes_no_threshold(tags: list[str]) -> None:
     dataset = make_dataset(tags, [tags] * 5, partial=True)
-    card = fit_card(make_card(), make_judged(np.full((5, 9), 0.5)), dataset, calibration="platt")
+    card = fit_card(make_card(), make_scores(np.full((5, 9), 0.5)), dataset, calibration="platt")
     assert (card.tags, card.calibration) == (make_card().tags, None)
     assert len(card.training["thresholds"]["kept_default"]) == len(card.tags)
 
 
-def test_a_genre_model_gives_its_first_genre_nearly_always() -> None:
+def test_a_genre_model_nearly_always_gives_its_most_probable_genre() -> None:
     dataset, track_scores = genre_case()
     card = fit_card(GENRE_CARD, track_scores, dataset)
     scores = np.stack([frames.mean(axis=0) for frames in track_scores.frame_scores])
@@ -262,13 +263,13 @@ def test_a_genre_model_gives_its_first_genre_nearly_always() -> None:
     assert card.training["thresholds"]["kept_default"] == []
 
 
-def test_a_precision_asked_for_goes_before_giving_a_genre() -> None:
+def test_a_minimum_precision_takes_precedence_over_giving_a_genre() -> None:
     dataset, track_scores = genre_case()
     free, strict = (fit_card(GENRE_CARD, track_scores, dataset, min_precision=p) for p in (0.0, 0.9))
     assert all(more.threshold > less.threshold for more, less in zip(strict.tags, free.tags, strict=True))
 
 
-def test_a_genre_never_heard_first_has_the_ceiling_of_all() -> None:
+def test_a_genre_that_is_never_first_has_the_ceiling_of_all_tracks() -> None:
     scores = np.array([[0.6, 0.4, 0.0], [0.3, 0.7, 0.0], [0.9, 0.1, 0.0]], np.float32)
     assert top_ceilings(scores) == pytest.approx([0.6, 0.7, 0.6])
 
@@ -279,28 +280,28 @@ def test_a_calibrated_card_is_calibrated_before_its_thresholds(method: str) -> N
     card = fit_card(GENRE_CARD, track_scores, dataset, calibration=method)  # type: ignore[arg-type]
     assert card.curves is not None and set(card.curves.curves) == {"Rock", "Jazz", "Folk"}
     assert card.training["thresholds"]["not_calibrated"] == []
-    found = evaluate_scores(card, track_scores, dataset, "valid", resamples=20)
-    raw = evaluate_scores(GENRE_CARD, track_scores, dataset, "valid", resamples=20)
+    found = evaluate_scores(card, track_scores, dataset, "valid", resampling=Resampling(20))
+    raw = evaluate_scores(GENRE_CARD, track_scores, dataset, "valid", resampling=Resampling(20))
     assert np.abs(found.scores - found.truth).mean() != pytest.approx(np.abs(raw.scores - raw.truth).mean(), abs=0.01)
     np.testing.assert_array_equal(found.raw_scores, raw.scores)
-    said = found.scores.argmax(axis=1) == found.truth.argmax(axis=1)
-    assert found.figures["song"]["accuracy"]["value"] == pytest.approx(said.mean())
-    assert found.figures["frame"] == raw.figures["frame"]
+    right = found.scores.argmax(axis=1) == found.truth.argmax(axis=1)
+    assert found.metrics_json()["song"]["accuracy"]["value"] == pytest.approx(right.mean())
+    assert found.metrics_json()["frame"] == raw.metrics_json()["frame"]
 
 
-def test_lift_makes_rare_and_common_tags_compare() -> None:
+def test_lift_makes_rare_and_common_tags_comparable() -> None:
     random = np.random.default_rng(3)
     usual = np.linspace(-6, 1, 9)
     scores = 1 / (1 + np.exp(-(usual + random.normal(0, 0.3, (40, 9)))))
     odd = 1 / (1 + np.exp(-(usual[0] + 3)))
     scores[7, 0] = odd
     dataset = make_dataset([], [[]] * 40)
-    card = fit_card(make_card(), make_judged(scores), dataset, calibration="lift")
+    card = fit_card(make_card(), make_scores(scores), dataset, calibration="lift")
     assert {tag.threshold for tag in card.tags} == {0.5}
     assert card.curves is not None
     lifted = card.curves.apply(merge_outputs(scores.astype(np.float32), card), [tag.name for tag in card.tags])
     assert (lifted >= 0.5).sum() == 1 and lifted[7].argmax() == 0
-    # As it was, the least usual tag was never seen.
+    # Without lift, the rarest tag never reached its threshold.
     assert odd < 0.05 and not (scores[:, 0] >= 0.3).any()
 
 
@@ -309,47 +310,49 @@ def test_lift_makes_rare_and_common_tags_compare() -> None:
 
 def test_a_tags_model_on_folders_of_genres(predictor: Predictor, music: Path, track_scores: TrackScores) -> None:
     steps = Steps()
-    found = evaluate_model(predictor, music_dataset(music), workers=1, resamples=50, progress=steps)
+    found = evaluate_model(
+        predictor, music_dataset(music), "test", Settings(workers=1), resampling=Resampling(50), progress=steps
+    )
     assert steps.started == [("tones, test", 9, "tracks")]
     assert (found.task, found.names, found.truth.shape) == ("genre", ("Rock", "Jazz"), (7, 2))
     assert found.matching.only_model == ("Mellow", "Guitar")
-    assert found.figures["tracks_left_out"] == {
+    assert found.metrics_json()["tracks_left_out"] == {
         track_scores.failures[music / "rock" / "broken.mp3"]: 1,
         track_scores.failures[music / "rock" / "short.flac"]: 1,
     }
     right = found.scores.argmax(axis=1) == found.truth.argmax(axis=1)
-    assert found.figures["song"]["accuracy"]["value"] == pytest.approx(right.mean())
-    assert found.figures["frames"] == 8
-    assert sum(found.figures["written"].values()) == 7
-    assert set(found.figures["tags"]["auc"]["per_tag"]) == {"Rock", "Jazz"}
-    assert json.loads(json.dumps(found.figures, allow_nan=False)) == found.figures
+    assert found.metrics_json()["song"]["accuracy"]["value"] == pytest.approx(right.mean())
+    assert found.metrics_json()["frames"] == 8
+    assert sum(found.metrics_json()["written"].values()) == 7
+    assert set(found.metrics_json()["tags"]["auc"]["per_tag"]) == {"Rock", "Jazz"}
+    assert json.loads(json.dumps(found.metrics_json(), allow_nan=False)) == found.metrics_json()
 
 
-def test_tracks_of_genres_the_model_does_not_know_are_left_out_and_counted() -> None:
+def test_tracks_of_unknown_genres_are_left_out_and_counted() -> None:
     dataset, track_scores = genre_case(60)
     card = make_card(
         outputs=("rock", "jazz", "noise"), tags=(*GENRE_CARD.tags[:2], Tag("Noise", "mood", ("noise",), 0.5))
     )
-    found = evaluate_scores(card, track_scores, dataset, "valid", resamples=20)
+    found = evaluate_scores(card, track_scores, dataset, "valid", resampling=Resampling(20))
     folk = sum(example.tags == ("folk",) for example in dataset.examples)
-    assert found.figures["tracks_left_out"] == {"genre that the model does not know": folk}
+    assert found.metrics_json()["tracks_left_out"] == {"genre that the model does not know": folk}
     assert len(found.paths) == 60 - folk
-    assert found.figures["genres"] == ["Rock", "Jazz"]
+    assert found.metrics_json()["genres"] == ["Rock", "Jazz"]
 
 
-def test_a_kind_of_the_genre_is_right_and_no_genre_is_none() -> None:
+def test_a_subgenre_is_right_and_no_genre_is_none() -> None:
     names = ("rock", "indie rock", "jazz")
     card = make_card(outputs=names, tags=tuple(Tag(n.title(), "genre", (n,), 0.5) for n in names), task="genre")
     scores = np.array([[0.5, 0.6, 0], [0.9, 0, 0], [0.1, 0, 0.9], [0.4, 0.4, 0.2]])
     dataset = make_dataset(["rock", "jazz"], [["rock"], ["rock"], ["rock"], ["rock"]], task="genre")
-    found = evaluate_scores(card, make_judged(scores), dataset, "valid", resamples=5)
-    assert found.figures["written"] == {"right": 2, "wrong": 1, "none": 1}
+    found = evaluate_scores(card, make_scores(scores), dataset, "valid", resampling=Resampling(5))
+    assert found.metrics_json()["written"] == {"right": 2, "wrong": 1, "none": 1}
 
 
-def test_too_few_tracks_say_why() -> None:
+def test_too_few_tracks_raise_with_the_reasons() -> None:
     dataset = make_dataset(["rock", "jazz"], [["rock"], ["jazz"]])
-    track_scores = make_judged(np.full((2, 9), 0.5), {Path("0.mp3"): "silent"})
-    with pytest.raises(BadRequestError, match=r"1 tracks of split valid can be judged, at least 2.*\(1 silent\)"):
+    track_scores = make_scores(np.full((2, 9), 0.5), {Path("0.mp3"): "silent"})
+    with pytest.raises(BadRequestError, match=r"1 tracks of split valid can be measured, at least 2.*\(1 silent\)"):
         evaluate_scores(make_card(), track_scores, dataset, "valid")
 
 
@@ -358,29 +361,38 @@ def test_all_is_every_split() -> None:
     both = dataclasses.replace(
         dataset, examples=(dataset.examples[0], dataclasses.replace(dataset.examples[1], split="test"))
     )
-    found = evaluate_scores(make_card(), make_judged(np.random.default_rng(0).random((2, 9))), both, "all", resamples=5)
+    found = evaluate_scores(
+        make_card(), make_scores(np.random.default_rng(0).random((2, 9))), both, "all", resampling=Resampling(5)
+    )
     assert len(found.paths) == 2
 
 
-# Figures in the card
+# Metrics in the card
 
 
-def test_metrics_are_short_and_the_same_every_time() -> None:
+def test_card_metrics_are_short_and_deterministic() -> None:
     dataset, track_scores = genre_case()
-    said = [card_metrics(evaluate_scores(GENRE_CARD, track_scores, dataset, "valid", resamples=50)) for _ in range(2)]
-    assert said[0] == said[1]
-    assert said[0]["musictagger"] == __version__
-    assert (said[0]["dataset"], said[0]["split"], said[0]["tracks"], said[0]["tags"]) == ("some", "valid", 300, 3)
-    accuracy = said[0]["accuracy"]
+    metrics, again = (
+        card_metrics(evaluate_scores(GENRE_CARD, track_scores, dataset, "valid", resampling=Resampling(50)))
+        for _ in range(2)
+    )
+    assert metrics == again
+    assert metrics["musictagger"] == __version__
+    assert (metrics["dataset"], metrics["split"], metrics["tracks"], metrics["tags"]) == ("some", "valid", 300, 3)
+    accuracy = metrics["accuracy"]
     assert 0.5 < accuracy["low"] < accuracy["value"] < accuracy["high"] < 1
-    assert len(json.dumps(said[0])) < 2000
+    assert len(json.dumps(metrics)) < 2000
 
 
-def test_metrics_of_tags_name_their_figures() -> None:
+def test_card_metrics_of_tags() -> None:
     random = np.random.default_rng(0)
     given = [["rock"] if flag else ["jazz"] for flag in random.random(40) < 0.5]
     evaluation = evaluate_scores(
-        make_card(), make_judged(random.random((40, 9))), make_dataset(["rock", "jazz"], given), "valid", resamples=20
+        make_card(),
+        make_scores(random.random((40, 9))),
+        make_dataset(["rock", "jazz"], given),
+        "valid",
+        resampling=Resampling(20),
     )
     metrics = card_metrics(evaluation)
     assert {"auc", "average_precision", "recall@1", "recall@3", "recall@5", "recall@10", "jaccard"} < set(metrics)
@@ -391,8 +403,8 @@ def test_metrics_are_saved_under_dataset_and_split_beside_others(tmp_path: Path)
     dataset, track_scores = genre_case()
     path = tmp_path / "three.json"
     dataclasses.replace(GENRE_CARD, metrics={"other/test": {"auc": 1}}).save(path)
-    evaluation = evaluate_scores(GENRE_CARD, track_scores, dataset, "valid", resamples=20)
-    assert save_metrics(tmp_path / "three.safetensors", evaluation) == f"{path}: has the figures"
+    evaluation = evaluate_scores(GENRE_CARD, track_scores, dataset, "valid", resampling=Resampling(20))
+    assert save_metrics(tmp_path / "three.safetensors", evaluation) == f"{path}: metrics saved"
     card = Card.load(path)
     assert set(card.metrics) == {"other/test", "some/valid"}
     assert card.metrics["some/valid"] == card_metrics(evaluation)
@@ -400,14 +412,12 @@ def test_metrics_are_saved_under_dataset_and_split_beside_others(tmp_path: Path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["three.json"]
 
 
-def test_read_only_embedded_and_interrupted_are_not_written_and_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_read_only_bundled_and_interrupted_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, track_scores = genre_case(30)
     path, weights = tmp_path / "three.json", tmp_path / "three.safetensors"
     GENRE_CARD.save(path)
     before = path.read_bytes()
-    evaluation = evaluate_scores(GENRE_CARD, track_scores, dataset, "valid", resamples=5)
+    evaluation = evaluate_scores(GENRE_CARD, track_scores, dataset, "valid", resampling=Resampling(5))
     path.chmod(0o444)
     assert "read-only" in save_metrics(weights, evaluation)
     path.chmod(0o644)

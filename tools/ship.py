@@ -107,8 +107,8 @@ def measure_together(beside: Sequence[Path] = ()) -> Table:
     rows = [
         [
             predictor.card.name,
-            f"{speed['realtime']:,.0f}",
-            f"{speed['ratio']:.2f} ({speed['ratio_low']:.2f} to {speed['ratio_high']:.2f})",
+            f"{speed.realtime:,.0f}",
+            f"{speed.ratio:.2f} ({speed.ratio_low:.2f} to {speed.ratio_high:.2f})",
         ]
         for predictor, speed in zip(predictors, measured, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""`musictagger evaluate`: how good a model is on labelled music."""
+"""`musictagger evaluate`: measure a model on labelled music."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from musictagger.config import Settings
     from musictagger.datasets import Dataset
     from musictagger.evaluation.evaluate import Evaluation
+    from musictagger.progress import Progress
 
 
 @click.command("evaluate")
 @measuring_options
-@click.option("--report", type=ExistingPath, metavar="FILE.html", help="Write a report with pictures, in one file.")
-@click.option("--save/--no-save", default=True, help="Put the figures into the model's card, or leave it alone.")
+@click.option("--report", type=ExistingPath, metavar="FILE.html", help="Write a report with plots, as one file.")
+@click.option("--save/--no-save", default=True, help="Save the metrics in the model's card, or leave it unchanged.")
 @quiet_option
 @model_options
 @json_output
@@ -37,13 +38,13 @@ if TYPE_CHECKING:
 def command(
     split: str, report: Path | None, save: bool, quiet: bool, as_json: bool, settings: Settings, **flags: Any
 ) -> int:
-    """Measure a model on labelled music: figures with 95 % intervals, the best and worst tags, genres mixed up.
+    """Measure a model on labelled music: metrics with 95 % intervals, the best and worst tags, confused genres.
 
     \b
       musictagger evaluate --model NAME --data ~/sorted
       musictagger evaluate --model musicnn-mtt --dataset mtat --data ~/MagnaTagATune --report mtt.html
 
-    Tracks are decoded, cut and scored as a scan does it, so what is measured is what a scan gives.
+    Tracks are decoded, sliced and scored as in a scan, so that the metrics are those of its results.
     """
     from musictagger.cli import progress
     from musictagger.datasets import describe
@@ -70,39 +71,28 @@ def command(
     return EXIT_SOME_FAILED if evaluation.track_scores.failures else 0
 
 
-def _evaluate(settings: Settings, dataset: Dataset, split: Any, reporter: Any) -> Evaluation:
-    from musictagger.config import frame_rule
+def _evaluate(settings: Settings, dataset: Dataset, split: Any, progress: Progress) -> Evaluation:
     from musictagger.evaluation.evaluate import evaluate_model
     from musictagger.models.inference import load_predictor
 
-    predictor = load_predictor(settings, reporter)
-    reporter.say(f"{predictor.card.name} on {predictor.device}")
-    return evaluate_model(
-        predictor,
-        dataset,
-        split,
-        rule=frame_rule(predictor.card.front_end, settings),
-        aggregator=settings.aggregate,
-        workers=settings.workers,
-        timeout_s=settings.decode_timeout,
-        progress=reporter,
-        stop=lambda: reporter.stopping,
-    )
+    predictor = load_predictor(settings, progress)
+    progress.say(f"{predictor.card.name} on {predictor.device}")
+    return evaluate_model(predictor, dataset, split, settings, progress=progress)
 
 
 def _write(
     evaluation: Evaluation, dataset: Dataset, settings: Settings, report: Path | None, save: bool
 ) -> dict[str, str]:
-    """The report and the figures in the card: what became of each, as a sentence or a path."""
+    """Write the report and save the metrics in the card; return the path of one and the outcome of the other."""
     from musictagger.evaluation.evaluate import save_metrics
-    from musictagger.evaluation.report import example_mels, write_report
+    from musictagger.evaluation.report import Report, example_mels, write_report
     from musictagger.models.find import DEFAULT, find_model
 
     written: dict[str, str] = {}
     if report is not None:
         card = evaluation.card
-        mels = example_mels(card, evaluation)
-        written["report"] = str(write_report(report, card=card, evaluation=evaluation, dataset=dataset, mels=mels))
+        content = Report(card=card, evaluation=evaluation, dataset=dataset, mels=example_mels(card, evaluation))
+        written["report"] = str(write_report(report, content))
     weights = find_model(settings.model or DEFAULT, settings.model_folders)
     if save and weights is not None and evaluation.overlap:
         path = printable(weights.with_suffix(".json"))
@@ -130,23 +120,23 @@ def _show(evaluation: Evaluation, written: dict[str, str], as_json: bool, quiet:
 
 
 def _print(evaluation: Evaluation) -> None:
-    from musictagger.cli import figures, render
-    from musictagger.evaluation.evaluate import headline
+    from musictagger.cli import metrics, render
 
     console = render.console()
-    heads = f"{evaluation.model} on {evaluation.dataset}, {evaluation.split}: {len(evaluation.paths):,} tracks"
-    console.print(heads, style="bold", markup=False)
-    for reason, count in evaluation.figures["tracks_left_out"].items():
+    name, genre = evaluation.card.name, evaluation.genre
+    heading = f"{name} on {evaluation.dataset}, {evaluation.split}: {len(evaluation.paths):,} tracks"
+    console.print(heading, style="bold", markup=False)
+    for reason, count in evaluation.tracks_left_out.items():
         console.print(f"{count:,} left out: {printable(reason)}", markup=False)
     if evaluation.overlap:
-        console.print(figures.too_good(evaluation.model, evaluation.overlap), style="bold", markup=False)
+        console.print(metrics.overlap_warning(name, evaluation.overlap), style="bold", markup=False)
     console.print()
-    console.print(figures.headline_table(headline(evaluation.figures)))
+    console.print(metrics.headline_table(evaluation.headline()))
     console.print()
-    console.print(figures.tag_table(evaluation.figures.get("tags", evaluation.figures)))
-    if evaluation.task == "genre" and len(evaluation.names) <= figures.MOST_GENRES:
-        console.print("\nTracks of each genre, and the genres they were taken for", style="bold")
-        console.print(figures.confusion_table(evaluation.figures["genres"], evaluation.figures["song"]["confusion"]))
+    console.print(metrics.tag_table(evaluation.tags))
+    if genre is not None and len(genre.genres) <= metrics.MAX_GENRES:
+        console.print("\nTracks of each genre by predicted genre", style="bold")
+        console.print(metrics.confusion_table(genre.genres, genre.song.confusion))
     console.print()
 
 
@@ -156,7 +146,7 @@ def _document(evaluation: Evaluation, written: dict[str, str]) -> dict[str, Any]
     track_scores = evaluation.track_scores
     return {
         "schema": documents.EVALUATION,
-        "model": evaluation.model,
+        "model": evaluation.card.name,
         "dataset": evaluation.dataset,
         "split": evaluation.split,
         "task": evaluation.task,
@@ -166,7 +156,7 @@ def _document(evaluation: Evaluation, written: dict[str, str]) -> dict[str, Any]
         "interrupted": track_scores.interrupted,
         "audio_hours": round(track_scores.audio_s / 3600, 4),
         "seconds": round(track_scores.seconds, 3),
-        "figures": evaluation.figures,
+        "figures": evaluation.metrics_json(),
         "failures": documents.failure_list(sorted(track_scores.failures.items())),
         "report": written.get("report"),
         "saved": written.get("saved"),

@@ -72,7 +72,7 @@ def _list(found: list[Recipe]) -> None:
 
 def _result(recipe: Recipe) -> str:
     """The figure a paper is known by: its first."""
-    from musictagger.cli.figures import title
+    from musictagger.cli.metrics import title
 
     name = next(iter(recipe.paper), None)
     return "" if name is None else f"{title(name)} {recipe.paper[name]:g}"
@@ -83,7 +83,7 @@ def _show(recipe: Recipe) -> None:
     from rich.table import Table
 
     from musictagger.cli import render
-    from musictagger.cli.figures import title
+    from musictagger.cli.metrics import title
     from musictagger.training.recipes import option_lines
 
     console = render.console()

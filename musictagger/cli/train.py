@@ -241,7 +241,7 @@ def _show(
 def _show_model(request: RunRequest, outcome: Outcome, weights: Path, paper: Mapping[str, float]) -> None:
     """Its figures, where it is, and how to use it."""
     from musictagger.cli import render
-    from musictagger.cli.figures import measured
+    from musictagger.cli.metrics import measured
 
     console = render.console()
     for part in measured(outcome.card.metrics if outcome.card else {}, paper):

@@ -1,21 +1,39 @@
-"""Models side by side on the same tracks and tags: plain values, nothing is printed."""
+"""Comparison of models on the same tracks and tags."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from musictagger.config import Settings, frame_rule
-from musictagger.datasets.base import Dataset
+from musictagger.config import Settings
+from musictagger.datasets.base import Dataset, Example
 from musictagger.errors import BadRequestError, MusictaggerError
-from musictagger.evaluation.bootstrap import Intervals, Statistic, bootstrap, mean_defined, mean_of_rows
+from musictagger.evaluation.bootstrap import (
+    DEFAULT_RESAMPLING,
+    Counts,
+    Interval,
+    Intervals,
+    Resampling,
+    Statistic,
+    bootstrap,
+    mean_defined,
+    mean_of_rows,
+)
 from musictagger.evaluation.checks import DoubleArray, Truth
-from musictagger.evaluation.labelled import LabelledScores, SplitOrAll, examples_of, scored_tracks
-from musictagger.evaluation.matching import Matching, match_tags
+from musictagger.evaluation.matching import (
+    LabelledScores,
+    Matching,
+    SplitOrAll,
+    examples_of,
+    label_scores,
+    least_tags,
+    match_tags,
+)
 from musictagger.evaluation.metrics import (
     accuracy,
     class_scores,
@@ -26,18 +44,19 @@ from musictagger.evaluation.metrics import (
     recall_per_track,
 )
 from musictagger.evaluation.overlap import count_overlap
-from musictagger.evaluation.results import RECALL_AT, Json
+from musictagger.evaluation.results import RECALL_AT
 from musictagger.evaluation.scoring import TrackScores, score_tracks
-from musictagger.evaluation.speed import measure_speed
+from musictagger.evaluation.speed import Speed, measure_speed
+from musictagger.models.card import Task
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import Model
-from musictagger.pipeline.pool import DEFAULT_TIMEOUT_S
-from musictagger.progress import Progress
-from musictagger.records import Aggregator, FloatArray
+from musictagger.progress import Progress, Silent
+from musictagger.records import FloatArray
 from musictagger.scores.genres import thresholds as card_thresholds
 
 TAG_METRICS = ("auc", "average_precision", *(f"recall@{k}" for k in RECALL_AT), "jaccard")
 GENRE_METRICS = ("accuracy", "f1", "auc", "frame_accuracy")
+"""The best-known first; higher is better in all of them."""
 
 
 @dataclass(frozen=True)
@@ -48,110 +67,114 @@ class Contender:
     weights: Path
 
 
+@dataclass(frozen=True)
+class ModelResult:
+    """One model of a comparison."""
+
+    name: str
+    weights: str
+    backbone: str
+    parameters: int
+    file_bytes: int
+    metrics: Mapping[str, Interval]
+    difference: Mapping[str, Interval] | None
+    """This model minus the first one, on the same resamples; None for the first one."""
+    speed: Speed | None
+    """Inference alone, without decoding."""
+    overlap: int
+    """Tracks of a split other than train that this model was trained on."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as `compare --json` shows it (docs/json.md)."""
+        keys = {"metrics": "figures", "overlap": "heard_in_training"}
+        return {keys.get(name, name): value for name, value in dataclasses.asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The metrics of several models on the tracks that all of them could score and the tags that all of them have."""
+
+    dataset: str
+    split: SplitOrAll
+    task: Task
+    device: str
+    tracks: int
+    left_out: Mapping[str, str]
+    """The reason for each track of the split that is not compared, by path."""
+    tags: list[str]
+    """Named as in the first model."""
+    only_some: list[str]
+    """Tags of the dataset that not every model has."""
+    metrics: list[str]
+    resamples: int
+    seed: int
+    models: list[ModelResult]
+
+    def to_json(self) -> dict[str, Any]:
+        """The comparison as `compare --json` shows it (docs/json.md)."""
+        return dataclasses.asdict(self) | {"models": [model.to_json() for model in self.models]}
+
+
 def compare(
     contenders: Sequence[Contender],
     dataset: Dataset,
     split: SplitOrAll = "test",
+    settings: Settings | None = None,
     *,
-    device: str = "auto",
-    batch_frames: int | None = None,
-    trim_edges_s: float = 5.0,
-    frames: int | None = None,
-    aggregator: Aggregator = "mean",
-    workers: int | None = None,
-    timeout_s: float = DEFAULT_TIMEOUT_S,
-    resamples: int = 1000,
-    seed: int = 0,
+    resampling: Resampling = DEFAULT_RESAMPLING,
     speed_rounds: int = 5,
     progress: Progress | None = None,
-    stop: Callable[[], bool] = lambda: False,
-) -> Json:
-    """Figures of at least two models on the tracks that all of them could score and the tags that all of them have.
+) -> Comparison:
+    """Compare at least two models. With `speed_rounds` 0 their speed is not measured.
 
-    `trim_edges_s` and `frames` slice tracks as the settings of these names do.
-
-    A FIGURE is {"value": x, "low": x, "high": x} (95 % bootstrap interval over tracks), each null where undefined.
-
-    {"dataset": "mtat", "split": "test", "task": "tags" or "genre", "device": "cpu",
-     "tracks": 123,                      tracks in the comparison
-     "left_out": {"PATH": "why", ...},   tracks of the split that are not
-     "tags": ["Rock", ...],              names as the first model has them
-     "only_some": ["polka", ...],        tags of the dataset that not every model has
-     "resamples": 1000, "seed": 0,       of the bootstrap
-     "metrics": ["auc", ...],            the keys of "figures", best known first; higher is better in all of them
-     "models": [
-       {"name": "musicnn-msd", "weights": "PATH", "backbone": "musicnn",
-        "parameters": 787000, "file_bytes": 3200000,
-        "figures": {"auc": FIGURE, ...},
-        "difference": {"auc": FIGURE, ...},   this model minus the first, on the same resamples; null for the first
-        "speed": {"frames_per_s": x, "realtime": x, "ratio": x, "ratio_low": x, "ratio_high": x},
-        "heard_in_training": 0},              tracks of a split other than train that this model was trained on
-       ...]}
-
-    metrics: tags: auc, average_precision, recall@1, recall@3, recall@5, recall@10, jaccard (at the card's thresholds);
-    genre: accuracy, f1, auc, frame_accuracy. "realtime" is seconds of audio per second, without decoding; "ratio" is
-    how many times as fast as the first model (in seconds of audio), the median over rounds in which all models took
-    turns, with its lowest and highest round; "speed" is null with `speed_rounds` 0.
-
-    Raises BadRequestError for fewer than two models, no common tag or fewer than two common tracks, MusictaggerError
-    once `stop` says True.
+    Raises BadRequestError for fewer than two models, no common tag or fewer than two common tracks, and
+    MusictaggerError when `progress` is stopping.
     """
     if len(contenders) < 2:
         raise BadRequestError(f"{len(contenders)} models: at least two are needed to compare")
-    matchings = [match_tags(one.model.card, dataset) for one in contenders]
-    common = common_tags(matchings, contenders, dataset)
-    predictors = [Predictor(one.model, device, batch_frames) for one in contenders]
-    paths = [example.path for example in examples_of(dataset, split)]
-    track_scores = []
-    for predictor in predictors:
-        if progress is not None:
-            progress.start(predictor.card.name, len(paths), "tracks")
-        rule = frame_rule(predictor.card.front_end, Settings(trim_edges=trim_edges_s, frames=frames))
-        track_scores.append(
-            score_tracks(
-                predictor, paths, rule=rule, workers=workers, timeout_s=timeout_s, progress=progress, stop=stop
-            )
-        )
-        if track_scores[-1].interrupted:
-            raise MusictaggerError("interrupted before all models had judged all tracks; there is nothing to compare")
-    sides, left_out = _sides(contenders, dataset, split, common, track_scores, aggregator)
-    values = [_statistic(side, dataset.task) for side in sides]
-    tracks, digests = len(sides[0].truth), track_scores[0].digests
-    found = [bootstrap(statistic, tracks, resamples=resamples, seed=seed) for statistic in values]
-    apart = [bootstrap(_minus(each, values[0]), tracks, resamples=resamples, seed=seed) for each in values[1:]]
-    metrics = GENRE_METRICS if dataset.task == "genre" else TAG_METRICS
+    settings = settings or Settings()
+    common = common_tags(contenders, dataset)
+    predictors = [Predictor(one.model, settings.device, settings.batch_size) for one in contenders]
+    track_scores = _score_all(predictors, dataset, split, settings, progress or Silent())
+    examples, left_out = _common_examples(contenders, track_scores, dataset, split, common)
+    sides = [
+        _side(one.model, scores, examples, dataset, common, settings)
+        for one, scores in zip(contenders, track_scores, strict=True)
+    ]
+    names = GENRE_METRICS if dataset.task == "genre" else TAG_METRICS
+    statistics = [_statistic(side, dataset.task) for side in sides]
+    differences = [_minus(each, statistics[0]) for each in statistics[1:]]
+    metrics, gaps = (
+        [_by_name(bootstrap(each, len(examples), resampling), names) for each in group]
+        for group in (statistics, differences)
+    )
     speeds = measure_speed(predictors, speed_rounds) if speed_rounds else [None] * len(predictors)
-    differences = [None, *(_named(each, metrics) for each in apart)]
-    return {
-        "dataset": dataset.name,
-        "split": split,
-        "task": dataset.task,
-        "device": str(predictors[0].device),
-        "tracks": tracks,
-        "left_out": left_out,
-        "tags": [*common],
-        "only_some": [word for word in dataset.tags if not any(word in words for words in common.values())],
-        "metrics": [*metrics],
-        "resamples": resamples,
-        "seed": seed,
-        "models": [
-            _side_json(one, _named(each, metrics), difference, speed, count_overlap(one.model.card, split, digests))
-            for one, each, difference, speed in zip(contenders, found, differences, speeds, strict=True)
-        ],
-    }
+    overlaps = [count_overlap(one.model.card, split, track_scores[0].digests) for one in contenders]
+    return Comparison(
+        dataset=dataset.name,
+        split=split,
+        task=dataset.task,
+        device=str(predictors[0].device),
+        tracks=len(examples),
+        left_out=left_out,
+        tags=[*common],
+        only_some=[word for word in dataset.tags if not any(word in words for words in common.values())],
+        metrics=[*names],
+        resamples=resampling.resamples,
+        seed=resampling.seed,
+        models=[_result(*each) for each in zip(contenders, metrics, [None, *gaps], speeds, overlaps, strict=True)],
+    )
 
 
-def common_tags(
-    matchings: Sequence[Matching], contenders: Sequence[Contender], dataset: Dataset
-) -> dict[str, tuple[str, ...]]:
-    """The dataset's words behind each tag that every model has, by the first model's name of it.
+def common_tags(contenders: Sequence[Contender], dataset: Dataset) -> dict[str, tuple[str, ...]]:
+    """The dataset's words for each tag that every model has, by the first model's name of the tag.
 
-    Two models have the same tag where the same words of the dataset mean it. Raises BadRequestError for no such tag,
-    or a single genre.
+    A tag is common where the same words of the dataset match it. Raises BadRequestError for no such tag, or a single
+    genre.
     """
-    others = [set(matching.tags.values()) for matching in matchings[1:]]
-    common = {name: words for name, words in matchings[0].tags.items() if all(words in other for other in others)}
-    if len(common) < (2 if dataset.task == "genre" else 1):
+    first, *others = (match_tags(one.model.card, dataset).tags for one in contenders)
+    common = {name: words for name, words in first.items() if all(words in other.values() for other in others)}
+    if len(common) < least_tags(dataset):
         models = ", ".join(one.model.card.name for one in contenders)
         raise BadRequestError(
             f"{models} have {len(common) or 'none'} of the tags of dataset {dataset.name} in common; "
@@ -160,9 +183,50 @@ def common_tags(
     return common
 
 
+def _score_all(
+    predictors: Sequence[Predictor], dataset: Dataset, split: SplitOrAll, settings: Settings, progress: Progress
+) -> list[TrackScores]:
+    paths = [example.path for example in examples_of(dataset, split)]
+    found = []
+    for predictor in predictors:
+        progress.start(predictor.card.name, len(paths), "tracks")
+        found.append(score_tracks(predictor, paths, settings, progress))
+        if found[-1].interrupted:
+            raise MusictaggerError("interrupted before all models had scored all tracks; there is nothing to compare")
+    return found
+
+
+def _common_examples(
+    contenders: Sequence[Contender],
+    track_scores: Sequence[TrackScores],
+    dataset: Dataset,
+    split: SplitOrAll,
+    common: Mapping[str, tuple[str, ...]],
+) -> tuple[list[Example], dict[str, str]]:
+    """The examples that all models have scores for, and the reason for each of the others by path."""
+    left_out: dict[str, str] = {}
+    for one, scores in zip(contenders, track_scores, strict=True):
+        for path, reason in scores.failures.items():
+            left_out.setdefault(str(path), f"{one.model.card.name}: {reason}")
+    words = {word for group in common.values() for word in group}
+    examples = []
+    for example in examples_of(dataset, split):
+        if str(example.path) in left_out:
+            continue
+        if dataset.task == "genre" and not words.intersection(example.tags):
+            left_out[str(example.path)] = "its genre is not one that all models know"
+            continue
+        examples.append(example)
+    if len(examples) < 2:
+        raise BadRequestError(
+            f"dataset {dataset.name}: {len(examples)} tracks of split {split} can be compared, at least 2 are needed"
+        )
+    return examples, dict(sorted(left_out.items()))
+
+
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One model's scores of the common tracks [tracks, tags] and their frames, with what is true of the tracks."""
+    """One model's scores of the common tracks [tracks, tags] and of their frames, with the ground truth."""
 
     names: tuple[str, ...]
     truth: Truth
@@ -171,44 +235,22 @@ class Side:
     thresholds: FloatArray
 
 
-def _sides(
-    contenders: Sequence[Contender],
+def _side(
+    model: Model,
+    track_scores: TrackScores,
+    examples: Sequence[Example],
     dataset: Dataset,
-    split: SplitOrAll,
     common: Mapping[str, tuple[str, ...]],
-    track_scores: Sequence[TrackScores],
-    aggregator: Aggregator,
-) -> tuple[list[Side], dict[str, str]]:
-    """What each model says of the tracks that all have scores for, and why the others are not among them."""
-    left_out: dict[str, str] = {}
-    for one, each in zip(contenders, track_scores, strict=True):
-        for path, reason in each.failures.items():
-            left_out.setdefault(str(path), f"{one.model.card.name}: {reason}")
-    examples = [example for example in examples_of(dataset, split) if str(example.path) not in left_out]
-    if dataset.task == "genre":
-        words = {word for group in common.values() for word in group}
-        strange = [example for example in examples if not words.intersection(example.tags)]
-        left_out |= {str(example.path): "its genre is not one that all models know" for example in strange}
-        examples = [example for example in examples if words.intersection(example.tags)]
-    if len(examples) < 2:
-        raise BadRequestError(
-            f"dataset {dataset.name}: {len(examples)} tracks of split {split} can be compared, at least 2 are needed"
-        )
-    sides = []
-    for one, each in zip(contenders, track_scores, strict=True):
-        card = one.model.card
-        named = {group: name for name, group in match_tags(card, dataset).tags.items()}
-        matching = Matching({named[group]: group for group in common.values()}, (), ())
-        rows = scored_tracks(card, each, examples, matching, aggregator)
-        sides.append(_side(rows, card_thresholds(card), tuple(common)))
-    return sides, dict(sorted(left_out.items()))
+    settings: Settings,
+) -> Side:
+    named = {words: name for name, words in match_tags(model.card, dataset).tags.items()}
+    matching = Matching({named[words]: words for words in common.values()}, (), ())
+    rows: LabelledScores = label_scores(model.card, track_scores, examples, matching, settings.aggregate)
+    thresholds = card_thresholds(model.card)[rows.columns]
+    return Side(tuple(common), rows.truth, rows.scores[:, rows.columns], rows.frame_scores, thresholds)
 
 
-def _side(rows: LabelledScores, limits: FloatArray, names: tuple[str, ...]) -> Side:
-    return Side(names, rows.truth, rows.scores[:, rows.columns], rows.frame_scores, limits[rows.columns])
-
-
-def _statistic(side: Side, task: str) -> Statistic:
+def _statistic(side: Side, task: Task) -> Statistic:
     """[resamples, metrics] in the order of TAG_METRICS or GENRE_METRICS."""
     scores = side.scores.astype(np.float64)
     ranking = ranking_statistic(side.truth, scores)
@@ -225,10 +267,10 @@ def _genre_statistic(side: Side, scores: DoubleArray, ranking: Statistic) -> Sta
     genre = side.truth.argmax(axis=1)
     songs = confusion_statistic(genre, predict_genres(scores, side.names), len(side.names))
     track = np.repeat(np.arange(len(genre)), [len(frames) for frames in side.frame_scores])
-    said = predict_genres(np.concatenate(side.frame_scores), side.names)
-    right = (said == genre[track]).astype(np.float64)
+    predicted = predict_genres(np.concatenate(side.frame_scores), side.names)
+    right = (predicted == genre[track]).astype(np.float64)
 
-    def figures(counts: npt.NDArray[np.int32]) -> DoubleArray:
+    def metrics(counts: Counts) -> DoubleArray:
         matrices = songs(counts)
         columns = (
             accuracy(matrices),
@@ -238,30 +280,32 @@ def _genre_statistic(side: Side, scores: DoubleArray, ranking: Statistic) -> Sta
         )
         return np.stack(columns, axis=1)
 
-    return figures
+    return metrics
 
 
 def _minus(one: Statistic, other: Statistic) -> Statistic:
     return lambda counts: one(counts) - other(counts)
 
 
-def _named(found: Intervals, metrics: Sequence[str]) -> Json:
-    parts = found._asdict().items()
-    return {
-        name: {part: None if np.isnan(values[column]) else float(values[column]) for part, values in parts}
-        for column, name in enumerate(metrics)
-    }
+def _by_name(found: Intervals, names: Sequence[str]) -> dict[str, Interval]:
+    return {name: found.at(column) for column, name in enumerate(names)}
 
 
-def _side_json(one: Contender, figures: Json, difference: Json | None, speed: Json | None, heard: int) -> Json:
-    return {
-        "name": one.model.card.name,
-        "weights": str(one.weights),
-        "backbone": one.model.card.backbone,
-        "parameters": sum(parameter.numel() for parameter in one.model.backbone.parameters()),
-        "file_bytes": one.weights.stat().st_size,
-        "figures": figures,
-        "difference": difference,
-        "speed": speed,
-        "heard_in_training": heard,
-    }
+def _result(
+    contender: Contender,
+    metrics: Mapping[str, Interval],
+    difference: Mapping[str, Interval] | None,
+    speed: Speed | None,
+    overlap: int,
+) -> ModelResult:
+    return ModelResult(
+        name=contender.model.card.name,
+        weights=str(contender.weights),
+        backbone=contender.model.card.backbone,
+        parameters=sum(parameter.numel() for parameter in contender.model.backbone.parameters()),
+        file_bytes=contender.weights.stat().st_size,
+        metrics=metrics,
+        difference=difference,
+        speed=speed,
+        overlap=overlap,
+    )

@@ -1,41 +1,59 @@
-"""How good a model is on labelled tracks, by the way a scan scores them: what is measured is what users get."""
+"""Evaluation of a model on labelled tracks, scored as a scan scores them, so that users get what was measured."""
 
 from __future__ import annotations
 
 import dataclasses
 import stat
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from musictagger.audio.frames import FrameRule
+from musictagger.config import Settings
 from musictagger.datasets.base import Dataset
 from musictagger.errors import BadRequestError, printable
-from musictagger.evaluation.labelled import LabelledScores, SplitOrAll, examples_of, scored_tracks
-from musictagger.evaluation.matching import Matching, match_tags
+from musictagger.evaluation.bootstrap import DEFAULT_RESAMPLING, Interval, Resampling
+from musictagger.evaluation.checks import Truth
+from musictagger.evaluation.matching import (
+    LabelledScores,
+    Matching,
+    SplitOrAll,
+    examples_of,
+    label_scores,
+    match_tags,
+)
 from musictagger.evaluation.overlap import count_overlap
-from musictagger.evaluation.results import RECALL_AT, Json, genre_figures, tag_figures
+from musictagger.evaluation.results import RECALL_AT, GenreMetrics, TagMetrics, genre_metrics, tag_metrics
 from musictagger.evaluation.scoring import TrackScores, score_tracks
 from musictagger.models.card import Card, Task
 from musictagger.models.inference import Predictor
 from musictagger.paths import bundled_folder, replacing
-from musictagger.pipeline.pool import DEFAULT_TIMEOUT_S
 from musictagger.progress import Progress
 from musictagger.records import Aggregator, FloatArray
 from musictagger.scores.genres import GenreChoice, chooser
 from musictagger.scores.genres import thresholds as card_thresholds
 from musictagger.version import __version__
 
+CARD_DIGITS = 5
+
+
+@dataclass(frozen=True)
+class Written:
+    """Tracks by the first genre that a scan would write: their own (or a subgenre of it), another, or none."""
+
+    right: int
+    wrong: int
+    none: int
+
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """How a model did on labelled tracks. Columns are the model's tags that the dataset knows, in the card's order."""
+    """A model's metrics on labelled tracks. Columns are the model's tags that the dataset has, in the card's order."""
 
-    model: str
+    card: Card
     dataset: str
     split: SplitOrAll
     task: Task
@@ -44,52 +62,75 @@ class Evaluation:
     names: tuple[str, ...]
     paths: tuple[Path, ...]
     """The tracks that count, in the dataset's order."""
-    truth: npt.NDArray[np.bool_]
+    truth: Truth
     """bool [tracks, names]."""
     scores: FloatArray
-    """float32 [tracks, names] of tracks: merged, aggregated and calibrated."""
+    """float32 [tracks, names]: merged, aggregated and calibrated."""
     raw_scores: FloatArray
     """float32 [tracks, names]: the same before calibration."""
     thresholds: FloatArray
     """float32 [names]."""
     embeddings: FloatArray
     """float32 [tracks, dim]."""
-    figures: Json
-    """See `evaluate_scores`."""
+    tags: TagMetrics
+    genre: GenreMetrics | None
+    written: Written | None
+    """Both only for a genre dataset."""
+    tracks_left_out: Mapping[str, int]
+    """How many tracks do not count, by reason."""
     track_scores: TrackScores
-    card: Card
-    aggregator: Aggregator = "mean"
-    overlap: int = 0
-    """Tracks that the model was trained on, where the split is not train itself: they make the figures too good."""
+    aggregator: Aggregator
+    overlap: int
+    """Tracks that the model was trained on, 0 for the split train: with any, the metrics are too good."""
+
+    def metrics_json(self) -> dict[str, Any]:
+        """All metrics as JSON (docs/json.md)."""
+        document: dict[str, Any] = {"task": self.task, "tracks_left_out": dict(self.tracks_left_out)}
+        if self.genre is None or self.written is None:
+            return document | self.tags.to_json()
+        genre, written = dataclasses.asdict(self.genre), dataclasses.asdict(self.written)
+        return document | genre | {"tags": self.tags.to_json(), "written": written}
+
+    def headline(self) -> dict[str, Interval]:
+        """The metrics over all tags by name, the best-known first."""
+        tags = self.tags
+        if self.genre is None:
+            rest = (*(f"recall@{k}" for k in RECALL_AT), "jaccard")
+            ranking = {"auc": tags.auc.macro, "average_precision": tags.average_precision.macro}
+            return ranking | {name: tags.per_track[name] for name in rest}
+        song = self.genre.song
+        return {
+            "accuracy": song.accuracy,
+            "frame_accuracy": self.genre.frame.accuracy,
+            "f1": song.f1.macro,
+            "precision": song.precision.macro,
+            "recall": song.recall.macro,
+            "auc": song.auc.macro,
+            "average_precision": tags.average_precision.macro,
+        }
 
 
 def evaluate_model(
     predictor: Predictor,
     dataset: Dataset,
     split: SplitOrAll = "test",
+    settings: Settings | None = None,
     *,
-    rule: FrameRule | None = None,
-    aggregator: Aggregator = "mean",
-    workers: int | None = None,
-    timeout_s: float = DEFAULT_TIMEOUT_S,
-    resamples: int = 1000,
-    seed: int = 0,
+    resampling: Resampling = DEFAULT_RESAMPLING,
     progress: Progress | None = None,
-    stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
-    """Score the tracks of a split (`score_tracks`), then hold them against their labels (`evaluate_scores`).
+    """Score the tracks of a split (`score_tracks`), then compare the scores with the labels (`evaluate_scores`).
 
-    Raises BadRequestError, before anything is decoded, where model and dataset have nothing in common.
+    Raises BadRequestError, before anything is decoded, where model and dataset have too few tags in common.
     """
+    settings = settings or Settings()
     match_tags(predictor.card, dataset)
     paths = [example.path for example in examples_of(dataset, split)]
     if progress is not None:
         progress.start(f"{dataset.name}, {split}", len(paths), "tracks")
-    track_scores = score_tracks(
-        predictor, paths, rule=rule, workers=workers, timeout_s=timeout_s, progress=progress, stop=stop
-    )
+    track_scores = score_tracks(predictor, paths, settings, progress)
     return evaluate_scores(
-        predictor.card, track_scores, dataset, split, aggregator=aggregator, resamples=resamples, seed=seed
+        predictor.card, track_scores, dataset, split, aggregator=settings.aggregate, resampling=resampling
     )
 
 
@@ -100,35 +141,31 @@ def evaluate_scores(
     split: SplitOrAll = "test",
     *,
     aggregator: Aggregator = "mean",
-    resamples: int = 1000,
-    seed: int = 0,
+    resampling: Resampling = DEFAULT_RESAMPLING,
 ) -> Evaluation:
-    """The figures of scored tracks. `figures` is JSON, each figure {"value", "low", "high"}, null where undefined:
+    """Compare the scores of tracks with their labels.
 
-    {"task": "tags", "tracks_left_out": {"too short": 3, ...}, ...all of `report_data.tag_figures`}, or
-    {"task": "genre", "tracks_left_out": {...}, ...all of `report_data.genre_figures`,
-     "tags": tag_figures of the same tracks, "written": {"right": n, "wrong": n, "none": n}}.
-
-    A genre model is asked for the best of the genres that it shares with the dataset; tracks of other genres are left
-    out. "written" counts tracks by the first genre that a scan would write, of all the model has: the track's own (or
-    a kind of it), another, or none. Raises BadRequestError where nothing matches, or fewer than two tracks count.
+    On a genre dataset the model's prediction is the best of the genres that it shares with the dataset; tracks of
+    other genres are left out. Raises BadRequestError where no tag matches, or fewer than two tracks count.
     """
     matching = match_tags(card, dataset)
-    rows = scored_tracks(card, track_scores, examples_of(dataset, split), matching, aggregator)
+    rows = label_scores(card, track_scores, examples_of(dataset, split), matching, aggregator)
     left_out = Counter(track_scores.failures.get(path, "not scored") for path in rows.missing)
-    if dataset.task == "genre":
+    is_genre = dataset.task == "genre"
+    if is_genre:
         known = rows.truth.any(axis=1)
-        left_out.update({"genre that the model does not know": int((~known).sum())})
+        left_out["genre that the model does not know"] = int((~known).sum())
         rows = rows.only(np.flatnonzero(known))
+    left_out = +left_out
     if len(rows.paths) < 2:
-        reasons = "; ".join(f"{count:,} {reason}" for reason, count in (+left_out).most_common(3))
+        reasons = "; ".join(f"{count:,} {reason}" for reason, count in left_out.most_common(3))
         raise BadRequestError(
-            f"dataset {dataset.name}: {len(rows.paths)} tracks of split {split} can be judged, at least 2 are needed"
+            f"dataset {dataset.name}: {len(rows.paths)} tracks of split {split} can be measured, at least 2 are needed"
             + (f" ({reasons})" if reasons else "")
         )
-    figures = _figures(card, rows, dataset.task, aggregator, resamples, seed)
+    scores, thresholds = rows.scores[:, rows.columns], card_thresholds(card)[rows.columns]
     return Evaluation(
-        model=card.name,
+        card=card,
         dataset=dataset.name,
         split=split,
         task=dataset.task,
@@ -136,100 +173,69 @@ def evaluate_scores(
         names=rows.names,
         paths=rows.paths,
         truth=rows.truth,
-        scores=rows.scores[:, rows.columns],
+        scores=scores,
         raw_scores=rows.raw[:, rows.columns],
-        thresholds=card_thresholds(card)[rows.columns],
+        thresholds=thresholds,
         embeddings=rows.embeddings,
-        figures={"task": dataset.task, "tracks_left_out": dict(sorted((+left_out).items())), **figures},
+        tags=tag_metrics(rows.truth, scores, rows.names, thresholds, resampling),
+        genre=_genre_metrics(rows, scores, resampling) if is_genre else None,
+        written=_written(card, rows) if is_genre else None,
+        tracks_left_out=dict(sorted(left_out.items())),
         track_scores=track_scores,
-        card=card,
         aggregator=aggregator,
         overlap=count_overlap(card, split, track_scores.digests),
     )
 
 
-def _figures(card: Card, rows: LabelledScores, task: Task, how: Aggregator, resamples: int, seed: int) -> Json:
-    scores, limits = rows.scores[:, rows.columns], card_thresholds(card)[rows.columns]
-    tags = tag_figures(rows.truth, scores, rows.names, limits, resamples=resamples, seed=seed)
-    if task == "tags":
-        return tags
-    truth = rows.truth.argmax(axis=1)
-    tracks = np.arange(len(truth))
-    frames, track = np.concatenate(rows.frame_scores), np.repeat(tracks, [len(one) for one in rows.frame_scores])
-    genre = genre_figures(truth, frames, track, rows.names, how=how, resamples=resamples, seed=seed)
-    if card.curves is not None:
-        # Curves belong to tracks: what a scan compares are calibrated scores, frames have none.
-        genre["song"] = genre_figures(truth, scores, tracks, rows.names, resamples=resamples, seed=seed)["song"]
-    return {**genre, "tags": tags, "written": _written(card, rows)}
+def _genre_metrics(rows: LabelledScores, scores: FloatArray, resampling: Resampling) -> GenreMetrics:
+    return genre_metrics(rows.truth.argmax(axis=1), scores, rows.frame_scores, rows.names, resampling)
 
 
-def _written(card: Card, rows: LabelledScores) -> dict[str, int]:
+def _written(card: Card, rows: LabelledScores) -> Written:
     choose = chooser(card, GenreChoice(max_genres=1))
     tree = choose.choice.tree
     counts = Counter({"right": 0, "wrong": 0, "none": 0})
     for scores, column in zip(rows.scores, rows.truth.argmax(axis=1), strict=True):
         own = tree.key(tree.canonical(rows.names[column]))
-        said = choose(scores)
-        kinds = {tree.key(name) for genre in said for name in (genre, *tree.ancestors(genre))}
-        counts["none" if not said else "right" if own in kinds else "wrong"] += 1
-    return dict(counts)
+        chosen = choose(scores)
+        with_parents = {tree.key(name) for genre in chosen for name in (genre, *tree.ancestors(genre))}
+        counts["none" if not chosen else "right" if own in with_parents else "wrong"] += 1
+    return Written(**counts)
 
 
-def card_metrics(evaluation: Evaluation) -> Json:
-    """The short figures that a card keeps: on what they were measured, with what, and the figures over all tags.
+def card_metrics(evaluation: Evaluation) -> dict[str, Any]:
+    """The summary that a card keeps: the data, the model's input, and the metrics over all tags.
 
     The same evaluation gives the same values at any time and place.
     """
-    figures, card = evaluation.figures, evaluation.card
-    front_end = card.front_end
+    front_end, resamples = evaluation.card.front_end, evaluation.tags.resamples
+    written = {} if evaluation.written is None else {"written": dataclasses.asdict(evaluation.written)}
     return {
         "dataset": evaluation.dataset,
         "split": evaluation.split,
         "task": evaluation.task,
         "tracks": len(evaluation.paths),
-        "tracks_left_out": figures["tracks_left_out"],
+        "tracks_left_out": dict(evaluation.tracks_left_out),
         "tags": len(evaluation.names),
         "tags_not_measured": [*evaluation.matching.only_model],
         "aggregate": evaluation.aggregator,
         "musictagger": __version__,
         "front_end": f"{front_end.sample_rate_hz} Hz, {front_end.n_mels} mels, frames of {front_end.frame_s:.2f} s",
-        "resamples": figures["resamples"],
-        **_short(figures),
+        "resamples": resamples,
+        **{name: metric.rounded(CARD_DIGITS).to_json() for name, metric in evaluation.headline().items()},
+        **written,
     }
-
-
-def headline(figures: Json) -> dict[str, Json]:
-    """The figures over all tags, by name, the best known first; each is {"value", "low", "high"}."""
-    ranking = {"auc": "auc", "average_precision": "average_precision"}
-    if figures["task"] == "tags":
-        rest = [f"recall@{k}" for k in RECALL_AT] + ["jaccard"]
-        return {name: figures[key]["macro"] for name, key in ranking.items()} | {name: figures[name] for name in rest}
-    song = figures["song"]
-    return {
-        "accuracy": song["accuracy"],
-        "frame_accuracy": figures["frame"]["accuracy"],
-        **{name: song[name]["macro"] for name in ("f1", "precision", "recall", "auc")},
-        "average_precision": figures["tags"]["average_precision"]["macro"],
-    }
-
-
-def _short(figures: Json) -> Json:
-    rounded = {
-        name: {key: None if value is None else round(value, 5) for key, value in figure.items()}
-        for name, figure in headline(figures).items()
-    }
-    return rounded | ({"written": figures["written"]} if "written" in figures else {})
 
 
 def save_metrics(weights: Path, evaluation: Evaluation) -> str:
-    """Put `card_metrics` into the card beside `weights`, under "DATASET/SPLIT", all or nothing.
+    """Save `card_metrics` in the card beside `weights`, under "DATASET/SPLIT", atomically.
 
-    Gives a sentence for people: where it was written, or why not (the model is part of the program, is read-only, or
-    the evaluation was interrupted). Raises ModelError when the card cannot be read.
+    Returns a sentence for the user: where they were saved, or why not (the model is part of the program, its card is
+    read-only, or the evaluation was interrupted). Raises ModelError when the card cannot be read.
     """
     path = weights.with_suffix(".json")
     if evaluation.track_scores.interrupted:
-        return f"{printable(path)}: not written, since not all tracks were judged"
+        return f"{printable(path)}: not written, since not all tracks were scored"
     if path.resolve().is_relative_to(bundled_folder("weights").resolve()):
         return f"{printable(path)}: not written, since this model is part of the program"
     card = Card.load(path)
@@ -240,7 +246,7 @@ def save_metrics(weights: Path, evaluation: Evaluation) -> str:
         _replace(path, dataclasses.replace(card, metrics=metrics))
     except OSError as error:
         return f"{printable(path)}: not written: {error.strerror}"
-    return f"{printable(path)}: has the figures"
+    return f"{printable(path)}: metrics saved"
 
 
 def _replace(path: Path, card: Card) -> None:

@@ -1,24 +1,35 @@
-"""Which tags of a model and of a dataset mean the same, and what the labels then say."""
+"""The tags that a model and a dataset have in common, and scored tracks with their ground truth."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from musictagger.datasets.base import Dataset, Example, some
+from musictagger.datasets.base import Dataset, Example, Split, some
 from musictagger.errors import BadRequestError
+from musictagger.evaluation.checks import Indices, Truth
+from musictagger.evaluation.scoring import TrackScores
+from musictagger.models.calibration import calibrated
 from musictagger.models.card import Card
 from musictagger.models.vocabulary import meaning
+from musictagger.records import Aggregator, FloatArray
+from musictagger.scores.aggregate import aggregate_tracks, merge_outputs
+
+SplitOrAll = Split | Literal["all"]
+"""A split of a dataset, or the whole dataset."""
 
 _SHOWN = 8
 
 
 @dataclass(frozen=True)
 class Matching:
-    """Model's tags with the dataset's tags that mean the same, and what either has alone."""
+    """The model's tags with the dataset's tags of the same meaning, and the tags that only one of them has."""
 
     tags: Mapping[str, tuple[str, ...]]
     """By the name of the model's tag, in the card's order; each holds at least one tag of the dataset."""
@@ -26,7 +37,7 @@ class Matching:
     only_model: tuple[str, ...]
 
     def describe(self) -> list[str]:
-        """What was matched and what was not, as lines for people."""
+        """Lines of text: the tags that match, and those that do not."""
         lines = [f"{len(self.tags)} of the model's tags are in the dataset"]
         renamed = [
             f"{', '.join(words)} as {name}" for name, words in self.tags.items() if _spelling_differs(name, words)
@@ -43,7 +54,7 @@ class Matching:
 def match_tags(card: Card, dataset: Dataset, *, require: bool = True) -> Matching:
     """Match by the network's outputs, then by meaning (`models.vocabulary`).
 
-    With `require`, raises BadRequestError where nothing matches, or where a genre dataset has only one genre that does.
+    With `require`, raises BadRequestError where no tag matches, or fewer than two genres of a genre dataset.
     """
     outputs = {output: tag.name for tag in card.tags for output in tag.outputs}
     meanings: dict[str, str] = {}
@@ -63,8 +74,7 @@ def match_tags(card: Card, dataset: Dataset, *, require: bool = True) -> Matchin
 
 
 def _require_enough(matching: Matching, card: Card, dataset: Dataset) -> None:
-    needed = 2 if dataset.task == "genre" else 1
-    if len(matching.tags) >= needed:
+    if len(matching.tags) >= least_tags(dataset):
         return
     common = f"only {next(iter(matching.tags))!r}" if matching.tags else "no tag"
     raise BadRequestError(
@@ -73,8 +83,13 @@ def _require_enough(matching: Matching, card: Card, dataset: Dataset) -> None:
     )
 
 
-def truth_of(examples: Sequence[Example], matching: Matching) -> npt.NDArray[np.bool_]:
-    """Which of the matched tags each example has, bool [examples, tags]: any of the words that mean it."""
+def least_tags(dataset: Dataset) -> int:
+    """The number of common tags that a measurement needs: a single genre is always right."""
+    return 2 if dataset.task == "genre" else 1
+
+
+def truth_of(examples: Sequence[Example], matching: Matching) -> Truth:
+    """The ground truth, bool [examples, tags]: whether an example has any of the words for a matched tag."""
     columns = {word: column for column, words in enumerate(matching.tags.values()) for word in words}
     truth = np.zeros((len(examples), len(matching.tags)), np.bool_)
     for row, example in enumerate(examples):
@@ -87,10 +102,75 @@ def _spelling_differs(name: str, words: Sequence[str]) -> bool:
 
 
 def _key(word: str) -> str:
-    """Equal for words that mean the same, and for spellings of a word that nobody knows."""
+    """Equal for words of the same meaning, and for spellings of a word that is not in the vocabulary."""
     return _folded(meaning(word)[0])
 
 
 def _folded(word: str) -> str:
     folded = word.casefold()
     return "".join(c for c in folded if c.isalnum()) or folded
+
+
+def examples_of(dataset: Dataset, split: SplitOrAll) -> tuple[Example, ...]:
+    """The examples of a split, or of all, without unlabelled ones."""
+    examples = dataset.examples if split == "all" else dataset.split(split)
+    return tuple(example for example in examples if example.tags or not dataset.partial)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledScores:
+    """Labelled tracks with their scores. `raw` and `scores` have the card's tags, `columns` are those of `names`."""
+
+    names: tuple[str, ...]
+    """The model's tags that match."""
+    columns: Indices
+    paths: tuple[Path, ...]
+    truth: Truth
+    """bool [tracks, names]."""
+    frame_scores: tuple[FloatArray, ...]
+    """For each track float32 [frames, names]."""
+    raw: FloatArray
+    """float32 [tracks, tags], merged and aggregated."""
+    scores: FloatArray
+    """float32 [tracks, tags], calibrated as well."""
+    embeddings: FloatArray
+    missing: tuple[Path, ...]
+    """Tracks without scores."""
+
+    def only(self, rows: npt.NDArray[np.intp]) -> LabelledScores:
+        """A selection of the tracks."""
+        return dataclasses.replace(
+            self,
+            paths=tuple(self.paths[row] for row in rows),
+            truth=self.truth[rows],
+            frame_scores=tuple(self.frame_scores[row] for row in rows),
+            raw=self.raw[rows],
+            scores=self.scores[rows],
+            embeddings=self.embeddings[rows],
+        )
+
+
+def label_scores(
+    card: Card, track_scores: TrackScores, examples: Sequence[Example], matching: Matching, aggregator: Aggregator
+) -> LabelledScores:
+    """Join examples with their scores, in the order of the examples."""
+    position = {path: index for index, path in enumerate(track_scores.paths)}
+    labelled = [example for example in examples if example.path in position]
+    rows = [position[example.path] for example in labelled]
+    tags = [tag.name for tag in card.tags]
+    names = tuple(matching.tags)
+    columns = np.array([tags.index(name) for name in names], np.intp)
+    merged = [merge_outputs(track_scores.frame_scores[row], card) for row in rows]
+    joined = np.concatenate(merged) if merged else np.zeros((0, len(tags)), np.float32)
+    raw = aggregate_tracks(joined, [len(frames) for frames in merged], aggregator)
+    return LabelledScores(
+        names=names,
+        columns=columns,
+        paths=tuple(example.path for example in labelled),
+        truth=truth_of(labelled, matching),
+        frame_scores=tuple(frames[:, columns] for frames in merged),
+        raw=raw,
+        scores=calibrated(raw, card.curves, tags),
+        embeddings=track_scores.embeddings[rows],
+        missing=tuple(example.path for example in examples if example.path not in position),
+    )

@@ -1,4 +1,7 @@
-"""Which sounds a model was trained on, small enough for its card: else figures on them could pass for honest ones."""
+"""Training overlap: the tracks that a model was trained on, as digest prefixes small enough for its card.
+
+Metrics on such tracks are too good, so that they are neither saved nor shown without a warning.
+"""
 
 from __future__ import annotations
 
@@ -9,38 +12,38 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from musictagger.evaluation.labelled import SplitOrAll
+from musictagger.evaluation.matching import SplitOrAll
 from musictagger.models.card import Card
 
-Heads = npt.NDArray[np.uint32]
+Prefixes = npt.NDArray[np.uint32]
 
 
-def digest_prefixes(digests: Iterable[str], before: Card | None = None) -> str:
-    """The first 32 bits of each digest (hexadecimal), sorted, as base64. Two sounds in four billion look the same.
+def digest_prefixes(digests: Iterable[str], initial: Card | None = None) -> str:
+    """The first 32 bits of each digest (hexadecimal), sorted, as base64: two tracks in four billion collide.
 
-    `before` is the card of the model that the training began with: what that one has heard counts too.
+    `initial` is the card of the model that the training started from; its training tracks count as well.
     """
-    known = _known(before) if before is not None else _heads(())
-    return base64.b64encode(np.union1d(_heads(digests), known).astype("<u4").tobytes()).decode("ascii")
+    known = _known(initial) if initial is not None else _prefixes(())
+    return base64.b64encode(np.union1d(_prefixes(digests), known).astype("<u4").tobytes()).decode("ascii")
 
 
 def count_overlap(card: Card, split: SplitOrAll, digests: Iterable[str]) -> int:
-    """How many of these sounds the model was trained on; none of the split train, where nobody wonders.
+    """The number of these tracks that the model was trained on; 0 for the split train, where overlap is expected.
 
-    Models whose cards do not say what they were trained on have heard none.
+    Also 0 for a model whose card does not record its training tracks.
     """
     if split == "train":
         return 0
-    return int(np.isin(_heads(digests), _known(card)).sum())
+    return int(np.isin(_prefixes(digests), _known(card)).sum())
 
 
-def _known(card: Card) -> Heads:
+def _known(card: Card) -> Prefixes:
     text = card.training.get("heard")
     try:
-        return np.frombuffer(base64.b64decode(text, validate=True), "<u4") if isinstance(text, str) else _heads(())
+        return np.frombuffer(base64.b64decode(text, validate=True), "<u4") if isinstance(text, str) else _prefixes(())
     except (binascii.Error, ValueError):
-        return _heads(())
+        return _prefixes(())
 
 
-def _heads(digests: Iterable[str]) -> Heads:
+def _prefixes(digests: Iterable[str]) -> Prefixes:
     return np.array([int(digest[:8], 16) for digest in digests], "<u4")

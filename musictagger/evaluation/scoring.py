@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from musictagger.audio.frames import FrameRule, Status
+from musictagger.audio.frames import Status
 from musictagger.audio.walk import FoundFile
 from musictagger.config import Settings, frame_rule
 from musictagger.models.inference import Predictor
 from musictagger.pipeline.analyse import Analyser, Job
-from musictagger.pipeline.pool import DEFAULT_TIMEOUT_S, WorkerPool
+from musictagger.pipeline.pool import WorkerPool
 from musictagger.pipeline.scan import worker_count
 from musictagger.progress import Progress, Silent
 from musictagger.records import Analysed, Broken, FloatArray, Known
@@ -42,31 +42,28 @@ class TrackScores:
 def score_tracks(
     predictor: Predictor,
     paths: Sequence[Path],
-    *,
-    rule: FrameRule | None = None,
-    workers: int | None = None,
-    timeout_s: float = DEFAULT_TIMEOUT_S,
+    settings: Settings | None = None,
     progress: Progress | None = None,
-    stop: Callable[[], bool] = lambda: False,
 ) -> TrackScores:
-    """Scores of tracks by the scan's own path: worker processes, frames, batches of many tracks.
+    """Score tracks exactly as a scan with these settings does; errors of single files are among the failures.
 
-    `rule` says how tracks are sliced, and `workers` how many processes decode; None is what a scan does unless told
-    otherwise. `progress` is advanced by tracks, within a stage that the caller has started. What befalls single files
-    is in `failures`. Once `stop` says True, no track is begun.
+    `progress` is advanced by tracks, within a stage that the caller has started. Once it is stopping, no more tracks
+    are begun.
     """
     started_s = time.monotonic()
+    settings, progress = settings or Settings(), progress or Silent()
     wanted = tuple(dict.fromkeys(paths))
-    heard = _Heard(progress or Silent())
+    heard = _Heard(progress)
     files = [file for path in wanted if (file := heard.look(path)) is not None]
     if files:
-        rule = rule or frame_rule(predictor.card.front_end, Settings())
-        workers = min(workers or worker_count(Settings(), predictor.device.type), len(files))
-        with WorkerPool(workers, timeout_s) as pool:
-            for event in Analyser(predictor, rule, pool, workers, heard.known_status).run(map(Job, files), stop):
+        rule = frame_rule(predictor.card.front_end, settings)
+        workers = min(worker_count(settings, predictor.device.type), len(files))
+        with WorkerPool(workers, settings.decode_timeout) as pool:
+            analyser = Analyser(predictor, rule, pool, workers, heard.known_status)
+            for event in analyser.run(map(Job, files), lambda: progress.stopping):
                 if isinstance(event, Analysed | Known | Broken):
                     heard.note(event)
-    return heard.track_scores(wanted, time.monotonic() - started_s, interrupted=stop())
+    return heard.track_scores(wanted, time.monotonic() - started_s, interrupted=progress.stopping)
 
 
 @dataclass(eq=False)

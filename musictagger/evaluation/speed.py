@@ -1,24 +1,41 @@
-"""How fast models are, measured as a ratio, since machines are busy."""
+"""Inference speed of models, measured in turns and as a ratio, since other work on the machine slows all of them."""
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from musictagger.evaluation.results import Json
 from musictagger.models.inference import Predictor
 from musictagger.records import FloatArray
 
 
-def measure_speed(predictors: Sequence[Predictor], rounds: int = 5) -> list[Json]:
-    """How fast each model is from waves to scores, the models taking turns so that a busy machine hurts all alike.
+@dataclass(frozen=True)
+class Speed:
+    """Speed from waves to scores: the median over rounds, and its ratio to the first model's with its range."""
 
-    Every turn is the same length of noise: one batch of the model with the longest batch. Of each model "frames_per_s",
-    "realtime" (how many times faster than the music lasts) and "ratio" to the first one, with its range.
+    frames_per_s: float
+    realtime: float
+    """Seconds of audio per second."""
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+
+    def to_json(self) -> dict[str, float]:
+        """The speed as `compare --json` shows it."""
+        return dataclasses.asdict(self)
+
+
+def measure_speed(predictors: Sequence[Predictor], rounds: int = 5) -> list[Speed]:
+    """Measure all models in turns.
+
+    Every turn takes noise of the same length: one batch of the model with the longest batch.
     """
     audio_s = max(one.batch_frames * one.card.front_end.frame_s for one in predictors)
     random = np.random.default_rng(0)
@@ -40,22 +57,22 @@ def measure_speed(predictors: Sequence[Predictor], rounds: int = 5) -> list[Json
     ]
 
 
-def card_speed(predictor: Predictor, measured: Json) -> Json:
-    """What a card keeps of an item of `measure_speed`, for who chooses among models that one machine measured."""
+def card_speed(predictor: Predictor, speed: Speed) -> dict[str, Any]:
+    """The speed as a card keeps it, to compare models that were measured on the same machine."""
     threads = f", {torch.get_num_threads()} threads" if predictor.device.type == "cpu" else ""
-    return {"x_real_time": round(measured["realtime"]), "device": f"{predictor.device.type}{threads}"}
+    return {"x_real_time": round(speed.realtime), "device": f"{predictor.device.type}{threads}"}
 
 
-def _speed(realtime: Sequence[float], first: Sequence[float], frame_s: float) -> Json:
+def _speed(realtime: Sequence[float], first: Sequence[float], frame_s: float) -> Speed:
     ratios = [own / other for own, other in zip(realtime, first, strict=True)]
-    middle = statistics.median(realtime)
-    return {
-        "frames_per_s": middle / frame_s,
-        "realtime": middle,
-        "ratio": statistics.median(ratios),
-        "ratio_low": min(ratios),
-        "ratio_high": max(ratios),
-    }
+    median = statistics.median(realtime)
+    return Speed(
+        frames_per_s=median / frame_s,
+        realtime=median,
+        ratio=statistics.median(ratios),
+        ratio_low=min(ratios),
+        ratio_high=max(ratios),
+    )
 
 
 def _noise(random: np.random.Generator, predictor: Predictor, audio_s: float) -> list[FloatArray]:

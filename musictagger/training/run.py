@@ -16,13 +16,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from musictagger.config import Settings, frame_rule
+from musictagger.config import Settings
 from musictagger.datasets import Dataset, Split, read_dataset
 from musictagger.errors import BadRequestError, ModelError, MusictaggerError, printable
+from musictagger.evaluation.bootstrap import Resampling
 from musictagger.evaluation.evaluate import evaluate_scores, save_metrics
 from musictagger.evaluation.fit_card import fit_card
 from musictagger.evaluation.overlap import digest_prefixes
-from musictagger.evaluation.report import example_mels, write_report
+from musictagger.evaluation.report import Report, example_mels, write_report
 from musictagger.evaluation.scoring import TrackScores, score_tracks
 from musictagger.evaluation.speed import card_speed, measure_speed
 from musictagger.models.backbone import Backbone
@@ -368,7 +369,12 @@ def _measured(
         return Outcome(weights, card, fitted.epochs, fitted.best_epoch, True, None)
     try:
         evaluation = evaluate_scores(
-            card, track_scores, dataset, split, aggregator=settings.aggregate, seed=options.seed
+            card,
+            track_scores,
+            dataset,
+            split,
+            aggregator=settings.aggregate,
+            resampling=Resampling(seed=options.seed),
         )
     except BadRequestError as error:
         # Too few tracks to measure on is no reason to lose a trained model.
@@ -378,8 +384,7 @@ def _measured(
     card = Card.load(weights.with_suffix(".json"))
     report = None
     if request.report:
-        report = write_report(
-            request.out / "report.html",
+        content = Report(
             card=card,
             evaluation=evaluation,
             dataset=dataset,
@@ -390,6 +395,7 @@ def _measured(
             facts=_facts(fitted.records),
             weights=weights,
         )
+        report = write_report(request.out / "report.html", content)
     return Outcome(weights, card, fitted.epochs, fitted.best_epoch, False, report)
 
 
@@ -398,15 +404,7 @@ def _heard(
 ) -> TrackScores:
     paths = [example.path for example in dataset.split(split)]
     progress.start(f"{split} split", len(paths), "tracks")
-    track_scores = score_tracks(
-        predictor,
-        paths,
-        rule=frame_rule(predictor.card.front_end, settings),
-        workers=settings.workers,
-        timeout_s=settings.decode_timeout,
-        progress=progress,
-        stop=stop,
-    )
+    track_scores = score_tracks(predictor, paths, settings, progress)
     if track_scores.failures:
         path, reason = next(iter(track_scores.failures.items()))
         first = f"the first is {printable(path)}: {printable(reason)}"

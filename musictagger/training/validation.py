@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from musictagger.audio.logmel import LogMel
+from musictagger.evaluation.bootstrap import mean_defined
 from musictagger.evaluation.metrics import auc_roc, predict_genres
 from musictagger.models.card import Task
 from musictagger.progress import Progress
@@ -56,7 +57,7 @@ def _metrics(scores: FloatArray, material: Material) -> dict[str, float | None]:
     if not np.isfinite(scores).all():
         # So is the loss then, and the next training step stops the run and names the tracks.
         return {"auc": None}
-    macro = auc_roc(material.valid_truth, scores, material.outputs).macro
+    macro = float(mean_defined(auc_roc(material.valid_truth, scores, material.outputs)))
     metrics: dict[str, float | None] = {"auc": None if math.isnan(macro) else macro}
     if material.task == "genre":
         predicted = predict_genres(scores, material.outputs)

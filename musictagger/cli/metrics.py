@@ -1,0 +1,109 @@
+"""Tables of metrics: with intervals, the best and the worst tags, and the confusion of genres."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from musictagger.evaluation.bootstrap import Interval
+from musictagger.evaluation.results import TagMetrics
+
+EACH_END = 5
+"""Tags shown from each end of the ranking."""
+MAX_GENRES = 20
+"""A confusion table of more genres is wider than any terminal."""
+_TITLES = {"auc": "AUC", "f1": "F1", "ndcg@50": "NDCG@50"}
+
+
+def title(name: str) -> str:
+    """`average_precision` -> `Average precision`."""
+    return _TITLES.get(name) or name.replace("_", " ").capitalize()
+
+
+def metric_text(metric: Interval, sign: str = "") -> str:
+    """`0.800 (0.750 to 0.850)`; with `sign` "+" the sign is always shown."""
+    if metric.value is None:
+        return "-"
+    interval = "" if metric.low is None else f" ({metric.low:{sign}.3f} to {metric.high:{sign}.3f})"
+    return f"{metric.value:{sign}.3f}{interval}"
+
+
+def overlap_warning(model: str, overlap: int) -> str:
+    """A warning about metrics on tracks that the model was trained on."""
+    return (
+        f"{model} was trained on {overlap:,} of these tracks, so that its metrics are too good; "
+        "split as its training did (--dataset-option, see its card), or take other tracks"
+    )
+
+
+def measured(metrics: Mapping[str, Any], paper: Mapping[str, float]) -> Iterator[RenderableType]:
+    """A table of a card's `metrics` for each dataset it was measured on, with those of a paper beside it."""
+    for where, values in sorted(metrics.items()):
+        found = {name: each for name, value in values.items() if (each := Interval.from_json(value)) is not None}
+        if found:
+            tracks = f", {values['tracks']:,} tracks" if isinstance(values.get("tracks"), int) else ""
+            yield Text(f"\nMeasured on {where}{tracks}", "bold")
+            yield headline_table(found, paper)
+            yield ""
+
+
+def headline_table(metrics: Mapping[str, Interval], paper: Mapping[str, float] | None = None) -> Table:
+    """One row for each metric; with `paper`, the paper's value beside it."""
+    table = Table("Metric", box=None, pad_edge=False, header_style="bold")
+    table.add_column("Value", justify="right")
+    table.add_column("95 % interval")
+    if paper:
+        table.add_column("Paper", justify="right")
+    for name, metric in metrics.items():
+        interval = "" if metric.low is None else f"{metric.low:.3f} to {metric.high:.3f}"
+        theirs = [f"{paper[name]:.3f}" if name in paper else ""] if paper else []
+        table.add_row(title(name), _number(metric.value), interval, *theirs)
+    return table
+
+
+def tag_table(metrics: TagMetrics) -> Table:
+    """The tags with the highest and the lowest AUC."""
+    aucs = {name: auc.value for name, auc in metrics.auc.per_tag.items() if auc.value is not None}
+    ranked = sorted(aucs, key=lambda name: -aucs[name])
+    table = Table("Tag", box=None, pad_edge=False, header_style="bold")
+    for heading in ("Tracks", "AUC", "Average precision", "Found", "Wrong"):
+        table.add_column(heading, justify="right")
+    best, worst = ends(ranked)
+    for name in (*best, *([None] if worst and len(ranked) > 2 * EACH_END else []), *worst):
+        table.add_row(*(["..."] if name is None else _tag_row(name, metrics)))
+    return table
+
+
+def ends(names: Sequence[str], each: int = EACH_END) -> tuple[Sequence[str], Sequence[str]]:
+    """The first and the last names, without repeating any."""
+    return names[:each], names[max(each, len(names) - each) :]
+
+
+def _tag_row(name: str, metrics: TagMetrics) -> list[str]:
+    found, wrong, missed, _ = metrics.confusion[name]
+    shown = (metric.per_tag[name].value for metric in (metrics.auc, metrics.average_precision))
+    return [escape(name), f"{found + missed:,}", *map(_number, shown), f"{found:,}", f"{wrong:,}"]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def confusion_table(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> Table:
+    """A row for each true genre with its tracks by predicted genre. Columns are numbered like the rows."""
+    table = Table("", "Genre", box=None, pad_edge=False, header_style="bold")
+    for number in range(1, len(names) + 1):
+        table.add_column(str(number), justify="right", no_wrap=True)
+    for number, (name, row) in enumerate(zip(names, matrix, strict=True), 1):
+        cells = [_cell(count, number == column) for column, count in enumerate(row, 1)]
+        table.add_row(str(number), escape(name), *cells)
+    return table
+
+
+def _cell(count: int, right: bool) -> Text:
+    return Text(str(count) if count else ".", "bold green" if right else "" if count else "dim")
