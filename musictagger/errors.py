@@ -1,13 +1,13 @@
-"""The errors a user can meet. Each text says what happened, to what, and what to do about it."""
+"""The errors that a user can meet. Each message names the path, the cause and the remedy."""
 
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 from collections.abc import Iterable
 from typing import ClassVar
 
-EXIT_OK = 0
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_SOME_FAILED = 3
@@ -15,19 +15,19 @@ EXIT_INTERRUPTED = 130
 
 
 class MusictaggerError(Exception):
-    """Root of all errors raised on purpose; `exit_code` is what the command line ends with."""
+    """Root of all errors raised on purpose; `exit_code` is the exit code of the command line."""
 
     exit_code: ClassVar[int] = EXIT_ERROR
 
 
 class BadRequestError(MusictaggerError):
-    """What was asked for makes no sense: an unknown key, an unparsable query, a path that is not there."""
+    """The request is invalid: an unknown key, a query that cannot be parsed, a path that does not exist."""
 
     exit_code: ClassVar[int] = EXIT_USAGE
 
 
 class ModelError(MusictaggerError):
-    """A model or backbone is missing, broken, or not what its card says."""
+    """A model or backbone is missing or broken, or does not match its card."""
 
 
 class StoreError(MusictaggerError):
@@ -35,7 +35,7 @@ class StoreError(MusictaggerError):
 
 
 class _FileError(MusictaggerError):
-    """One file's misfortune: `path` and `reason` are kept apart so that both can be stored and sorted."""
+    """An error of one file: `path` and `reason` are kept apart so that both can be stored and sorted."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
         super().__init__(f"{printable(path)}: {reason}")
@@ -43,7 +43,7 @@ class _FileError(MusictaggerError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[_FileError], tuple[str, str]]:
-        """Exceptions are pickled by their message, which alone does not make one of these again."""
+        """Exceptions are pickled by their message, which does not suffice here."""
         return type(self), (self.path, self.reason)
 
 
@@ -55,21 +55,29 @@ class TagWriteError(_FileError):
     """One file's tags could not be written; the file is as it was."""
 
 
+def reason_of(error: Exception) -> str:
+    """The cause of an error in one line: for errors of the system without the number and the path."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; free some space"
+    text = (isinstance(error, OSError) and error.strerror) or str(error)
+    return next(iter(text.splitlines()), "") or type(error).__name__
+
+
 def hint(wrong: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?` where something known is like what was written, in capitals or small letters."""
-    # Papers write CRNN and FCN, files are in small letters.
+    """`; did you mean ...?` with the known name that is most similar, ignoring case; empty where none is similar."""
+    # Papers write CRNN and FCN; file names are lower case.
     spelt = {each.lower(): each for each in known}
     close = difflib.get_close_matches(wrong.lower(), list(spelt), n=1)
     return f"; did you mean {spelt[close[0]]!r}?" if close else ""
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """`path` as text any terminal and log can take: undecodable bytes and control characters become `?`."""
+    """`path` as text for terminals and logs: undecodable bytes and control characters become `?`."""
     text = os.fspath(path).encode("utf-8", "replace").decode("utf-8")
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def clipped(value: object) -> str:
-    """`value` as a part of a sentence: at most 80 characters of it."""
+    """`value` as text of at most 80 characters."""
     text = str(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

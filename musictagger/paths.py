@@ -1,4 +1,4 @@
-"""Where things live: what ships with the program, the user's own folders, files that are whole or not there."""
+"""The program's and the user's folders, TOML files, atomic replacement of files, and locks between processes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import contextlib
 import os
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from musictagger.errors import BadRequestError, printable
 
 TEMPORARY_PREFIX = ".musictagger-"
-"""What the names of our temporary copies beside music files begin with."""
+"""Start of the names of temporary copies beside music files."""
 
 _PACKAGE = Path(__file__).parent
 
@@ -39,9 +39,9 @@ def user_config_folder() -> Path:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file that a user wrote, with or without a byte order mark.
+    """The content of a TOML file, with or without a byte order mark.
 
-    Raises FileNotFoundError where there is none, BadRequestError where it cannot be read.
+    Raises FileNotFoundError where it does not exist, BadRequestError where it cannot be read.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -55,9 +55,9 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def replacing(path: Path, *, alone: bool = False) -> Iterator[Path]:
-    """A path beside `path` to write to. At the end of the block it takes the place of `path`; an error removes it.
+    """A path beside `path` to write to. At the end of the block it replaces `path`; an error removes it.
 
-    `alone`: no other process writes `path` now, so that what a killed one left there is written over.
+    `alone`: no other process writes `path` now, so that the leftover of a killed process is overwritten.
     """
     temporary = path.with_name(f".{path.name}.tmp" if alone else f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -78,3 +78,23 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def hold_lock(
+    lock_file: Path, *, refuse: Exception | None = None, waiting: Callable[[], object] = lambda: None
+) -> contextlib.AbstractContextManager[object]:
+    """Acquire a lock, which the returned context manager releases, or the system however the process ends.
+
+    While another process holds it, `refuse` is raised; without `refuse`, `waiting` is called and this call waits.
+    Raises OSError where the lock file cannot be written.
+    """
+    # Here, since commands that only read do without, and it takes 12 ms.
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(lock_file)
+    with contextlib.suppress(Timeout):
+        return lock.acquire(timeout=0)
+    if refuse is not None:
+        raise refuse
+    waiting()
+    return lock.acquire()

@@ -460,7 +460,7 @@ def test_a_full_disk_names_the_folder(checkpoint: Path, tmp_path: Path, monkeypa
     with monkeypatch.context() as patch, pytest.raises(ModelError) as caught:
         patch.setattr(Path, "write_bytes", full)
         import_file(checkpoint, "musicnn", "mine", tmp_path / "models")
-    assert str(caught.value) == f"{tmp_path / 'models'}: cannot be written: No space left on device"
+    assert str(caught.value) == f"{tmp_path / 'models'}: cannot be written: the disk is full; free some space"
 
 
 @pytest.mark.usefixtures("readable")

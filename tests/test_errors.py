@@ -15,7 +15,7 @@ from musictagger.errors import AudioError, BadRequestError, ModelError, Musictag
 
 
 def test_exit_codes_are_those_documented() -> None:
-    assert (errors.EXIT_OK, errors.EXIT_ERROR, errors.EXIT_USAGE) == (0, 1, 2)
+    assert (errors.EXIT_ERROR, errors.EXIT_USAGE) == (1, 2)
     assert (errors.EXIT_SOME_FAILED, errors.EXIT_INTERRUPTED) == (3, 130)
 
 

@@ -34,7 +34,7 @@ from musictagger.models.inference import Predictor
 from musictagger.models.weights import load_model
 from musictagger.progress import Silent
 from musictagger.scores.aggregate import merge_outputs
-from musictagger.scores.genres import GenreChoice, choose_genres
+from musictagger.scores.genres import GenreChoice, chooser
 
 GENRES = ("rock", "jazz", "folk")
 GENRE_CARD = make_card(
@@ -257,9 +257,9 @@ def test_a_genre_model_nearly_always_gives_its_most_probable_genre() -> None:
     dataset, track_scores = genre_case()
     card = fit_card(GENRE_CARD, track_scores, dataset)
     scores = np.stack([frames.mean(axis=0) for frames in track_scores.frame_scores])
-    given = [choose_genres(row, card, GenreChoice(max_genres=1)) for row in scores]
+    given = [chooser(card, GenreChoice(max_genres=1))(row) for row in scores]
     assert np.mean([bool(genres) for genres in given]) >= GIVEN_SHARE
-    assert sum(bool(choose_genres(row, GENRE_CARD)) for row in scores) < 0.85 * len(scores)
+    assert sum(bool(chooser(GENRE_CARD, GenreChoice())(row)) for row in scores) < 0.85 * len(scores)
     assert card.training["thresholds"]["kept_default"] == []
 
 

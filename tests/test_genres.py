@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from musictagger.models.calibration import Calibration, Curve
 from musictagger.models.card import Card, Tag
 from musictagger.models.vocabulary import known_words, tags_for
-from musictagger.scores.genres import GenreChoice, choose_genres, chooser, moods, most_specific, ranked, thresholds
+from musictagger.scores.genres import GenreChoice, chooser, moods, most_specific, ranked, thresholds
 from musictagger.scores.genretree import load_tree
 
 CARD = make_card()
@@ -28,6 +28,16 @@ def scores(**by_name: float) -> npt.NDArray[np.float32]:
     for name, score in by_name.items():
         values[names[name]] = score
     return values
+
+
+def choose_genres(
+    values: npt.NDArray[np.float32],
+    card: Card,
+    choice: GenreChoice | None = None,
+    *,
+    excluded: frozenset[str] = frozenset(),
+) -> tuple[str, ...]:
+    return chooser(card, choice or GenreChoice())(values, excluded)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from musictagger.evaluation.checks import Indices, Truth
 from musictagger.evaluation.scoring import TrackScores
 from musictagger.models.calibration import calibrated
 from musictagger.models.card import Card
-from musictagger.models.vocabulary import meaning
+from musictagger.models.vocabulary import meaning, word_key
 from musictagger.records import Aggregator, FloatArray
 from musictagger.scores.aggregate import aggregate_tracks, merge_outputs
 
@@ -98,17 +98,12 @@ def truth_of(examples: Sequence[Example], matching: Matching) -> Truth:
 
 
 def _spelling_differs(name: str, words: Sequence[str]) -> bool:
-    return any(_folded(word) != _folded(name) for word in words)
+    return any(word_key(word) != word_key(name) for word in words)
 
 
 def _key(word: str) -> str:
     """Equal for words of the same meaning, and for spellings of a word that is not in the vocabulary."""
-    return _folded(meaning(word)[0])
-
-
-def _folded(word: str) -> str:
-    folded = word.casefold()
-    return "".join(c for c in folded if c.isalnum()) or folded
+    return word_key(meaning(word)[0])
 
 
 def examples_of(dataset: Dataset, split: SplitOrAll) -> tuple[Example, ...]:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from sqlalchemy import Engine, create_engine, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from musictagger.errors import BadRequestError, StoreError, printable
+from musictagger.errors import BadRequestError, StoreError, printable, reason_of
 from musictagger.library.reader import LIBRARY_ADVICE, PRAGMAS, REVISION
+from musictagger.paths import hold_lock
 from musictagger.sqlite.connection import readable_errors
 from musictagger.sqlite.engine import sqlite_engine
 
@@ -32,10 +32,9 @@ def open_database(location: str, *, create: bool) -> Engine:
 
 @contextmanager
 def exclusive(location: str, *, create: bool = True) -> Iterator[None]:
-    """Hold the right to write into a SQLite database; the system gives it back however the process ends.
+    """Hold the right to write into a SQLite database. Database servers need no such lock.
 
-    Raises StoreError when another process holds it, or it is not there (unless `create`). Database servers look after
-    themselves.
+    Raises StoreError when another process holds it, or the database does not exist (unless `create`).
     """
     path = _sqlite_path(location)
     if path is None:
@@ -43,21 +42,14 @@ def exclusive(location: str, *, create: bool = True) -> Iterator[None]:
         return
     if not create and not path.exists():
         raise StoreError(f"{printable(path)}: {LIBRARY_ADVICE.missing}")
-    lock = FileLock(f"{path}.lock")
+    busy = "another musictagger is writing to this database; wait for it to end, or give this one its own --db"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise StoreError(
-            f"{location}: another musictagger is writing to this database; wait for it to end, or give this one its "
-            "own --db"
-        ) from None
+        lock = hold_lock(Path(f"{path}.lock"), refuse=StoreError(f"{location}: {busy}"))
     except OSError as error:
-        raise StoreError(f"{location}: cannot be written: {error.strerror}; choose another place with --db") from error
-    try:
+        raise StoreError(f"{location}: cannot be written: {reason_of(error)}; {LIBRARY_ADVICE.elsewhere}") from error
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def _sqlite_path(location: str) -> Path | None:

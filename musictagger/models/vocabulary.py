@@ -30,7 +30,7 @@ def tags_for(
     names: dict[str, Meaning] = {}
     for output in outputs:
         # Spellings of an unknown word count as one, under the first of them.
-        name_and_category = names.setdefault(_key(output), meaning(output, unknown=unknown))
+        name_and_category = names.setdefault(word_key(output), meaning(output, unknown=unknown))
         merged.setdefault(name_and_category, []).append(output)
     return tuple(
         Tag(name, category, tuple(dict.fromkeys(words)), _threshold(thresholds, name, category))
@@ -40,7 +40,7 @@ def tags_for(
 
 def meaning(word: str, *, unknown: Category = "other") -> Meaning:
     """Display name and category of one word."""
-    return known_words().get(_key(word), (_title(word), unknown))
+    return known_words().get(word_key(word), (_title(word), unknown))
 
 
 @functools.cache
@@ -56,14 +56,15 @@ def known_words() -> Mapping[str, Meaning]:
         if category not in CATEGORIES:
             raise ModelError(f"tags.toml: {category!r} is no category (there are: {', '.join(CATEGORIES)})")
         for name, synonyms in tables[category].items():
-            for word in dict.fromkeys(_key(word) for word in (name, *synonyms)):
+            for word in dict.fromkeys(word_key(word) for word in (name, *synonyms)):
                 if word in words:
                     raise ModelError(f"tags.toml: {word!r} means both {words[word][0]!r} and {name!r}")
                 words[word] = (name, category)
     return MappingProxyType(words)
 
 
-def _key(word: str) -> str:
+def word_key(word: str) -> str:
+    """A word without case, spaces and punctuation, in which spellings of one word are equal."""
     folded = unicodedata.normalize("NFKC", word).casefold()
     return "".join(c for c in folded if c.isalnum()) or folded
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from musictagger.errors import ModelError, clipped
+from musictagger.errors import ModelError, clipped, reason_of
 from musictagger.models.backbone import Backbone
 from musictagger.models.card import Card
 from musictagger.models.heads import PREFIX, WithHead, backbone_outputs, build_head
@@ -102,7 +102,7 @@ def save_weights(tensors: Mapping[str, Tensor], weights: Path) -> str:
         with replacing(weights) as temporary:
             temporary.write_bytes(content)
     except OSError as error:
-        raise ModelError(f"{weights}: cannot be written: {error.strerror}") from error
+        raise ModelError(f"{weights}: cannot be written: {reason_of(error)}") from error
     return hashlib.sha256(content).hexdigest()
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from musictagger.audio.decode import Decoded, decode_frames
 from musictagger.audio.digest import audio_digest
 from musictagger.audio.frames import FrameRule, Wave
-from musictagger.errors import AudioError
+from musictagger.errors import AudioError, reason_of
 from musictagger.tags.containers.table import container_of
 from musictagger.tags.fields import FileTags, read_tags
 
@@ -130,7 +130,7 @@ def run(job: Job, send: Send) -> None:
     except MemoryError:
         send(Failed(job.path, "needs more memory than there is", transient=True))
     except OSError as error:
-        send(Failed(job.path, error.strerror or str(error), transient=True))
+        send(Failed(job.path, reason_of(error), transient=True))
     except Exception as error:
         # A decoder's surprise costs this file, not the worker; its kind and text are the reason the user reads.
         send(Failed(job.path, f"{type(error).__name__}: {error}"))

@@ -16,14 +16,14 @@ from musictagger.records import Aggregator
 
 Scores = npt.NDArray[np.float32]
 
-SMALLEST_SCORE = 1e-7
+GEOMETRIC_FLOOR = 1e-7
 """Below float16's smallest positive number: keeps the geometric mean finite without lifting any stored score."""
 
 
 def merge_outputs(scores: Scores, card: Card) -> Scores:
     """Scores of the card's tags, float32 [..., tags], from those of the network's outputs, [..., outputs].
 
-    A tag that several outputs mean takes the highest of them.
+    A tag with several outputs takes the highest of them.
     """
     position = {output: index for index, output in enumerate(card.outputs)}
     merged = [scores[..., [position[output] for output in tag.outputs]].max(axis=-1) for tag in card.tags]
@@ -32,7 +32,7 @@ def merge_outputs(scores: Scores, card: Card) -> Scores:
 
 
 def aggregate(frame_scores: Scores, how: Aggregator = "mean") -> Scores:
-    """Scores of one track, float32 [tags], from those of its frames, [frames, tags] with at least one frame."""
+    """Scores of one track, float32 [tags], from those of its frames, float32 [frames, tags], at least one."""
     scores: Scores = aggregate_tracks(frame_scores, [len(frame_scores)], how)[0]
     return scores
 
@@ -40,8 +40,8 @@ def aggregate(frame_scores: Scores, how: Aggregator = "mean") -> Scores:
 def aggregate_tracks(frame_scores: Scores, frames: Sequence[int], how: Aggregator = "mean") -> Scores:
     """Scores of many tracks, float32 [tracks, tags].
 
-    `frame_scores` holds all their frames one after another, [sum(frames), tags]; `frames` says how many each
-    track has, at least one each.
+    `frame_scores` holds the frames of all tracks one after another, [sum(frames), tags]; `frames` is the number of
+    frames of each track, at least one.
     """
     starts = np.concatenate([[0], np.cumsum(frames)[:-1]]).astype(np.intp) if len(frames) else np.zeros(0, np.intp)
     if not len(starts):
@@ -60,7 +60,7 @@ def _median(scores: Scores, starts: npt.NDArray[np.intp], frames: npt.NDArray[np
 
 
 def _geometric(scores: Scores, starts: npt.NDArray[np.intp], frames: npt.NDArray[np.intp]) -> Scores:
-    logs: Scores = np.log(np.maximum(scores, np.float32(SMALLEST_SCORE)))
+    logs: Scores = np.log(np.maximum(scores, np.float32(GEOMETRIC_FLOOR)))
     geometric: Scores = np.exp(_mean(logs, starts, frames))
     return geometric
 
@@ -76,4 +76,3 @@ _AGGREGATORS: dict[Aggregator, Callable[[Scores, npt.NDArray[np.intp], npt.NDArr
     "geometric": _geometric,
     "max": _max,
 }
-AGGREGATORS: tuple[Aggregator, ...] = tuple(_AGGREGATORS)

@@ -1,4 +1,4 @@
-"""Which genres and moods a track gets: pure functions from scores to names. Names and their tree: `genretree`."""
+"""The genres and moods of a track: pure functions from scores to names. Names and their tree are in `genretree`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ DEFAULT_MAX_GENRES = 2
 DEFAULT_MAX_MOODS = 3
 
 SPECIFIC_SHARE = 0.5
-"""Of its parent's score, from which a more specific genre takes the parent's place. With the published models' low
-thresholds, House at 0.11 passed for a dance track with Electronic at 0.29."""
+"""The share of its parent's score from which a more specific genre replaces the parent. Without it, the published
+models' low thresholds made a dance track with Electronic at 0.29 and House at 0.11 House."""
 
 
 @dataclass(frozen=True)
 class GenreChoice:
-    """What a user can say about the choice of genres."""
+    """The user's settings for the choice of genres."""
 
     max_genres: int = DEFAULT_MAX_GENRES
     min_score: float | None = None
     """One threshold for all genres, instead of the card's."""
     keep_parents: bool = False
-    """Whether Rock stays beside Indie Rock."""
+    """Whether a genre is kept beside one that implies it: Rock beside Indie Rock."""
     allow: frozenset[str] | None = None
     """The only genres that may be chosen, in any spelling; None allows all."""
     tree: GenreTree = field(default_factory=load_tree)
@@ -37,27 +37,36 @@ class GenreChoice:
 
 @dataclass(frozen=True, eq=False)
 class GenreChooser:
-    """A choice made ready for a card by `chooser`: asking it for one track looks nothing up in card or tree."""
+    """A choice prepared for a card by `chooser`, so that choosing for a track looks nothing up in card or tree."""
 
     choice: GenreChoice
     positions: npt.NDArray[np.intp]
-    """Where the genres that may be chosen stand in the card, [genres], in the order of their names."""
+    """Positions in the card of the genres that may be chosen, [genres], in the order of their names."""
     limits: Scores
     """Their thresholds, float32 [genres]."""
     names: tuple[str, ...]
-    """How they are written; tags that mean one genre have equal names."""
+    """Their names as written; tags that mean the same genre have equal names."""
     above: Mapping[str, frozenset[str]]
-    """What each implies, by name."""
+    """The genres that each implies, by name."""
     keys: Mapping[str, str]
     """The tree's key of each, by name."""
     curves: Mapping[str, Curve]
     """The calibration of each that has one, by name."""
 
     def __call__(self, scores: Scores, excluded: frozenset[str] = frozenset()) -> tuple[str, ...]:
-        """The genres of one track, from float32 [tags] in the card's order. See `choose_genres`."""
+        """At most `max_genres` names for a track, best first, of the genres that reach their threshold.
+
+        `scores` is float32 [tags] in the card's order. `excluded` names genres that this track does not have, in any
+        spelling; without Rock it can still be Indie Rock.
+
+        Genres are ranked by score, as `show` lists them, not by how far they exceed their threshold; equal scores by
+        name. A genre that another one implies is left out (Rock beside Indie Rock), and the other takes its place,
+        unless it is weak in comparison: see `most_specific` and `believable`. The number is cut last, so that the
+        choice of one genre is the first of the choice of two.
+        """
         values = scores[self.positions]
         passing = np.flatnonzero(values >= self.limits)
-        # The sort is stable, and the positions are in the order of names: equal scores are sorted by name.
+        # The sort is stable and the positions are in the order of names, so equal scores are sorted by name.
         best = passing[np.argsort(-values[passing], kind="stable")].tolist()
         found: dict[str, float] = {}
         for index in best:
@@ -67,10 +76,10 @@ class GenreChooser:
             found = {name: score for name, score in found.items() if self.keys[name] not in unwanted}
         if self.choice.keep_parents:
             return tuple(found)[: self.choice.max_genres]
-        # A kind and what it is a kind of are compared as the model heard them. Lifts would not do: opera that is hardly
-        # heard may still be heard far more than usual, in any classical piece.
-        heard = {name: self.curves[name].undo(value) if name in self.curves else value for name, value in found.items()}
-        return tuple(most_specific(believable(heard, self.above), self.above)[: self.choice.max_genres])
+        # A genre and its parent are compared by their scores before calibration: curves that measure the excess over
+        # the usual would rate weak opera above classical in any classical track.
+        raw = {name: self.curves[name].undo(value) if name in self.curves else value for name, value in found.items()}
+        return tuple(most_specific(believable(raw, self.above), self.above)[: self.choice.max_genres])
 
 
 def ranked(scores: Scores, tags: Sequence[Tag]) -> list[tuple[Tag, float]]:
@@ -85,7 +94,7 @@ def thresholds(card: Card, min_score: float | None = None) -> Scores:
 
 
 def chooser(card: Card, choice: GenreChoice) -> GenreChooser:
-    """Make a choice ready for many tracks of one model."""
+    """Prepare a choice for many tracks of one model."""
     tree, limits = choice.tree, thresholds(card, choice.min_score)
     allowed = None if choice.allow is None else {tree.key(name) for name in choice.allow}
     genres = sorted((tree.canonical(tag.name), index) for index, tag in enumerate(card.tags) if tag.category == "genre")
@@ -101,27 +110,10 @@ def chooser(card: Card, choice: GenreChoice) -> GenreChooser:
     return GenreChooser(choice, positions, limits[positions], names, above, keys, curves)
 
 
-def choose_genres(
-    scores: Scores, card: Card, choice: GenreChoice | None = None, *, excluded: frozenset[str] = frozenset()
-) -> tuple[str, ...]:
-    """At most `max_genres` names, best first, of the genres that reach their threshold; none when unsure.
-
-    Genres are compared by score, not by how far they clear their threshold, so that what is written is what `show`
-    lists first; equal scores by name. A genre that another passing one implies is left out (Rock beside Indie Rock),
-    and the other takes its place, unless it is weak beside it: see `most_specific` and `believable`. The number is
-    cut last, so that the choice of one genre is the first of the choice of two.
-
-    `scores` is float32 [tags], in the card's order. `excluded` are genres that this track has not, in any spelling:
-    these names and no others, so that without Rock it can still be Indie Rock. For many tracks, keep a `chooser`.
-    """
-    return chooser(card, choice or GenreChoice())(scores, excluded)
-
-
 def believable(scores: Mapping[str, float], above: Mapping[str, frozenset[str]]) -> list[str]:
-    """The names in `scores`, in their order, without those that are weak beside a genre that they imply.
+    """The names in `scores`, in their order, without those whose score is below SPECIFIC_SHARE of a genre they imply.
 
-    Electronic 0.5 and House 0.1 is Electronic: a model that hears the one so much better than the other is not sure
-    of the kind. The share is `SPECIFIC_SHARE`.
+    Electronic 0.5 and House 0.1 is Electronic: with so low a score the model is not sure of the subgenre.
     """
     return [
         name
@@ -133,9 +125,9 @@ def believable(scores: Mapping[str, float], above: Mapping[str, frozenset[str]])
 def most_specific(names: Iterable[str], above: Mapping[str, frozenset[str]]) -> list[str]:
     """`names`, best first, without those that another of them implies; `above` says what each implies.
 
-    Down the ranking, a genre that one chosen before implies is passed over. One that implies genres chosen before
-    replaces all of them, in the place of the best: with Rock 0.9, Jazz 0.6 and Indie Rock 0.5 the track is Indie Rock
-    first and Jazz second, because it is Rock first. A second kind of Rock stands where its own score puts it.
+    Down the ranking, a genre that is implied by one already chosen is skipped. A genre that implies genres already
+    chosen replaces all of them, in the place of the best: with Rock 0.9, Jazz 0.6 and Indie Rock 0.5 the track is Indie
+    Rock first and Jazz second, because it is Rock first. A second kind of Rock is ranked by its own score.
     """
     chosen: list[str] = []
     for name in names:

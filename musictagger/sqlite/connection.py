@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from musictagger.errors import StoreError
+from musictagger.errors import StoreError, reason_of
 
 BUSY_TIMEOUT_S = 30
 """Time to wait for another program's write before giving up; ours take milliseconds."""
@@ -73,7 +73,7 @@ def connector(
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"{path}: cannot be created: {error.strerror}; {advice.elsewhere}") from error
+            raise StoreError(f"{path}: cannot be created: {reason_of(error)}; {advice.elsewhere}") from error
     writable = os.access(path if path.exists() else path.parent, os.W_OK) and os.access(path.parent, os.W_OK)
     # A database on read-only media can still be queried; without `immutable` SQLite wants to create a -shm file.
     # With a write-ahead log beside it another process is writing, and only a reader that looks there is up to date.

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
-from musictagger.errors import BadRequestError, MusictaggerError, clipped, printable
-from musictagger.paths import replacing
+from musictagger.errors import BadRequestError, MusictaggerError, clipped, printable, reason_of
+from musictagger.paths import hold_lock, replacing
 
 SCHEMA = "musictagger.checkpoint/1"
 NAME = "checkpoint.pt"
@@ -24,19 +23,13 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises BadRequestError while another process holds it, MusictaggerError where nothing can be written.
     """
-    lock = FileLock(folder / ".lock")
+    busy = "another training is writing here; wait for it to end, or give this one its own --out"
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BadRequestError(
-            f"{printable(folder)}: another training is writing here; wait for it to end, or give this one its own --out"
-        ) from None
+        lock = hold_lock(folder / ".lock", refuse=BadRequestError(f"{printable(folder)}: {busy}"))
     except OSError as error:
-        raise MusictaggerError(f"{printable(folder)}: cannot be written: {error.strerror or error}") from error
-    try:
+        raise MusictaggerError(f"{printable(folder)}: cannot be written: {reason_of(error)}") from error
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -51,8 +44,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:
         # torch's zip writer turns a full disk into a RuntimeError.
-        reason = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
-        raise MusictaggerError(f"{path}: the checkpoint cannot be written: {reason}") from error
+        raise MusictaggerError(f"{path}: the checkpoint cannot be written: {reason_of(error)}") from error
 
 
 @contextlib.contextmanager

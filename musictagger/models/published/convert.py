@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from musictagger.errors import ModelError, clipped, printable
-from musictagger.models.published.foreign import Tensors, check_size, line, read_keras, read_tf, read_torch
+from musictagger.errors import ModelError, clipped, printable, reason_of
+from musictagger.models.published.foreign import Tensors, check_size, read_keras, read_tf, read_torch
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ def convert(file: Path, form: str, inside: str = "") -> Converted:
         tensors = read(file, inside)
         _check(tensors)
     except (OSError, ModelError) as error:
-        raise _refused(file, f"cannot be read as weights of format {form}", line(error)) from error
+        raise _refused(file, f"cannot be read as weights of format {form}", reason_of(error)) from error
     try:
         converted = model(tensors)
     except (KeyError, ValueError, IndexError, TypeError, MemoryError) as error:
         # By name, size, dimension, a size of a scalar, and sizes that multiply.
-        reason = f"there is no {error}" if isinstance(error, KeyError) else line(error)
+        reason = f"there is no {error}" if isinstance(error, KeyError) else reason_of(error)
         raise _refused(file, f"is no model of format {form} as expected", reason) from error
     if tensors:
         left = ", ".join(map(clipped, sorted(tensors)[:3]))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from musictagger.errors import ModelError
+from musictagger.errors import ModelError, reason_of
 from musictagger.models.published.tfcheckpoint import read_checkpoint
 
 Tensors = dict[str, npt.NDArray[Any]]
@@ -29,12 +29,6 @@ MOST_BYTES = 500_000_000
 _MAY_RUN_CODE = "and what may run code is not read"
 
 
-def line(error: BaseException) -> str:
-    """The first line of what an error says: torch's go on for paragraphs."""
-    said = (isinstance(error, OSError) and error.strerror) or str(error)
-    return next(iter(said.splitlines()), "") or type(error).__name__
-
-
 @contextlib.contextmanager
 def _reader() -> Iterator[None]:
     """Around another package's reader alone: on a damaged file it raises whatever it stumbles over."""
@@ -43,7 +37,7 @@ def _reader() -> Iterator[None]:
     except (OSError, ModelError):
         raise
     except Exception as error:
-        raise ModelError(f"it is damaged, or of a kind that is not read ({line(error)})") from error
+        raise ModelError(f"it is damaged, or of a kind that is not read ({reason_of(error)})") from error
 
 
 def check_size(size_bytes: int) -> None:

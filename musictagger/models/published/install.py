@@ -1,4 +1,4 @@
-"""Putting a converted model in place: by one process at a time, tried out before, whole or not at all.
+"""Installing a converted model: by one process at a time, tested first, and completely or not at all.
 
 Importing this module imports neither torch nor numpy.
 """
@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from musictagger.errors import ModelError, printable
+from musictagger.errors import ModelError, printable, reason_of
+from musictagger.paths import hold_lock
 from musictagger.progress import Progress
 
 if TYPE_CHECKING:
@@ -24,37 +25,35 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def alone(name: str, folder: Path, progress: Progress) -> Iterator[bool]:
-    """Hold the right to put a model `name` into `folder` (made if need be), once no other process has it.
+    """Hold the right to install a model `name` into `folder`, which is created; yields whether that took waiting.
 
-    Yields whether one had. Raises ModelError where the folder cannot be written, so nothing is fetched for it.
+    Raises ModelError where the folder cannot be written, before anything is fetched.
     """
-    # Here, since only this needs it, and it costs commands that only look a name up 12 ms.
-    from filelock import FileLock, Timeout
+    waited = False
+
+    def waiting() -> None:
+        nonlocal waited
+        waited = True
+        progress.say(f"another process is installing {name}; waiting for it")
 
     path = folder / f".{name}.lock"
-    lock = FileLock(path)
-    with disk_trouble(folder):
+    with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        lock = hold_lock(path, waiting=waiting)
+    with lock:
         try:
-            lock.acquire(timeout=0)
-            waited = False
-        except Timeout:
-            progress.say(f"another process is installing {name}; waiting for it")
-            lock.acquire()
-            waited = True
-    try:
-        yield waited
-    finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        lock.release()
+            yield waited
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def install(wanted: CatalogueEntry, converted: Converted, folder: Path, source: str) -> None:
-    """Write weights and card into `folder`, load and run them, and only then put them in place.
+    """Write weights and card into a scratch folder, load and run them, and only then move them into `folder`.
 
-    The weights last: it is they that are found, so a crash in between leaves no model rather than one without a card.
-    Raises ModelError where they do not fit their backbone or give no scores, naming `source`, or the disk refuses.
+    The weights are moved last, because models are found by them: a crash in between leaves no model instead of one
+    without a card. Raises ModelError, naming `source`, where the weights do not fit their backbone or give no scores,
+    and where the folder cannot be written.
     """
     import torch
     from safetensors.torch import save
@@ -66,22 +65,22 @@ def install(wanted: CatalogueEntry, converted: Converted, folder: Path, source: 
     if reason := _unusable(converted, tensors):
         raise ModelError(f"{source}: does not fit backbone {converted.backbone}: {reason}")
     with contextlib.ExitStack() as stack:
-        with disk_trouble(folder):
+        with disk_errors(folder):
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=".musictagger-", dir=folder))
             weights = Path(scratch) / f"{wanted.name}.safetensors"
             weights.write_bytes(save(tensors))
             wanted.card(converted.config, sha256_of(weights)).save(weights.with_suffix(".json"))
         if reason := _no_scores(load_model(weights)):
             raise ModelError(f"{source}: {reason}; the weights are damaged, or of another model")
-        with disk_trouble(folder):
+        with disk_errors(folder):
             for path in (weights.with_suffix(".json"), weights):
                 path.replace(folder / path.name)
 
 
 def _unusable(converted: Converted, tensors: dict[str, Tensor]) -> str:
-    """The first tensor that does not fit the backbone or is not finite; empty where all are as they should be.
+    """The first tensor that does not fit the backbone or is not finite; empty where there is none.
 
-    The backbone that they are held against has shapes alone: sizes read off a damaged file could fill any memory.
+    The backbone they are compared with is on the meta device: sizes read from a damaged file could fill any memory.
     """
     import torch
 
@@ -97,7 +96,7 @@ def _unusable(converted: Converted, tensors: dict[str, Tensor]) -> str:
 
 
 def _no_scores(model: Model) -> str:
-    """Why a frame of noise and one of a tone, through the whole model, give no scores; empty where they do."""
+    """Why the model gives no usable scores for a frame of noise and a frame of a tone; empty where it does."""
     import torch
 
     from musictagger.audio.logmel import LogMel
@@ -114,9 +113,9 @@ def _no_scores(model: Model) -> str:
 
 
 @contextlib.contextmanager
-def disk_trouble(folder: Path) -> Iterator[None]:
-    """Turns what the disk refuses into a ModelError that names the folder, whatever hidden file in it was meant."""
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn errors of the system into a ModelError that names the folder instead of a hidden file in it."""
     try:
         yield
     except OSError as error:
-        raise ModelError(f"{printable(folder)}: cannot be written: {error.strerror or error}") from error
+        raise ModelError(f"{printable(folder)}: cannot be written: {reason_of(error)}") from error

@@ -18,7 +18,7 @@ from musictagger.models.card import Card, sha256_of
 from musictagger.models.published import catalogue
 from musictagger.models.published.catalogue import CatalogueEntry, WebFile, Wheel
 from musictagger.models.published.fetch import Wanted, fetch
-from musictagger.models.published.install import alone, disk_trouble, install
+from musictagger.models.published.install import alone, disk_errors, install
 from musictagger.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def pull(name: str, folder: Path, *, progress: Progress = SILENT, downloads: Pat
             downloads = folder
         elif downloads is None:
             downloads = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="musictagger-")))
-        with disk_trouble(downloads):
+        with disk_errors(downloads):
             file = fetch(Wanted(name, wanted.source, _otherwise(wanted, folder)), downloads, progress)
         progress.say(f"converting {name}")
         install(wanted, convert(file, wanted.format, wanted.path), folder, name)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ import numpy.typing as npt
 from musictagger.audio.decode import Decoded
 from musictagger.audio.frames import Wave, fill_frame
 from musictagger.config import Settings
-from musictagger.errors import MusictaggerError, printable
+from musictagger.errors import MusictaggerError, printable, reason_of
 from musictagger.models.card import Card
 from musictagger.models.find import find_or_pull
 from musictagger.models.inference import BATCH_FRAMES, Predictor, has_bfloat16, pick_device
@@ -207,9 +206,8 @@ def _write_rows(folder: Path, digest: str, rows: Rows) -> None:
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.save(file, rows, allow_pickle=False)
     except OSError as error:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         raise MusictaggerError(
-            f"{printable(folder)}: {'the disk is full' if full else error.strerror}; the teachers' scores that are "
+            f"{printable(folder)}: {reason_of(error)}; the teachers' scores that are "
             "there are whole and are kept. Make room or choose another cache folder, and run the same command again"
         ) from error
 

@@ -34,7 +34,7 @@ from musictagger.audio.frames import evenly
 from musictagger.audio.frontend import FrontEnd
 from musictagger.audio.logmel import LogMel
 from musictagger.audio.walk import FoundFile
-from musictagger.errors import MusictaggerError, printable
+from musictagger.errors import MusictaggerError, printable, reason_of
 from musictagger.pipeline.pool import DEFAULT_TIMEOUT_S, WorkerPool
 from musictagger.progress import Progress
 from musictagger.training.melcache.files import Mel, check_mel, disk_errors, mel_bytes, open_mel, sweep_unfinished
@@ -294,7 +294,7 @@ def _file(path: Path) -> FoundFile | str:
     try:
         status = path.stat()
     except OSError as error:
-        return error.strerror or str(error)
+        return reason_of(error)
     return FoundFile(path, status.st_size, status.st_mtime_ns)
 
 

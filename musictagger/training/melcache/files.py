@@ -7,7 +7,6 @@ of columns is known, and so that a file's size alone says how many columns it mu
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from musictagger.errors import MusictaggerError, printable
+from musictagger.errors import MusictaggerError, printable, reason_of
 
 Mel = npt.NDArray[np.float16]
 """Mel columns of a track, float16 [columns, n_mels]."""
@@ -29,7 +28,6 @@ ABANDONED_S = 3600
 """An unfinished file that nobody wrote into for so long belongs to a run that was killed."""
 
 _MAGIC = b"\x93NUMPY\x01\x00"
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def mel_bytes(columns: int, n_mels: int) -> int:
@@ -63,9 +61,8 @@ def open_mel(path: Path, n_mels: int) -> Mel:
             raise ValueError("damaged" if path.exists() else "gone")
         mapped = np.memmap(path, np.dtype("<f2"), "r", HEADER_BYTES, (columns, n_mels))
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
         raise MusictaggerError(
-            f"{printable(path)}: this part of the mel cache cannot be read ({reason}); "
+            f"{printable(path)}: this part of the mel cache cannot be read ({reason_of(error)}); "
             "run the same command again, which makes it anew"
         ) from error
     # A plain view: every slice of a memmap costs several microseconds more.
@@ -145,9 +142,8 @@ def disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        cause = "the disk is full; free some space" if error.errno in _FULL else error.strerror or str(error)
         raise MusictaggerError(
-            f"mel cache {printable(folder)}: {cause}. What was cached before is whole and is kept; "
+            f"mel cache {printable(folder)}: {reason_of(error)}. What was cached before is whole and is kept; "
             "run the same command again to go on, or choose another folder for the cache"
         ) from error
 

@@ -15,6 +15,7 @@ from musictagger.audio.decode import SHORTEST_S, Decoded
 from musictagger.audio.frames import FrameRule, Wave
 from musictagger.audio.logmel import LogMel
 from musictagger.audio.walk import FoundFile
+from musictagger.errors import reason_of
 from musictagger.pipeline.pool import DEFAULT_TIMEOUT_S, WorkerPool
 from musictagger.pipeline.worker import Decode, Failed, Finished, Frame, Inspect, Inspected
 from musictagger.training.melcache.files import Mel, MelWriter
@@ -51,7 +52,7 @@ def stream_waves(
                 try:
                     status = path.stat()
                 except OSError as error:
-                    yield Failed(path, error.strerror or str(error), transient=True)
+                    yield Failed(path, reason_of(error), transient=True)
                 else:
                     pool.submit(Decode(path, rate_hz, rule, status.st_size, status.st_mtime_ns))
             answer = pool.next_answer()
