@@ -60,30 +60,17 @@ def convert(
 
     Raises `error` for a value that the annotation does not allow.
     """
-    origin, inner = get_origin(kind), get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return _build(value, kind, what, f"{what}.", error)
-    if origin is Mapping and inner[1] is not Any and isinstance(value, Mapping):
-        names = [convert(name, inner[0], f"a name in {what}", error) for name in value]
-        parts = [convert(part, inner[1], f"{what}.{name}", error, lenient=lenient) for name, part in value.items()]
-        return dict(zip(names, parts, strict=True))
-    if origin is tuple and inner[1:] == (...,) and isinstance(value, list | tuple):
-        return tuple(convert(part, inner[0], f"{what}[{index}]", error) for index, part in enumerate(value))
-    for attempt in _readings(value) if lenient else (value,):
-        plain = os.fspath(attempt) if isinstance(attempt, Path) else attempt
-        strict = not (lenient and isinstance(plain, str | float))
-        # A text with half a character raises a ValueError.
-        with contextlib.suppress(msgspec.ValidationError, ValueError):
-            return msgspec.convert(plain, kind, strict=strict, dec_hook=_to_path)
-    raise error(f"{what} must be {_allowed(value, kind, lenient=lenient)}")
+    return _Loader(error, lenient).convert(value, kind, what)
 
 
-def load(value: object, kind: type, what: str, error: type[MusictaggerError] = BadRequestError) -> Any:
-    """The dataclass `kind` from a mapping that has all its required fields and no others.
+def load(
+    value: object, kind: type, what: str, error: type[MusictaggerError] = BadRequestError, *, extra: bool = False
+) -> Any:
+    """The dataclass `kind` from a mapping that has all its required fields and, without `extra`, no others.
 
     Raises `error` for anything else. `what` names the mapping in messages.
     """
-    return _build(value, kind, what, f"{what}: ", error)
+    return _Loader(error, extra=extra).build(value, kind, what, f"{what}: ")
 
 
 def check(instance: Any, error: type[MusictaggerError] = BadRequestError) -> None:
@@ -100,27 +87,58 @@ def field_types(kind: type) -> Mapping[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
-def _build(value: object, kind: Any, what: str, prefix: str, error: type[MusictaggerError]) -> Any:
-    if isinstance(value, kind):
-        return value
-    if not isinstance(value, Mapping):
-        raise error(f"{what} must be {_allowed(value, kind)}")
-    kinds = field_types(kind)
-    missing = [
-        field.name
-        for field in dataclasses.fields(kind)
-        if field.default is dataclasses.MISSING is field.default_factory and field.name not in value
-    ]
-    unknown = sorted(set(value) - set(kinds))
-    if missing or unknown:
-        wrong = [f"lacks {', '.join(missing)}"] if missing else []
-        wrong += [f"has unknown fields: {', '.join(unknown)}{hint(unknown[0], kinds)}"] if unknown else []
-        raise error(f"{what} {' and '.join(wrong)}")
-    return kind(**{name: convert(part, kinds[name], f"{prefix}{name}", error) for name, part in value.items()})
+@dataclasses.dataclass(frozen=True)
+class _Loader:
+    error: type[MusictaggerError]
+    lenient: bool = False
+    extra: bool = False
+
+    def convert(self, value: object, kind: Any, what: str) -> Any:
+        origin, inner = get_origin(kind), get_args(kind)
+        if dataclasses.is_dataclass(kind):
+            return self.build(value, kind, what, f"{what}.")
+        if origin is Mapping and inner[1] is not Any and isinstance(value, Mapping):
+            return {
+                self.convert(name, inner[0], f"a name in {what}"): self.convert(part, inner[1], f"{what}.{name}")
+                for name, part in value.items()
+            }
+        if origin is tuple and isinstance(value, list | tuple):
+            return tuple(self.convert(part, inner[0], f"{what}[{index}]") for index, part in enumerate(value))
+        for attempt in _readings(value) if self.lenient else (value,):
+            plain = os.fspath(attempt) if isinstance(attempt, Path) else attempt
+            strict = not (self.lenient and isinstance(plain, str | float))
+            # A text with half a surrogate pair raises a ValueError.
+            with contextlib.suppress(msgspec.ValidationError, ValueError):
+                return msgspec.convert(plain, kind, strict=strict, dec_hook=_to_path)
+        raise self.error(f"{what} must be {_allowed(value, kind, lenient=self.lenient)}")
+
+    def build(self, value: object, kind: Any, what: str, prefix: str) -> Any:
+        if isinstance(value, kind):
+            return value
+        if not isinstance(value, Mapping):
+            raise self.error(f"{what} must be {_allowed(value, kind)}")
+        kinds = field_types(kind)
+        missing = [
+            field.name
+            for field in dataclasses.fields(kind)
+            if field.default is dataclasses.MISSING is field.default_factory and field.name not in value
+        ]
+        unknown = [] if self.extra else sorted(set(value) - set(kinds))
+        if missing or unknown:
+            wrong = [f"lacks {', '.join(missing)}"] if missing else []
+            wrong += [f"has unknown fields: {', '.join(unknown)}{hint(unknown[0], kinds)}"] if unknown else []
+            raise self.error(f"{what} {' and '.join(wrong)}")
+        return kind(
+            **{
+                name: self.convert(part, kinds[name], f"{prefix}{name}")
+                for name, part in value.items()
+                if name in kinds
+            }
+        )
 
 
 def _readings(value: object) -> tuple[object, ...]:
-    """What a lenient value may stand for: first itself."""
+    """The value itself and, for a text such as "yes", the word that msgspec knows."""
     return (value, _WORDS[value.lower()]) if isinstance(value, str) and value.lower() in _WORDS else (value,)
 
 

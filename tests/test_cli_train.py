@@ -217,27 +217,33 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
         (["--recipe", "choi2017-cnn"], "did you mean 'choi2017-crnn'"),
         (["--recipe", "mine.toml"], "there is no such recipe"),
         (["--dataset-option", "vald=0.2"], "did you mean 'valid'"),
-        (["--dataset-option", "valid=lots"], "'lots' is no float"),
+        (["--dataset-option", "valid=lots"], "option valid of dataset folders must be a number, not 'lots'"),
         (["--dataset-option", "valid"], "--dataset-option takes NAME=VALUE"),
         (["--dataset-option", "valid=0.9", "--dataset-option", "test=0.9"], "valid=0.9 and test=0.9"),
         (["--set", "mixupp=1"], "did you mean 'mixup'"),
-        (["--set", "epochs.x=1"], "epochs takes one value"),
-        (["--set", "patience={}"], "patience takes one value"),
-        (["--set", "mixup=x"], "training option mixup"),
+        (["--set", "epochs.x=1"], "training option epochs must be a whole number from 1 to 1e+09, not {'x': 1}"),
+        (["--set", "patience={}"], "training option patience must be a whole number from 1 to 1e+09 or none, not {}"),
+        (["--set", "mixup=x"], "training option mixup must be a number from 0 to 100, not 'x'"),
         (["--set", "mixup"], "--set takes NAME=VALUE"),
         (["--set", "mixup=1", "--set", "mixup=2"], "gives mixup twice"),
         (["--set", "lr=1", "--lr", "1"], "lr is given by --set and by an option of its own"),
-        (["--set", "config=3"], "takes names with values"),
+        (["--set", "config=3"], "training option config must be a mapping of names to values, not '3'"),
         (["--set", "front_end.n_mel=3"], "did you mean 'n_mels'"),
-        (["--set", "front_end.n_mels=many"], "front_end.n_mels: 'many' is no int"),
-        (["--set", "l2.rn=1"], "l2 names rn"),
-        (["--set", "l2.rnn=much"], "l2.rnn: 'much' is no number"),
-        (["--epochs", "0"], "epochs is 0"),
+        (["--set", "front_end.n_mels=many"], "front_end.n_mels must be a whole number of at least 1, not 'many'"),
+        (
+            ["--set", "l2.rn=1"],
+            "one of cnn, rnn, dense, not 'rn'; did you mean 'rnn'?",
+        ),
+        (["--set", "l2.rnn=much"], "training option l2.rnn must be a number from 0 to 1e+09, not 'much'"),
+        (["--epochs", "0"], "epochs must be a whole number from 1 to 1e+09, not 0"),
         (["--epochs", "many"], "is not a valid integer"),
-        (["--lr", "0"], "lr is 0"),
-        (["--patience", "soon"], "training option patience: 'soon' is no int or none"),
-        (["--set", "l2.cnn=-1"], "l2.cnn is -1"),
-        (["--set", "front_end.compression=log"], "front_end.compression: 'log' is none of db, "),
+        (["--lr", "0"], "lr must be a number from 1e-12 to 1000, not 0.0"),
+        (["--patience", "soon"], "training option patience must be a whole number from 1 to 1e+09 or none, not 'soon'"),
+        (["--set", "l2.cnn=-1"], "training option l2.cnn must be a number from 0 to 1e+09, not -1"),
+        (
+            ["--set", "front_end.compression=log"],
+            "front_end.compression must be one of db, log1p, not 'log'",
+        ),
         (["--optimizer", "adagrad"], "is not one of"),
         (["--freeze", "cnn"], "name the model with --init"),
         (["--init", "nobody"], "there is no model 'nobody'"),
@@ -248,7 +254,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
         (["--name", "x" * 201], "at most 200 bytes and one line"),
         (["--name", "x\ny"], "at most 200 bytes and one line"),
         (["--device", "abacus"], "there is no device 'abacus'"),
-        (["--workers", "0"], "workers must be at least 1"),
+        (["--workers", "0"], "workers must be a whole number of at least 1, not 0"),
         (["--threads", "0"], "0 is not in the range"),
         (["--set", "config.chanels=[4]", "--backbone", "fcn"], "chanels"),
     ],
@@ -302,7 +308,7 @@ def test_assignments() -> None:
         with pytest.raises(BadRequestError):
             assigned(texts, "--set")
     for texts in (["a={}", "a.x=1"], ["a.x=1", "a=1"], ["a.=1"]):
-        with pytest.raises(BadRequestError, match="both whole and in parts"):
+        with pytest.raises(BadRequestError, match="both as a whole and in parts"):
             nested(assigned(texts, "--set"), "--set")
 
 

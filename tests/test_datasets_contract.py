@@ -109,12 +109,12 @@ def test_options_may_be_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "option", "value", "message"),
     [
-        ("folders", "seed", "many", "'many' is no int"),
-        ("folders", "valid", "much", "'much' is no float"),
-        ("folders", "artists", "perhaps", "'perhaps' is no bool"),
-        ("folders", "seed", True, "True is no int"),
+        ("folders", "seed", "many", "option seed of dataset folders must be a whole number, not 'many'"),
+        ("folders", "valid", "much", "option valid of dataset folders must be a number, not 'much'"),
+        ("folders", "artists", "perhaps", "option artists of dataset folders must be true or false, not 'perhaps'"),
+        ("folders", "seed", True, "option seed of dataset folders must be a whole number, not True"),
         ("fma", "subset", "meduim", "did you mean 'medium'"),
-        ("mtat", "split", "x", "there are: folders, random"),
+        ("mtat", "split", "x", "option split of dataset mtat must be one of folders, random, not 'x'"),
         ("folders", "valid", 0.0, "leave 0.85 to train on"),
         ("folders", "test", 0.9, "leave -0.05 to train on"),
         ("library", "valid", float("nan"), "leave nan"),

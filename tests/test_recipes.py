@@ -1,4 +1,4 @@
-"""Recipes: complete, sourced, and fit to be run as they stand."""
+"""Recipes: complete, with sources, and ready to run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def recipe_file(folder: Path, text: str) -> str:
     return str(path)
 
 
-def test_the_papers_are_all_there() -> None:
+def test_recipes_of_all_papers_exist() -> None:
     assert set(PAPERS) == {
         *("panwar2017-crnn", "choi2016-fcn4", "choi2017-crnn", "roy2020-multiframe", "flores2017-fcn3"),
         *("wang2019-crnn-tf", "wang2019-crnn-tf-fma", "wang2019-crnn-tf-gtzan-transfer"),
@@ -34,7 +34,7 @@ def test_the_papers_are_all_there() -> None:
 
 
 @pytest.mark.parametrize("name", BUNDLED)
-def test_every_value_says_where_it_is_from(name: str) -> None:
+def test_every_value_has_a_source(name: str) -> None:
     recipe = BUNDLED[name]
     assert recipe.title and recipe.source and recipe.data and recipe.paper_where
     assert not set(recipe.given) & set(recipe.ours)
@@ -43,12 +43,12 @@ def test_every_value_says_where_it_is_from(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAPERS)
-def test_what_papers_differ_in_is_never_left_to_our_defaults(name: str) -> None:
-    said = set(flattened(BUNDLED[name].options))
-    # Who starts from a model takes its backbone.
-    assert "backbone" in said or "init" in said
+def test_recipes_of_papers_set_what_papers_differ_in(name: str) -> None:
+    given = set(flattened(BUNDLED[name].options))
+    # A run that starts from a model has its backbone.
+    assert "backbone" in given or "init" in given
     needed = {"dataset", "epochs", "batch_size", "windows_per_track", "optimiser", "lr", "schedule"}
-    assert {*needed, "clip_norm", "patience", "metric"} <= said
+    assert {*needed, "clip_norm", "patience", "metric"} <= given
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -75,7 +75,7 @@ def test_dataset_is_read_and_its_leaks_are_allowed(name: str, tmp_path: Path) ->
     check_leaks(dataset, allow=options.allow_leak)
 
 
-def test_figures_of_a_paper_are_named_as_ours_are() -> None:
+def test_metrics_of_papers_have_our_names() -> None:
     tags = {"auc", "average_precision", "jaccard", "ndcg@50", "loss", *(f"recall@{k}" for k in (1, 3, 5, 10))}
     genres = {"accuracy", "auc", "recall", "precision", "f1"}
     for recipe in BUNDLED.values():
@@ -83,21 +83,21 @@ def test_figures_of_a_paper_are_named_as_ours_are() -> None:
         assert set(recipe.paper) <= known, recipe.name
 
 
-def test_the_figures_to_beat() -> None:
-    figures = {name: BUNDLED[name].paper for name in PAPERS}
-    assert figures["wang2019-crnn-tf"]["auc"] == 0.9078
-    assert figures["panwar2017-crnn"]["auc"] == 0.893
-    assert figures["wang2019-crnn-tf-fma"]["accuracy"] == 0.647
-    assert figures["wang2019-crnn-tf-gtzan-transfer"]["accuracy"] == 0.724
-    assert figures["roy2020-multiframe"]["accuracy"] == 0.82
+def test_metrics_of_the_papers() -> None:
+    metrics = {name: BUNDLED[name].paper for name in PAPERS}
+    assert metrics["wang2019-crnn-tf"]["auc"] == 0.9078
+    assert metrics["panwar2017-crnn"]["auc"] == 0.893
+    assert metrics["wang2019-crnn-tf-fma"]["accuracy"] == 0.647
+    assert metrics["wang2019-crnn-tf-gtzan-transfer"]["accuracy"] == 0.724
+    assert metrics["roy2020-multiframe"]["accuracy"] == 0.82
 
 
-def test_the_default_recipe_is_the_defaults() -> None:
+def test_the_default_recipe_equals_the_defaults() -> None:
     assert options_of(None, {}) == TrainOptions()
     assert options_of(BUNDLED["musictagger-default"], {}) == TrainOptions(backbone=DEFAULT_BACKBONE)
 
 
-def test_what_is_said_on_the_command_line_wins_and_mappings_add_up() -> None:
+def test_the_command_line_overrides_values_and_extends_mappings() -> None:
     recipe = BUNDLED["wang2019-crnn-tf"]
     options = options_of(recipe, {"lr": 5e-4, "config": {"units": 16}, "l2": {"cnn": 0.0}})
     assert (options.lr, options.batch_size) == (5e-4, 32)
@@ -105,7 +105,7 @@ def test_what_is_said_on_the_command_line_wins_and_mappings_add_up() -> None:
     assert options.l2 == {"cnn": 0.0, "rnn": 1e-6, "dense": 1e-6}
 
 
-def test_what_belongs_to_another_backbone_or_dataset_is_left_out() -> None:
+def test_options_of_another_backbone_or_dataset_are_ignored() -> None:
     recipe = BUNDLED["flores2017-fcn3"]
     other = options_of(recipe, {"backbone": "crnn", "dataset": "folders"})
     assert (other.config, other.front_end, other.dataset_options, other.allow_leak) == ({}, {}, {}, False)
@@ -113,17 +113,17 @@ def test_what_belongs_to_another_backbone_or_dataset_is_left_out() -> None:
     assert same == options_of(recipe, {})
 
 
-def test_each_way_of_transfer_is_one_flag() -> None:
+def test_each_kind_of_transfer_is_one_flag() -> None:
     recipe = BUNDLED["wang2019-crnn-tf-gtzan-transfer"]
     assert options_of(recipe, {}).init == "wang2019-crnn-tf"
     assert [options_of(recipe, {"freeze": way}).freeze for way in ("none", "cnn", "all")] == ["none", "cnn", "all"]
     assert options_of(recipe, {"init": ""}).init == ""
 
 
-def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
+def test_a_recipe_in_a_file_of_the_user(tmp_path: Path) -> None:
     recipe = find_recipe(recipe_file(tmp_path, '[options]\nbackbone = "crnn"\nfreeze = "cnn"\nlr = 1\n'))
     assert recipe == Recipe("mine", "mine", options={"backbone": "crnn", "freeze": "cnn", "lr": 1})
-    # Its `freeze` is no error as long as somebody names the model.
+    # `freeze` is valid as long as the command line names a model.
     assert options_of(recipe, {"init": "tiny"}).lr == 1.0
     with pytest.raises(BadRequestError, match="--init"):
         options_of(recipe, {})
@@ -135,22 +135,22 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     [
         ("backbone = 'fcn'", r"options go below \[options\]"),
         ("titel = 'x'", "did you mean 'title'"),
-        ("title = 1", "title must be a text"),
-        ("options = 1", "options must be a table"),
-        ("notes = 'x'", "notes must be a list"),
-        ("[paper]\nauc = 'high'", "is no number"),
+        ("title = 1", "title must be a string, not 1"),
+        ("options = 1", "options must be a mapping of names to values, not 1"),
+        ("notes = 'x'", "notes must be a list of strings, not 'x'"),
+        ("[paper]\nauc = 'high'", "paper.auc must be a number, not 'high'"),
         ("[options]\nepoch = 3", "recipe mine: .*did you mean 'epochs'"),
-        ("[options]\nlr = 'fast'", "is no float"),
-        ("[options]\nepochs = [1]", "recipe mine: training option epochs takes one value"),
-        ("[options]\nconfig = 3", "takes names with values"),
+        ("[options]\nlr = 'fast'", "training option lr must be a number from 1e-12 to 1000, not 'fast'"),
+        ("[options]\nepochs = [1]", r"recipe mine: training option epochs must be a whole number .*, not \[1\]"),
+        ("[options]\nconfig = 3", "training option config must be a mapping of names to values, not 3"),
         ("[options.front_end]\nn_mel = 3", "did you mean 'n_mels'"),
-        ("[options.front_end]\nn_mels = 'many'", "front_end.n_mels: 'many' is no int"),
-        ("[options.front_end]\nmel_scale = 'bark'", "front_end.mel_scale: 'bark'"),
-        ("[options.l2]\ncnn = 'x'", "l2.cnn: 'x' is no number"),
+        ("[options.front_end]\nn_mels = 'many'", "front_end.n_mels must be a whole number of at least 1, not 'many'"),
+        ("[options.front_end]\nmel_scale = 'bark'", "front_end.mel_scale must be one of slaney, htk, not 'bark'"),
+        ("[options.l2]\ncnn = 'x'", "l2.cnn must be a number from 0 to .*, not 'x'"),
         ("[options", "cannot be read as TOML"),
     ],
 )
-def test_what_is_wrong_with_a_recipe_is_said(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_recipes_are_refused_with_a_reason(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(BadRequestError, match=message):
         options_of(find_recipe(recipe_file(tmp_path, text)), {})
 
@@ -163,9 +163,10 @@ def test_unknown_recipes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "message"), [("teachers = 5", "teachers takes names"), ("epochs = 2020-01-01", "epochs")]
+    ("line", "message"),
+    [("teachers = 5", "training option teachers must be a list of strings, not 5"), ("epochs = 2020-01-01", "epochs")],
 )
-def test_values_that_no_option_can_hold_are_told(line: str, message: str, tmp_path: Path) -> None:
+def test_values_of_another_type_are_refused(line: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(f"[options]\n{line}\n")
     with pytest.raises(BadRequestError, match=message):
@@ -175,8 +176,8 @@ def test_values_that_no_option_can_hold_are_told(line: str, message: str, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"lr": -1.0}, "lr is -1; it must lie between"),
-        ({"schedule": "sudden"}, "there are: "),
+        ({"lr": -1.0}, "lr must be a number from 1e-12 to 1000, not -1"),
+        ({"schedule": "sudden"}, "schedule must be one of constant, exponential, inverse, cosine, onecycle, not"),
         ({"head": "svm", "teachers": ("one",)}, "leave --teacher out"),
         ({"balanced": True}, "name some with --teacher"),
         ({"balanced": True, "teachers": ("one",), "class_weights": True}, "leave class_weights out"),
@@ -185,6 +186,6 @@ def test_values_that_no_option_can_hold_are_told(line: str, message: str, tmp_pa
         ({"freeze": "cnn"}, "name the model with --init"),
     ],
 )
-def test_options_that_contradict_each_other_are_refused(changes: dict[str, Any], message: str) -> None:
+def test_invalid_or_contradictory_options_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(BadRequestError, match=message):
         TrainOptions(**changes)

@@ -438,13 +438,13 @@ def test_after_a_kill_the_library_says_what_the_files_hold(music: Path, monkeypa
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *[("path", path) for path in ("a.flac", "", "/x\0y", "/\ud800", 5, None)],
-        *[("size", size) for size in (float("inf"), float("nan"), "many", None)],
+        *[("path", path) for path in ("a.flac", "~/a.flac", "", "/x\0y", "/\ud800", 5, None)],
+        *[("size", size) for size in (float("inf"), float("nan"), 1.5, True, "9", "many", None)],
         *[("audio_digest", digest) for digest in (5, ["x"])],
         *product(["changes"], ([], {}, "genre", [{}], [{"field": "title"}], [{"field": ["genre"]}])),
     ],
 )
-def test_a_plan_edited_to_nonsense_is_a_usage_error(key: str, value: object, music: Path, tmp_path: Path) -> None:
+def test_a_plan_with_an_invalid_field_is_a_usage_error(key: str, value: object, music: Path, tmp_path: Path) -> None:
     before = state(music)
     run("plan", "--out", tmp_path / "plan.json")
     document = json.loads((tmp_path / "plan.json").read_text())
@@ -452,19 +452,19 @@ def test_a_plan_edited_to_nonsense_is_a_usage_error(key: str, value: object, mus
     (tmp_path / "plan.json").write_text(json.dumps(document))
     result = run("apply", tmp_path / "plan.json")
     assert result.code == EXIT_USAGE
-    assert "plan.json: is no complete plan" in result.err
+    assert "plan.json: not a complete plan" in result.err
     assert state(music) == before
 
 
 @pytest.mark.parametrize("values", [["\ud800"], "Jazz", None, [5]])
-def test_a_plan_with_values_that_are_no_texts_is_a_usage_error(values: object, music: Path, tmp_path: Path) -> None:
+def test_a_plan_with_values_that_are_not_strings_is_a_usage_error(values: object, music: Path, tmp_path: Path) -> None:
     run("plan", "--out", tmp_path / "plan.json")
     document = json.loads((tmp_path / "plan.json").read_text())
     document["files"][0]["changes"][0]["after"] = values
     (tmp_path / "plan.json").write_text(json.dumps(document))
     assert run("apply", tmp_path / "plan.json").code == EXIT_USAGE
     (tmp_path / "plan.json").write_text("[" * 200_000)
-    assert "nested too deep" in run("apply", tmp_path / "plan.json").err
+    assert "plan.json: is not a plan: it is nested too deeply" in run("apply", tmp_path / "plan.json").err
 
 
 def test_history_is_read_where_nothing_can_be_written(music: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 from musictagger.errors import BadRequestError
 from musictagger.records import MergeMode
 from musictagger.tags.containers.genrevalues import merge_genres
-from musictagger.tags.containers.systems import FIELDS, Field, Values, stored_values
+from musictagger.tags.containers.systems import Field, Values, stored_values
+from musictagger.values import load
 
 SCHEMA = "musictagger.plan/1"
 
@@ -63,14 +64,8 @@ class Plan:
         """The inverse of `to_json`. Raises BadRequestError for anything else."""
         if document.get("schema") != SCHEMA:
             raise BadRequestError(f"is {document.get('schema')!r}, not a {SCHEMA}")
-        try:
-            return cls(
-                tuple(_file_from_json(file) for file in document["files"]),
-                str(document["model"]),
-                datetime.fromisoformat(document["created_at"]),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise BadRequestError(f"is no complete plan: {type(error).__name__}: {error}") from error
+        parsed: _Document = load(document, _Document, "not a complete plan", extra=True)
+        return cls(tuple(map(_file_from_json, parsed.files)), parsed.model, parsed.created_at)
 
 
 def save_plan(plan: Plan, path: Path) -> None:
@@ -88,7 +83,7 @@ def load_plan(path: Path) -> Plan:
     except (OSError, ValueError) as error:
         raise BadRequestError(f"{path}: cannot be read as a plan: {error}") from error
     except RecursionError as error:
-        raise BadRequestError(f"{path}: is no plan: its lists are nested too deep") from error
+        raise BadRequestError(f"{path}: is not a plan: it is nested too deeply") from error
     if not isinstance(document, dict):
         raise BadRequestError(f"{path}: is not a {SCHEMA}")
     try:
@@ -135,38 +130,55 @@ def _file_to_json(change: FileChange) -> dict[str, Any]:
     }
 
 
-def _file_from_json(file: Mapping[str, Any]) -> FileChange:
-    changes = {change["field"]: change for change in file["changes"]}
-    unknown = set(changes) - set(FIELDS)
-    if unknown:
-        raise ValueError(f"unknown field {sorted(unknown)[0]!r}")
-    if not changes or len(changes) != len(file["changes"]):
-        raise ValueError(f"{file['path']!r} wants each field once, and at least one")
-    digest = file["audio_digest"]
-    if not isinstance(digest, str | None):
-        raise ValueError(f"audio_digest {digest!r} is no text")
+@dataclass(frozen=True)
+class _Change:
+    """A field of a file in a saved plan."""
+
+    field: Field
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    why: str
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file in a saved plan."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    audio_digest: str | None
+    changes: tuple[_Change, ...]
+
+
+@dataclass(frozen=True)
+class _Document:
+    """A saved plan."""
+
+    files: tuple[_File, ...]
+    model: str
+    created_at: datetime
+
+
+def _file_from_json(file: _File) -> FileChange:
+    path = Path(file.path)  # of the string, so that "~" is not expanded
+    changes = {change.field: change for change in file.changes}
+    if not changes or len(changes) != len(file.changes):
+        raise BadRequestError(f"not a complete plan: {file.path!r} must change at least one field, each once")
+    try:
+        absolute = path.is_absolute() and b"\0" not in os.fsencode(path)
+        # Half a surrogate pair, which JSON can hold, cannot be written into tags.
+        "".join(value for change in file.changes for value in (*change.before, *change.after)).encode()
+    except UnicodeEncodeError as error:
+        raise BadRequestError(f"not a complete plan: {error.object!r} is not valid Unicode") from error
+    if not absolute:
+        raise BadRequestError(f"not a complete plan: {file.path!r} is not an absolute path")
     return FileChange(
-        _path(file["path"]),
-        int(file["size"]),
-        int(file["mtime_ns"]),
-        digest,
-        {name: _texts(change["before"]) for name, change in changes.items()},
-        {name: _texts(change["after"]) for name, change in changes.items()},
-        {name: str(change["why"]) for name, change in changes.items()},
+        path,
+        file.size,
+        file.mtime_ns,
+        file.audio_digest,
+        {name: change.before for name, change in changes.items()},
+        {name: change.after for name, change in changes.items()},
+        {name: change.why for name, change in changes.items()},
     )
-
-
-def _path(text: str) -> Path:
-    """A path that a file can have: whole, whatever folder a plan is applied in."""
-    path = Path(text)
-    if not path.is_absolute() or b"\0" in os.fsencode(path):
-        raise ValueError(f"{text!r} is no absolute path")
-    return path
-
-
-def _texts(values: object) -> tuple[str, ...]:
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise ValueError(f"{values!r} is no list of texts")
-    for value in values:
-        value.encode()  # half a character, which JSON can hold and no tag can, raises a ValueError
-    return tuple(values)

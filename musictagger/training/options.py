@@ -1,17 +1,19 @@
-"""Everything that shapes a training run as one plain value: what recipes hold, checkpoints keep and cards tell."""
+"""The options of a training run as one plain value, as recipes, checkpoints and cards store them."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args
+
+from msgspec import Meta
 
 from musictagger.audio.frontend import FrontEnd
 from musictagger.errors import BadRequestError, hint
 from musictagger.models.calibration import CalibrationKind
+from musictagger.values import Share, check, convert, field_types
 
 Optimiser = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["constant", "exponential", "inverse", "cosine", "onecycle"]
@@ -23,228 +25,155 @@ Metric = Literal["auto", "auc", "accuracy", "loss"]
 DEFAULT_BACKBONE = "fcn"
 
 LEAST_STEPS = 16
-"""An epoch of 50 tracks would be two steps: too few between two looks at the validation split to tell them apart."""
+"""Steps in an epoch by default, at least. 50 tracks would be two steps: too few between two validations."""
 
-GROUPS = ("cnn", "rnn", "dense")
-"""The sub-modules of a backbone that are frozen and regularised apart (Wang et al. 2019, III and V.G)."""
+Group = Literal["cnn", "rnn", "dense"]
+GROUPS: tuple[Group, ...] = get_args(Group)
+"""The sub-modules of a backbone that are frozen and regularised separately (Wang et al. 2019, III and V.G)."""
+
+_Count = Annotated[int, Meta(ge=1, le=10**9)]
+_Number = Annotated[int, Meta(ge=0, le=10**9)]
+_Decibels = Annotated[float, Meta(ge=0, le=60)]
+_Decay = Annotated[float, Meta(ge=0, le=1e3)]
+_Masks = Annotated[int, Meta(ge=0, le=100)]
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Settings of one run. Whatever says where it happens (folders, device, processes) is not among them."""
+    """The options of one run, except for its surroundings (folders, device, processes)."""
 
     backbone: str = ""
-    """Which one; the model's own where `init` names one, else DEFAULT_BACKBONE."""
+    """Name of the backbone; by default that of the model `init`, else DEFAULT_BACKBONE."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """Keywords of the backbone."""
+    """Keyword arguments of the backbone."""
     front_end: Mapping[str, Any] = field(default_factory=dict)
-    """Numbers that differ from FrontEnd's defaults."""
+    """Settings that differ from FrontEnd's defaults."""
 
     dataset: str = "folders"
     dataset_options: Mapping[str, Any] = field(default_factory=dict)
     allow_leak: bool = False
-    """Train although an artist or a sound stands in two splits."""
+    """Train although an artist or a recording is in two splits."""
 
-    epochs: int = 40
-    batch_size: int = 32
-    """Windows in one step, over all processes together."""
-    windows_per_track: int = 0
-    """Windows at random offsets that an epoch takes from each track; 0 for as many as LEAST_STEPS need."""
+    epochs: _Count = 40
+    batch_size: _Count = 32
+    """Windows in one step, summed over all processes."""
+    windows_per_track: _Number = 0
+    """Windows at random offsets from each track in an epoch; 0 for as many as LEAST_STEPS requires."""
     optimiser: Optimiser = "adamw"
-    lr: float = 1e-3
-    """The highest learning rate of the schedule."""
-    momentum: float = 0.9
-    """SGD's, with Nesterov."""
-    weight_decay: float = 0.01
-    """AdamW's own decay, which the others do not have."""
-    l2: Mapping[str, float] = field(default_factory=dict)
-    """Squared weights added to the loss, by group: cnn, rnn, dense."""
+    lr: Annotated[float, Meta(ge=1e-12, le=1e3)] = 1e-3
+    """Maximum learning rate of the schedule."""
+    momentum: Annotated[float, Meta(ge=0, le=0.9999)] = 0.9
+    """Nesterov momentum of SGD."""
+    weight_decay: _Decay = 0.01
+    """Decoupled weight decay of AdamW; the other optimisers have none."""
+    l2: Mapping[Group, Annotated[float, Meta(ge=0, le=1e9)]] = field(default_factory=dict)
+    """Factors of the squared weights added to the loss, by group: cnn, rnn, dense."""
     schedule: Schedule = "onecycle"
-    lr_decay: float = 0.9
-    """exponential: factor an epoch. inverse: lr / (1 + lr_decay * steps). The other schedules have none."""
-    warmup_epochs: float = 0.0
-    """The learning rate rises to its first value over so many epochs; not with onecycle, which rises by itself."""
-    clip_norm: float | None = 5.0
-    """Gradients longer than this are shortened to it."""
-    ema: float = 0.0
+    lr_decay: _Decay = 0.9
+    """exponential: factor per epoch. inverse: lr / (1 + lr_decay * steps). The other schedules ignore it."""
+    warmup_epochs: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    """Epochs over which the learning rate rises to its first value; not with onecycle, which has its own warm-up."""
+    clip_norm: Annotated[float, Meta(ge=1e-9, le=1e9)] | None = 5.0
+    """Maximum norm of gradients, to which larger ones are scaled down."""
+    ema: Annotated[float, Meta(ge=0, le=0.99999)] = 0.0
     """Decay a step of the averaged weights that are judged and saved, lower in the first steps (`average_decay`); 0 for
     the weights themselves."""
     class_weights: bool = False
-    """Weigh tags (or genres) that few tracks have as much as those that many have."""
-    label_smoothing: float = 0.0
+    """Weight tags (or genres) so that rare ones count as much as frequent ones."""
+    label_smoothing: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
     precision: Precision = "auto"
-    """bfloat16 where the device computes in it fast ("auto"), always, or never."""
-    patience: int | None = 10
-    """Stop after so many epochs without a better validation figure; None never stops early."""
+    """Precision of activations; "auto" is bfloat16 on devices that are fast in it, else float32."""
+    patience: _Count | None = 10
+    """Epochs without a better validation metric after which training stops; None never stops early."""
     metric: Metric = "auto"
-    """Which validation figure picks the best epoch: "auto" is auc for tags, accuracy for a genre."""
-    seed: int = 0
+    """Validation metric that selects the best epoch: "auto" is auc for tags, accuracy for a genre."""
+    seed: Annotated[int, Meta(ge=0, le=2**31)] = 0
 
-    gain_db: float = 0.0
-    """Windows get louder or quieter by up to so much."""
-    tilt_db: float = 0.0
-    """Windows get brighter or darker by up to so much between the lowest and the highest mel band."""
-    stretch: float = 0.0
-    """Windows get faster or slower by up to this share."""
-    pitch_semitones: float = 0.0
-    """Windows get higher or lower by up to so much."""
-    noise: float = 0.0
-    """The share of windows under which noise is laid, 5 to 40 dB below the music."""
-    mixup: float = 0.0
-    """Alpha of the beta distribution that mixes two windows and their targets; 0 for none."""
-    time_masks: int = 0
-    time_mask_columns: int = 100
-    band_masks: int = 0
-    band_mask_bands: int = 12
-    """SpecAugment: how many masks a window gets, and how wide each is at most."""
+    gain_db: _Decibels = 0.0
+    """Maximum random gain of a window, up or down."""
+    tilt_db: _Decibels = 0.0
+    """Maximum random spectral tilt between the lowest and the highest mel band, up or down."""
+    stretch: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
+    """Maximum random time stretch, as a share of the duration."""
+    pitch_semitones: Annotated[float, Meta(ge=0, le=12)] = 0.0
+    """Maximum random pitch shift, up or down."""
+    noise: Share = 0.0
+    """Share of windows to which noise is added, 5 to 40 dB below the music."""
+    mixup: Annotated[float, Meta(ge=0, le=100)] = 0.0
+    """Alpha of the beta distribution by which two windows and their targets are mixed; 0 for no mixup."""
+    time_masks: _Masks = 0
+    time_mask_columns: _Count = 100
+    band_masks: _Masks = 0
+    band_mask_bands: _Count = 12
+    """SpecAugment: the number of masks of a window, and the maximum width of each."""
 
     init: str = ""
-    """Start from this model: a name or a path."""
+    """Model whose weights training starts from: a name or a path."""
     freeze: Freeze = "none"
     head: HeadKind = "dense"
-    """svm, logistic and knn are fitted on the frozen embedding instead of training by gradient."""
+    """svm, logistic and knn are fitted on the frozen embedding, without gradient descent."""
 
     teachers: tuple[str, ...] = ()
-    """Models whose scores are learnt."""
-    hard_weight: float = 0.5
-    """Where a track has tags of its own, their share in its target beside the teachers' scores."""
+    """Models whose scores are the soft targets."""
+    hard_weight: Share = 0.5
+    """Weight of a track's labels in its target; the rest is the soft targets. Tracks without labels have only those."""
     balanced: bool = False
-    """Learn each tag's scores as distances from what makes its highest tenth, so that all tags count alike."""
+    """Standardised targets: scores relative to the start of their highest tenth, so that all tags count alike."""
 
-    min_precision: float = 0.0
-    """Thresholds with less precision on the validation split are not taken where another has more."""
+    min_precision: Share = 0.0
+    """Minimum precision of thresholds on the validation split, wherever a threshold reaches it."""
     calibration: CalibrationKind = "none"
-    """What track scores become: what they are worth against labels, or by how much more than usual a tag is heard."""
+    """Calibration of track scores: fitted to labels (platt, isotonic), or relative to their usual level (lift)."""
 
     def __post_init__(self) -> None:
-        """Raises BadRequestError for a value out of range."""
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise BadRequestError(f"{name} is {value:g}; it must lie between {low:g} and {high:g}")
-        for name, hinted in get_type_hints(type(self)).items():
-            if (choices := get_args(hinted)) and isinstance(choices[0], str) and getattr(self, name) not in choices:
-                raise BadRequestError(f"{name} is {getattr(self, name)!r}; there are: {', '.join(choices)}")
-        if unknown := set(self.l2) - set(GROUPS):
-            raise BadRequestError(f"l2 names {', '.join(sorted(unknown))}; there are: {', '.join(GROUPS)}")
-        for group, factor in self.l2.items():
-            if isinstance(factor, (int, float)) and not 0 <= factor <= _LARGE:
-                raise BadRequestError(f"l2.{group} is {factor:g}; it must lie between 0 and {_LARGE:g}")
+        """Raises BadRequestError for invalid values and for options that exclude each other."""
+        check(self)
+        convert(self.front_end, FrontEnd, "front_end")
         if self.head != "dense" and self.teachers:
-            raise BadRequestError(f"head {self.head} is fitted to labels, not to scores; leave --teacher out")
+            raise BadRequestError(f"head {self.head} is fitted to labels, not to soft targets; leave --teacher out")
         if self.balanced and not self.teachers:
-            raise BadRequestError("balanced is for teachers' scores; name some with --teacher, or use class_weights")
+            raise BadRequestError("balanced standardises soft targets; name some with --teacher, or use class_weights")
         if self.balanced and self.class_weights:
-            raise BadRequestError("balanced weighs all tags alike already; leave class_weights out")
+            raise BadRequestError("balanced weights all tags equally already; leave class_weights out")
         if self.calibration == "lift" and self.min_precision:
-            raise BadRequestError("calibration lift sets thresholds by itself; leave min_precision out")
+            raise BadRequestError("calibration lift sets its own thresholds; leave min_precision out")
         if self.schedule == "onecycle" and self.warmup_epochs:
-            raise BadRequestError("schedule onecycle rises by itself; leave warmup_epochs out, or take another one")
+            raise BadRequestError(
+                "schedule onecycle has its own warm-up; leave warmup_epochs out, or choose another one"
+            )
         if self.freeze != "none" and not self.init:
-            raise BadRequestError(f"freeze {self.freeze} keeps what a model has learnt; name the model with --init")
+            raise BadRequestError(f"freeze {self.freeze} keeps weights of a trained model; name the model with --init")
 
     @property
     def built_front_end(self) -> FrontEnd:
-        """The front end with these numbers. Raises ModelError on one it does not have."""
+        """The front end with these settings. Raises ModelError if they exclude each other or are out of range."""
         return FrontEnd.from_json(self.front_end)
 
     def windows(self, tracks: int) -> int:
-        """Windows in an epoch of so many training tracks."""
+        """Number of windows in an epoch of `tracks` training tracks."""
         return tracks * (self.windows_per_track or max(1, round(LEAST_STEPS * self.batch_size / max(1, tracks))))
 
     def to_json(self) -> dict[str, Any]:
-        """Every option as a JSON value: what a card and a checkpoint give back is equal to it."""
+        """All options as JSON values, equal to those read back from a card or a checkpoint."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return plain
 
 
-_LARGE = 1e9
-_RANGES: Mapping[str, tuple[float, float]] = {
-    "epochs": (1, _LARGE),
-    "batch_size": (1, _LARGE),
-    "windows_per_track": (0, _LARGE),
-    "lr": (1e-12, 1e3),
-    "momentum": (0, 0.9999),
-    "weight_decay": (0, 1e3),
-    "lr_decay": (0, 1e3),
-    "warmup_epochs": (0, _LARGE),
-    "clip_norm": (1e-9, _LARGE),
-    "ema": (0, 0.99999),
-    "label_smoothing": (0, 0.5),
-    "patience": (1, _LARGE),
-    "seed": (0, 2**31),
-    "gain_db": (0, 60),
-    "tilt_db": (0, 60),
-    "stretch": (0, 0.5),
-    "pitch_semitones": (0, 12),
-    "noise": (0, 1),
-    "mixup": (0, 100),
-    "time_masks": (0, 100),
-    "time_mask_columns": (1, _LARGE),
-    "band_masks": (0, 100),
-    "band_mask_bands": (1, _LARGE),
-    "hard_weight": (0, 1),
-    "min_precision": (0, 1),
-}
-
-
 def options_from(values: Mapping[str, Any], base: TrainOptions | None = None) -> TrainOptions:
-    """`base` (the defaults) with `values` put in: those of a recipe, a checkpoint or a command line.
+    """Return `base` (the defaults) updated with `values` from a recipe, a checkpoint or a command line.
 
-    A text is read as what the option wants; a mapping is laid over the one that is there, so that `config` of a recipe
-    and of the command line add up. Raises BadRequestError for an unknown option, with a suggestion, or a wrong value.
+    Texts are converted to the type of the option. Mappings are merged, so that `config` of a recipe and of the command
+    line add up. Raises BadRequestError for an unknown option, with a suggestion, and for an invalid value.
     """
     base = base or TrainOptions()
-    kinds = get_type_hints(TrainOptions)
+    kinds = field_types(TrainOptions)
     changes: dict[str, Any] = {}
     for name, value in values.items():
         if name not in kinds:
             raise BadRequestError(f"there is no training option {name!r}{hint(name, kinds)}")
-        changes[name] = _as_kind(name, value, getattr(base, name), kinds[name])
+        if name == "teachers" and isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        changes[name] = convert(value, kinds[name], f"training option {name}", lenient=True)
+        if isinstance(present := getattr(base, name), Mapping):
+            changes[name] = {**present, **changes[name]}
     return dataclasses.replace(base, **changes)
-
-
-def _as_kind(name: str, value: Any, present: Any, kind: Any) -> Any:
-    if isinstance(present, Mapping):
-        if not isinstance(value, Mapping):
-            raise BadRequestError(f"training option {name} takes names with values, not {value!r}")
-        return {**present, **value}
-    if name == "teachers":
-        parts = value.split(",") if isinstance(value, str) else value
-        if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-            raise BadRequestError(f"training option teachers takes names of models, not {value!r}")
-        return tuple(part.strip() for part in parts if part.strip())
-    plain = [each for each in get_args(kind) or (kind,) if isinstance(each, type)]
-    try:
-        return _scalar(value, plain)
-    except (TypeError, ValueError):
-        raise BadRequestError(f"training option {name}: {value!r} is no {_wanted(plain)}") from None
-
-
-def _scalar(value: Any, kinds: list[type]) -> Any:
-    """Raises ValueError for what none of `kinds` can hold; no kind at all is a choice among texts."""
-    if isinstance(value, list | tuple | Mapping):
-        return _refuse(value)
-    if not kinds or str in kinds:
-        return str(value)
-    if type(None) in kinds and value in {None, "none"}:
-        return None
-    if bool in kinds:
-        return {"true": True, "false": False}[str(value).lower()] if str(value).lower() in _TRUTHS else _refuse(value)
-    if isinstance(value, bool):
-        return _refuse(value)
-    number = float(value)
-    if int in kinds:
-        return int(number) if number.is_integer() else _refuse(value)
-    return number if math.isfinite(number) else _refuse(value)
-
-
-_TRUTHS = {"true", "false"}
-
-
-def _refuse(value: Any) -> Any:
-    raise ValueError(value)
-
-
-def _wanted(kinds: list[type]) -> str:
-    return " or ".join("none" if kind is type(None) else kind.__name__ for kind in kinds)
