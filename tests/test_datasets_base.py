@@ -20,7 +20,7 @@ from musictagger.datasets.base import (
     shared_audio,
 )
 from musictagger.datasets.reading import read_rows
-from musictagger.datasets.splitting import Item, fractions, shuffled, stratified
+from musictagger.datasets.splitting import Item, RandomSplit, shuffled
 from musictagger.errors import BadRequestError
 
 
@@ -60,7 +60,7 @@ class TestUsable:
         with pytest.raises(BadRequestError, match="the valid split is empty"):
             require_usable(replace(small(), examples=small().split("train") + small().split("test")))
 
-    def test_only_the_splits_asked_for(self) -> None:
+    def test_only_the_given_splits(self) -> None:
         require_usable(replace(small(), examples=small().split("test")), ["test"])
 
     def test_a_path_named_twice(self) -> None:
@@ -74,17 +74,17 @@ class TestUsable:
 
 
 class TestLeaks:
-    def test_artists_are_known_by_any_spelling(self) -> None:
+    def test_artists_are_recognised_in_any_spelling(self) -> None:
         examples = [example("a", "train", artist="Miles  Davis"), example("b", "test", artist="miles davis")]
         assert shared_artists(examples) == ["Miles  Davis"]
         assert shared_artists([replace(e, split="train") for e in examples]) == []
 
     @pytest.mark.parametrize("name", [None, "", " ", "Various Artists", "unknown"])
-    def test_nobody_is_no_artist(self, name: str | None) -> None:
+    def test_unknown_artists_are_not_shared(self, name: str | None) -> None:
         assert artist_key(name) is None
         assert shared_artists([example("a", "train", artist=name), example("b", "test", artist=name)]) == []
 
-    def test_the_same_sound_in_two_splits(self) -> None:
+    def test_the_same_audio_in_two_splits(self) -> None:
         a, b, c, d = example("a"), example("b"), example("c", "test"), example("d", "valid")
         digests = {a.path: "x", b.path: "x", c.path: "x"}
         assert shared_audio(digests, [a, b, c, d]) == [(a.path, c.path)]
@@ -97,7 +97,7 @@ class TestLeaks:
         lines = check_leaks(dataset, digests, allow=True)
         assert len(lines) == 2 and "/music/train-jazz = /music/valid-jazz" in lines[1]
 
-    def test_nothing_to_say(self) -> None:
+    def test_no_leak_gives_no_line(self) -> None:
         assert check_leaks(small(), {e.path: e.path.name for e in small().examples}) == []
 
 
@@ -132,35 +132,36 @@ def items(draw: st.DrawFn) -> list[Item]:
 class TestSplitting:
     @given(items(), st.integers(0, 5))
     def test_every_track_has_a_split_and_no_artist_two(self, tracks: list[Item], seed: int) -> None:
-        splits = stratified(tracks, fractions(0.2, 0.2), seed)
+        splits = RandomSplit(0.2, 0.2, seed).draw(tracks)
         assert set(splits) == {item.key for item in tracks}
         assert shared_artists(example(i.key, splits[i.key], artist=i.artist) for i in tracks) == []
-        assert stratified(tracks[::-1], fractions(0.2, 0.2), seed) == splits
+        assert RandomSplit(0.2, 0.2, seed).draw(tracks[::-1]) == splits
 
     @given(st.dictionaries(st.sampled_from("abcdef"), st.integers(3, 40), min_size=1), st.integers(0, 5))
-    def test_single_tracks_fall_in_proportion(self, sizes: dict[str, int], seed: int) -> None:
+    def test_single_tracks_are_split_in_proportion(self, sizes: dict[str, int], seed: int) -> None:
         tracks = [Item(f"{tag}{n}", (tag,)) for tag, size in sizes.items() for n in range(size)]
-        splits = stratified(tracks, fractions(0.15, 0.15), seed)
+        split = RandomSplit(0.15, 0.15, seed)
+        splits = split.draw(tracks)
         for tag, size in sizes.items():
             found = [splits[f"{tag}{n}"] for n in range(size)]
-            for split, share in fractions(0.15, 0.15).items():
-                assert found.count(split) >= 1
-                assert abs(found.count(split) - share * size) < 2
+            for name, share in split.shares.items():
+                assert found.count(name) >= 1
+                assert abs(found.count(name) - share * size) < 2
 
-    def test_a_test_split_of_nothing(self) -> None:
-        splits = stratified([Item(str(n), ("a",)) for n in range(10)], fractions(0.2, 0.0), 0)
+    def test_the_test_split_may_be_empty(self) -> None:
+        splits = RandomSplit(0.2, 0.0, 0).draw([Item(str(n), ("a",)) for n in range(10)])
         assert sorted(splits.values()) == ["train"] * 8 + ["valid"] * 2
 
-    def test_the_largest_artist_trains(self) -> None:
+    def test_the_largest_artist_is_in_train(self) -> None:
         sizes = {"big": 20, "middle": 4, "small": 3}
         tracks = [Item(f"{artist}{n}", ("a",), artist) for artist, size in sizes.items() for n in range(size)]
-        splits = stratified(tracks, fractions(0.15, 0.15), 0)
+        splits = RandomSplit(0.15, 0.15, 0).draw(tracks)
         assert splits["big0"] == "train" and {splits["middle0"], splits["small0"]} == {"valid", "test"}
 
-    def test_the_seed_decides(self) -> None:
+    def test_splits_depend_on_the_seed(self) -> None:
         tracks = [Item(str(n), ("a",)) for n in range(40)]
-        assert stratified(tracks, fractions(0.2, 0.2), 1) != stratified(tracks, fractions(0.2, 0.2), 2)
-        # The digests of these texts, so that a split drawn today is the split of every later version.
+        assert RandomSplit(0.2, 0.2, 1).draw(tracks) != RandomSplit(0.2, 0.2, 2).draw(tracks)
+        # Fixed, so that every later version draws the same splits.
         assert shuffled("abcdef", 0) == ["f", "d", "c", "e", "a", "b"]
 
     def test_undecodable_keys(self) -> None:
@@ -189,6 +190,6 @@ class TestTables:
         with pytest.raises(BadRequestError, match=f"t.csv, {message}"):
             list(read_rows(write(tmp_path / "t.csv", text)))
 
-    def test_a_table_that_is_not_there(self, tmp_path: Path) -> None:
+    def test_a_missing_table(self, tmp_path: Path) -> None:
         with pytest.raises(BadRequestError, match=r"none\.csv: cannot be read: No such file"):
             list(read_rows(tmp_path / "none.csv"))

@@ -23,7 +23,7 @@ def test_every_dataset_has_a_tree() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 class TestEveryDataset:
-    def test_says_where_it_comes_from(self, name: str, tmp_path: Path) -> None:
+    def test_has_a_source_and_a_licence(self, name: str, tmp_path: Path) -> None:
         source = DATASETS[name]
         assert source.name == name and source.source and source.licence and source.summary and source.read.__doc__
 
@@ -34,7 +34,7 @@ class TestEveryDataset:
         assert check_leaks(dataset) == []
         assert set(dataset.categories.values()) <= set(CATEGORIES)
 
-    def test_gives_absolute_paths_of_files_that_are_there(self, name: str, tmp_path: Path) -> None:
+    def test_gives_absolute_paths_of_existing_files(self, name: str, tmp_path: Path) -> None:
         dataset = read(name, tmp_path)
         assert all(example.path.is_absolute() and example.path.is_file() for example in dataset.examples)
         assert dataset.missing == ()
@@ -43,15 +43,15 @@ class TestEveryDataset:
         where = TREES[name](tmp_path)
         assert read_dataset(name, where) == read_dataset(name, where)
 
-    def test_splits_alike_in_another_folder(self, name: str, tmp_path: Path) -> None:
+    def test_splits_do_not_depend_on_the_folder(self, name: str, tmp_path: Path) -> None:
         found = []
-        for place in ("one", "two"):
-            (tmp_path / place).mkdir()
-            dataset = read(name, tmp_path / place)
-            found.append([(e.path.relative_to(tmp_path / place), e.tags, e.split) for e in dataset.examples])
+        for parent in ("one", "two"):
+            (tmp_path / parent).mkdir()
+            dataset = read(name, tmp_path / parent)
+            found.append([(e.path.relative_to(tmp_path / parent), e.tags, e.split) for e in dataset.examples])
         assert found[0] == found[1]
 
-    def test_lists_what_is_missing_or_empty(self, name: str, tmp_path: Path) -> None:
+    def test_lists_missing_and_empty_files(self, name: str, tmp_path: Path) -> None:
         where = TREES[name](tmp_path)
         whole = read_dataset(name, where)
         gone, empty = whole.examples[0].path, whole.examples[1].path
@@ -60,7 +60,7 @@ class TestEveryDataset:
         dataset = read_dataset(name, where)
         assert len(dataset.examples) == len(whole.examples) - 2
         assert {gone, empty}.isdisjoint(example.path for example in dataset.examples)
-        # Where the folder itself is the list, a file that was deleted is not missed, nor an excerpt by folds.
+        # Where the folder itself is the list, or with folds, a deleted file is not missing.
         assert set(dataset.missing) == {"folders": {empty}, "music": {empty}, "gtzan": set()}.get(name, {gone, empty})
 
     def test_describes_itself(self, name: str, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ class TestEveryDataset:
         assert [line.split(":")[0] for line in lines[1:4]] == ["  train", "  valid", "  test"]
         assert all(line.isprintable() for line in lines)
 
-    def test_refuses_what_is_not_there(self, name: str, tmp_path: Path) -> None:
+    def test_refuses_a_missing_folder(self, name: str, tmp_path: Path) -> None:
         with pytest.raises(MusictaggerError, match="nowhere"):
             read_dataset(name, tmp_path / "nowhere")
 
@@ -100,7 +100,7 @@ def test_an_unknown_dataset_gets_a_suggestion() -> None:
         read_dataset("?", Path())
 
 
-def test_options_may_be_texts(tmp_path: Path) -> None:
+def test_options_may_be_text(tmp_path: Path) -> None:
     where = TREES["folders"](tmp_path)
     typed = read_dataset("folders", where, valid=0.2, seed=3, artists=False)
     assert read_dataset("folders", str(where), valid="0.2", seed="3", artists="no") == typed
@@ -118,18 +118,18 @@ def test_options_may_be_texts(tmp_path: Path) -> None:
         ("folders", "valid", 0.0, "leave 0.85 to train on"),
         ("folders", "test", 0.9, "leave -0.05 to train on"),
         ("library", "valid", float("nan"), "leave nan"),
-        ("gtzan", "fold", 10, "they are 0 to 9"),
-        ("jamendo", "split", 5, "they are 0 to 4"),
+        ("gtzan", "fold", 10, "there are 0 to 9"),
+        ("jamendo", "split", 5, "there are 0 to 4"),
     ],
 )
-def test_a_value_that_cannot_be(name: str, option: str, value: object, message: str, tmp_path: Path) -> None:
+def test_an_unsuitable_value(name: str, option: str, value: object, message: str, tmp_path: Path) -> None:
     where = TREES[name](tmp_path)
     with pytest.raises(BadRequestError, match=message):
         read_dataset(name, where, **{option: value})
 
 
 @pytest.mark.parametrize("name", ["mtat", "fma", "jamendo"])
-def test_a_table_of_another_kind_is_told(name: str, tmp_path: Path) -> None:
+def test_a_table_of_another_kind_is_refused(name: str, tmp_path: Path) -> None:
     where = TREES[name](tmp_path)
     for table in (*where.rglob("*_final.csv"), *where.rglob("tracks.csv"), *where.rglob("*.tsv")):
         write(table, "something,else\n1,2\n3,4\n5,6\n")
@@ -138,7 +138,7 @@ def test_a_table_of_another_kind_is_told(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mtat", "fma", "jamendo", "manifest"])
-def test_an_empty_table_is_told(name: str, tmp_path: Path) -> None:
+def test_an_empty_table_is_refused(name: str, tmp_path: Path) -> None:
     where = TREES[name](tmp_path)
     tables = [where] if where.is_file() else [*where.rglob("*.csv"), *where.rglob("*.tsv")]
     for table in tables:
@@ -148,7 +148,7 @@ def test_an_empty_table_is_told(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mtat", "fma", "jamendo", "manifest"])
-def test_bytes_that_are_no_text_are_told_with_their_line(name: str, tmp_path: Path) -> None:
+def test_invalid_utf8_is_refused_with_its_line(name: str, tmp_path: Path) -> None:
     where = TREES[name](tmp_path)
     tables = [where] if where.is_file() else [*where.rglob("annotations_final.csv"), *where.rglob("tracks.csv")]
     for table in tables or where.rglob("*.tsv"):

@@ -47,11 +47,11 @@ def test_missing_audio_is_named_where_it_should_be(tmp_path: Path) -> None:
     assert dataset.examples == () and dataset.missing[0] == tmp_path / "fma_medium" / "000" / "000002.mp3"
 
 
-def test_two_artists_of_one_name_are_two(tmp_path: Path) -> None:
+def test_artists_with_the_same_name_are_distinguished(tmp_path: Path) -> None:
     assert shared_artists(fma.read(fma_tree(tmp_path)).examples) == []
 
 
-def test_counts_of_the_whole_set_say_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_of_the_whole_set_give_no_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fma, "COUNTS", {"medium": (6, 6, 6)})
     assert len(fma.read(fma_tree(tmp_path)).notes) == 1
 
@@ -61,7 +61,7 @@ def table(tmp_path: Path, *tracks: FmaTrack) -> Path:
     return fma_table(tmp_path / "fma_metadata" / "tracks.csv", tracks)
 
 
-def test_an_unknown_split_is_told_with_its_line(tmp_path: Path) -> None:
+def test_an_unknown_split_is_refused_with_its_line(tmp_path: Path) -> None:
     table(tmp_path, (2, "medium", "training", "Rock", "1"), (3, "medium", "dev", "Rock", "1"))
     # Three header rows, and each track takes two lines.
     with pytest.raises(BadRequestError, match=r"tracks\.csv, line 7: unknown split 'dev'; expected training"):
@@ -73,11 +73,11 @@ def test_an_unknown_split_is_told_with_its_line(tmp_path: Path) -> None:
     [
         ("genre_top", "genre", r"lacks track genre_top; expected FMA's tracks\.csv with its three header rows"),
         ("track_id", "id", "has no third header row that begins with track_id"),
-        ("\n2,", "\ntwo,", "line 5: 'two' is no track number"),
-        (",168,", ",long,", "line 5: 'long' is no length in seconds"),
+        ("\n2,", "\ntwo,", "line 5: 'two' is not a track number"),
+        (",168,", ",long,", "line 5: 'long' is not a length in seconds"),
     ],
 )
-def test_what_is_wrong_with_the_table(old: str, new: str, message: str, tmp_path: Path) -> None:
+def test_errors_of_the_table(old: str, new: str, message: str, tmp_path: Path) -> None:
     path = table(tmp_path, (2, "medium", "training", "Rock", "1"))
     text = path.read_text(encoding="utf-8")
     assert old in text
@@ -86,7 +86,7 @@ def test_what_is_wrong_with_the_table(old: str, new: str, message: str, tmp_path
         fma.read(tmp_path)
 
 
-def test_raw_headers_of_one_row_are_told(tmp_path: Path) -> None:
+def test_a_single_header_row_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "tracks.csv", "track_id,artist_id\n2,1\n")
     with pytest.raises(BadRequestError, match="lacks set subset"):
         fma.read(tmp_path)

@@ -30,7 +30,7 @@ def test_the_seed_and_the_shares(tmp_path: Path) -> None:
     assert folders.read(tmp_path, valid=0.5, test=0.0).split("test") == ()
 
 
-def test_what_is_no_music_is_left_aside(tmp_path: Path) -> None:
+def test_other_files_are_ignored(tmp_path: Path) -> None:
     folders_tree(tmp_path)
     touch(tmp_path / "Blues" / "cover.jpg")
     touch(tmp_path / "loose.mp3")
@@ -86,11 +86,11 @@ def test_music_without_folders(tmp_path: Path) -> None:
     touch(tmp_path / "a.mp3")
     with pytest.raises(BadRequestError, match="no music in folders; expected one folder a genre"):
         folders.read(tmp_path)
-    with pytest.raises(BadRequestError, match=r"a\.mp3: is no folder"):
+    with pytest.raises(BadRequestError, match=r"a\.mp3: is not a folder"):
         folders.read(tmp_path / "a.mp3")
 
 
-def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+def test_names_must_be_utf8(tmp_path: Path) -> None:
     folders_tree(tmp_path)
     touch(tmp_path / "Jazz" / os.fsdecode(b"na\xefve.mp3"))
     assert len(folders.read(tmp_path).examples) == 31

@@ -32,7 +32,7 @@ def test_every_excerpt_is_tested_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["", "genres_original", "Data/genres_original"])
-def test_where_the_genres_may_lie(place: str, tmp_path: Path) -> None:
+def test_possible_folders_of_the_genres(place: str, tmp_path: Path) -> None:
     gtzan_tree(tmp_path / "tree")
     shutil.move(tmp_path / "tree" / "genres", tmp_path / "new" / place)
     assert len(gtzan.read(tmp_path / "new").examples) == 100
@@ -47,18 +47,18 @@ def test_the_filtered_lists(tmp_path: Path) -> None:
     require_usable(dataset)
 
 
-def test_lists_of_ones_own(tmp_path: Path) -> None:
+def test_lists_in_another_folder(tmp_path: Path) -> None:
     gtzan_tree(tmp_path / "data")
     (tmp_path / "lists").mkdir()
     with pytest.raises(
-        BadRequestError, match=r"gtzan_train_filtered\.txt, .* are not all in .*; say where with lists="
+        BadRequestError, match=r"gtzan_train_filtered\.txt, .* are not all in .*; give their folder with lists="
     ):
         gtzan.read(tmp_path / "data", split="filtered")
     gtzan_lists(tmp_path / "lists")
     assert len(gtzan.read(tmp_path / "data", split="filtered", lists=tmp_path / "lists").examples) == 90
 
 
-def test_listed_excerpts_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_listed_excerpts(tmp_path: Path) -> None:
     gtzan_lists(gtzan_tree(tmp_path))
     gone = tmp_path / "genres" / "pop" / "pop.00003.wav"
     gone.unlink()
@@ -86,7 +86,7 @@ def test_the_broken_excerpt_is_a_note(tmp_path: Path) -> None:
     assert len(repaired.examples) == 600
 
 
-def test_other_files_are_left_aside(tmp_path: Path) -> None:
+def test_other_files_are_ignored(tmp_path: Path) -> None:
     gtzan_tree(tmp_path)
     for name in (
         "genres/bextracted.mf",
@@ -101,12 +101,12 @@ def test_other_files_are_left_aside(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("blues/blues.00009.wav\nfolk/folk.00001.wav\n", "line 2: 'folk/folk.00001.wav' is no excerpt"),
-        ("\nblues.wav\n", "line 2: 'blues.wav' is no excerpt"),
+        ("blues/blues.00009.wav\nfolk/folk.00001.wav\n", "line 2: 'folk/folk.00001.wav' is not an excerpt"),
+        ("\nblues.wav\n", "line 2: 'blues.wav' is not an excerpt"),
         ("blues/blues.00005.wav\n", r"line 1: blues\.00005 is in the valid list as well"),
     ],
 )
-def test_what_is_wrong_with_a_list(text: str, message: str, tmp_path: Path) -> None:
+def test_errors_of_a_list(text: str, message: str, tmp_path: Path) -> None:
     gtzan_lists(gtzan_tree(tmp_path))
     write(tmp_path / "gtzan_test_filtered.txt", text)
     with pytest.raises(BadRequestError, match=rf"gtzan_test_filtered\.txt, {message}"):

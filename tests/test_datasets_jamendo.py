@@ -34,11 +34,11 @@ def test_a_subset_and_another_split(tmp_path: Path) -> None:
         jamendo_table(name, [({"train": 214, "validation": 1214, "test": 2214}[word], 1, ["genre---rock"])])
     dataset = jamendo.read(tmp_path, subset="genre", split=3)
     assert dataset.tags == ("rock",) and dataset.notes == ("split-3 of autotagging_genre",)
-    with pytest.raises(BadRequestError, match=r"train list is not there; .*split-0/autotagging_moodtheme-train\.tsv"):
+    with pytest.raises(BadRequestError, match=r"train list not found; .*split-0/autotagging_moodtheme-train\.tsv"):
         jamendo.read(tmp_path, subset="moodtheme")
 
 
-def test_the_small_audio_in_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_the_smaller_audio_in_its_own_folder(tmp_path: Path) -> None:
     jamendo_tree(tmp_path)
     for path in sorted((tmp_path / "raw_30s").rglob("*.mp3")):
         path.rename(path.with_name(f"{path.stem}.low.mp3"))
@@ -71,12 +71,15 @@ def test_a_quote_is_a_character(tmp_path: Path) -> None:
     [
         ("a\tb\n", "does not begin with the columns TRACK_ID, ARTIST_ID"),
         (f"{JAMENDO_HEADER}\ntrack_0000214\tartist_000014\n", "line 2: has 2 fields"),
-        (f"{JAMENDO_HEADER}\nt\ta\tb\t14/214.mp3\tlong\tgenre---rock\n", "line 2: 'long' is no length"),
-        (f"{JAMENDO_HEADER}\nt\ta\tb\t14/214.mp3\t10.0\trock\n", "line 2: 'rock' is no tag; expected genre---"),
-        (f"{JAMENDO_HEADER}\nt\ta\tb\t14/1214.mp3\t10.0\tgenre---rock\n", "line 2: 14/1214.mp3 is in the train list"),
+        (f"{JAMENDO_HEADER}\nt\ta\tb\t14/214.mp3\tlong\tgenre---rock\n", "line 2: 'long' is not a length"),
+        (f"{JAMENDO_HEADER}\nt\ta\tb\t14/214.mp3\t10.0\trock\n", "line 2: 'rock' is not a tag; expected genre---"),
+        (
+            f"{JAMENDO_HEADER}\nt\ta\tb\t14/1214.mp3\t10.0\tgenre---rock\n",
+            "line 2: 14/1214.mp3 is already in the train list",
+        ),
     ],
 )
-def test_what_is_wrong_with_a_list(text: str, message: str, tmp_path: Path) -> None:
+def test_errors_of_a_list(text: str, message: str, tmp_path: Path) -> None:
     jamendo_tree(tmp_path)
     if "1214" in text:
         jamendo_table(tmp_path / SPLITS / "autotagging-train.tsv", [(1214, 1, ["genre---rock"])])

@@ -35,7 +35,7 @@ def test_genres_are_named_as_this_program_writes_them(tmp_path: Path) -> None:
     assert dataset.counts()["train"]["my style"] > 6
 
 
-def test_a_users_own_names(tmp_path: Path) -> None:
+def test_genre_names_of_the_user(tmp_path: Path) -> None:
     own = write(tmp_path / "genres.toml", '[aliases]\n"Jazz" = "Rock"\n')
     with pytest.raises(BadRequestError, match="has only one tag, 'Rock'"):
         require_usable(library.read(library_tree(tmp_path), genres_file=own))
@@ -63,7 +63,7 @@ def test_rare_genres_are_left_out(tmp_path: Path) -> None:
     assert "Soul" in library.read(tmp_path / "library.db", test=0.0).tags
 
 
-def test_nothing_left(tmp_path: Path) -> None:
+def test_no_genre_is_frequent_enough(tmp_path: Path) -> None:
     location = library_of(tmp_path, rows("Rock", artists=2))
     with pytest.raises(
         BadRequestError, match=r"no genre has 10 tracks by 3 artists \(4 tracks carry a genre\); lower min"
@@ -71,7 +71,7 @@ def test_nothing_left(tmp_path: Path) -> None:
         library.read(location)
 
 
-def test_what_the_user_decided_counts(tmp_path: Path) -> None:
+def test_genres_chosen_by_the_user_take_precedence(tmp_path: Path) -> None:
     location = library_tree(tmp_path)
     with Store(str(location)) as store:
         store.choose("0-Rock-0", ["Jazz"], [], False)
@@ -80,20 +80,20 @@ def test_what_the_user_decided_counts(tmp_path: Path) -> None:
     assert tags["0-Rock-0"] == ("Jazz",) and "0-Rock-1" not in tags and tags["0-Rock-2"] == ("Rock",)
 
 
-def test_a_sound_counts_once(tmp_path: Path) -> None:
+def test_copies_of_the_same_audio_count_once(tmp_path: Path) -> None:
     location = library_of(tmp_path, [*rows("Rock"), *rows("Jazz"), ("copy/Rock-0-0.mp3", "Someone else", ["Rock"])])
     dataset = library.read(location)
-    assert len(dataset.examples) == 24 and dataset.notes[-1] == "1 copies of the same sound are left out"
+    assert len(dataset.examples) == 24 and dataset.notes[-1] == "1 copies of the same audio are left out"
 
 
-def test_files_that_are_gone(tmp_path: Path) -> None:
+def test_missing_files(tmp_path: Path) -> None:
     location = library_tree(tmp_path)
     gone = tmp_path / "music" / "0-Jazz-0.mp3"
     gone.unlink()
     assert library.read(location).missing == (gone,)
 
 
-def test_failed_files_are_no_tracks(tmp_path: Path) -> None:
+def test_failed_files_are_left_out(tmp_path: Path) -> None:
     location = library_tree(tmp_path)
     with Store(str(location)) as store:
         from musictagger.audio.walk import FoundFile

@@ -90,20 +90,20 @@ def test_absolute_paths_stay(tmp_path: Path) -> None:
         ("path,tags\n", "names no track"),
         ("", "is empty"),
         ("path\ttags\na\tb\n", r"has tabs between its fields; give it a name in \.tsv"),
-        ("path,tags,duration_s\na.mp3,rock,1e300\n", "line 2: '1e300' is no length"),
+        ("path,tags,duration_s\na.mp3,rock,1e300\n", "line 2: '1e300' is not a length"),
         ("path,tags\na.mp3\n", "line 2: has 1 fields"),
         ("path,tags,split\na.mp3,rock,trian\n", "line 2: unknown split 'trian'; did you mean 'train'"),
         ("path,tags,split\na.mp3,rock,7\n", "line 2: unknown split '7'; it is train, valid or test"),
         ("path,tags,split\na.mp3,rock,train\nb.mp3,rock,\n", "line 3: has no split, but other lines have"),
-        ("path,tags\na.mp3,rock\nb.mp3,rock\n./a.mp3,jazz\n", "line 4: ./a.mp3 was named in line 2 already"),
-        ("path,tags\n ,rock\n", "line 2: ' ' is no path"),
+        ("path,tags\na.mp3,rock\nb.mp3,rock\n./a.mp3,jazz\n", "line 4: ./a.mp3 was already named in line 2"),
+        ("path,tags\n ,rock\n", "line 2: ' ' is not a path"),
         ('path,tags\na.mp3,"[rock"\n', "line 2: is not valid JSON"),
         ('path,tags\na.mp3,"[1]"\n', "line 2: the tags .1. are neither"),
-        ("path,tags,duration_s\na.mp3,rock,long\n", "line 2: 'long' is no length in seconds"),
-        ("path,tags,duration_s\na.mp3,rock,nan\n", "line 2: 'nan' is no length in seconds"),
+        ("path,tags,duration_s\na.mp3,rock,long\n", "line 2: 'long' is not a length in seconds"),
+        ("path,tags,duration_s\na.mp3,rock,nan\n", "line 2: 'nan' is not a length in seconds"),
     ],
 )
-def test_what_is_wrong_with_a_table(text: str, message: str, tmp_path: Path) -> None:
+def test_errors_of_a_table(text: str, message: str, tmp_path: Path) -> None:
     touch(tmp_path / "a.mp3")
     touch(tmp_path / "b.mp3")
     with pytest.raises(BadRequestError, match=rf"l\.csv.*{message}"):
@@ -115,24 +115,24 @@ def test_what_is_wrong_with_a_table(text: str, message: str, tmp_path: Path) -> 
     [
         ('{"path": "a.mp3"}\n', "line 1: has no 'tags'"),
         ('{"path": "a.mp3", "tag": "x"}\n', "line 1: has no 'tags'; did you mean 'tag'"),
-        ('\n["a.mp3"]\n', "line 2: is no JSON object"),
+        ('\n["a.mp3"]\n', "line 2: is not a JSON object"),
         ('{"path": "a.mp3", "tags": ["x"]}\n{"path": \n', "line 2: is not valid JSON"),
-        ('{"path": 3, "tags": ["x"]}\n', "line 1: 3 is no path"),
+        ('{"path": 3, "tags": ["x"]}\n', "line 1: 3 is not a path"),
         ('{"path": "a.mp3", "tags": {"x": 1}}\n', "line 1: the tags .* are neither text nor a list"),
-        ('{"path": "a.mp3", "tags": "x", "artist": 1}\n', "line 1: the artist 1 is no text"),
+        ('{"path": "a.mp3", "tags": "x", "artist": 1}\n', "line 1: the artist 1 is not text"),
         ('{"path": "a.mp3", "tags": "x", "split": 1}\n', "line 1: unknown split 1"),
-        ('{"path": "a.mp3", "tags": "x", "duration_s": -1}\n', "line 1: '-1' is no length"),
-        ('{"path": "a\\ud800.mp3", "tags": "x"}\n', "line 1: .* is no file name, for it is not in UTF-8"),
+        ('{"path": "a.mp3", "tags": "x", "duration_s": -1}\n', "line 1: '-1' is not a length"),
+        ('{"path": "a\\ud800.mp3", "tags": "x"}\n', "line 1: .* is not a file name, for it is not in UTF-8"),
         ('{"path": "a.mp3", "tags": "\\ud800"}\n', "line 1: .* is not in UTF-8"),
         ("[" * 100_000 + "\n", "line 1: is not valid JSON"),
     ],
 )
-def test_what_is_wrong_with_json_lines(text: str, message: str, tmp_path: Path) -> None:
+def test_errors_of_json_lines(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(BadRequestError, match=rf"l\.jsonl.*{message}"):
         manifest.read(write(tmp_path / "l.jsonl", text))
 
 
-def test_a_path_that_is_no_utf8_is_told(tmp_path: Path) -> None:
+def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "l.csv"
     path.write_bytes(b"path,tags\ncaf\xe9.mp3,rock\n")
     touch(tmp_path / os.fsdecode(b"caf\xe9.mp3"))
@@ -140,7 +140,7 @@ def test_a_path_that_is_no_utf8_is_told(tmp_path: Path) -> None:
         manifest.read(path)
 
 
-def test_json_can_name_it(tmp_path: Path) -> None:
+def test_json_can_hold_any_file_name(tmp_path: Path) -> None:
     sound = touch(tmp_path / os.fsdecode(b"caf\xe9.mp3"))
     path = write(tmp_path / "l.jsonl", json.dumps({"path": sound.name, "tags": ["rock"], "split": "train"}))
     assert manifest.read(path).examples[0].path == sound
@@ -149,7 +149,7 @@ def test_json_can_name_it(tmp_path: Path) -> None:
 def test_another_kind_of_file(tmp_path: Path) -> None:
     with pytest.raises(BadRequestError, match=r"a manifest is a \.csv, \.tsv or \.jsonl file"):
         manifest.read(write(tmp_path / "l.xlsx", ""))
-    with pytest.raises(BadRequestError, match=r"a manifest is not there; looked for manifest\.csv"):
+    with pytest.raises(BadRequestError, match=r"a manifest not found; looked for manifest\.csv"):
         manifest.read(tmp_path)
 
 

@@ -29,7 +29,7 @@ def test_the_usual_benchmark(tmp_path: Path) -> None:
     )
 
 
-def test_at_random_all_clips_count(tmp_path: Path) -> None:
+def test_the_random_split_has_all_clips(tmp_path: Path) -> None:
     mtat_tree(tmp_path)
     dataset = mtat.read(tmp_path, split="random")
     assert [len(dataset.split(name)) for name in ("train", "valid", "test")] == [135, 10, 31]
@@ -85,7 +85,7 @@ def test_no_more_than_fifty_are_kept(tmp_path: Path) -> None:
     assert len(mtat.read(mtat_tables(tmp_path, words), vocabulary="merged").tags) == 50
 
 
-def test_188_words_leave_134() -> None:
+def test_188_columns_leave_134_tags() -> None:
     data = mtat._word_lists()
     assert len(MTAT_WORDS) == len(set(MTAT_WORDS)) == 188
     synonyms = [word for group in data["merged"].values() for word in group]
@@ -95,7 +95,7 @@ def test_188_words_leave_134() -> None:
     assert tuple(data["top50"]) == MTAT_TOP50
 
 
-def test_the_words_are_those_of_the_published_weights() -> None:
+def test_the_tags_are_those_of_the_published_weights() -> None:
     path = SHARED / "data" / "labels" / "mtat_top50.txt"
     if not path.is_file():
         pytest.skip("the reference data are not here")
@@ -111,7 +111,7 @@ def test_empty_mp3s_count_as_missing(tmp_path: Path) -> None:
     assert dataset.missing == (empty,) and len(dataset.examples) == 159
 
 
-def test_the_mp3s_in_a_folder_of_their_own(tmp_path: Path) -> None:
+def test_the_mp3s_in_their_own_folder(tmp_path: Path) -> None:
     mtat_tree(tmp_path)
     (tmp_path / "mp3").mkdir()
     for name in "0123456789abcdef":
@@ -124,10 +124,10 @@ def test_without_clip_info(tmp_path: Path) -> None:
     (tmp_path / "clip_info_final.csv").unlink()
     dataset = mtat.read(tmp_path)
     assert {(e.artist, e.duration_s) for e in dataset.examples} == {(None, None)}
-    assert dataset.notes[0] == "clip_info_final.csv is not there: artists and lengths are unknown"
+    assert dataset.notes[0] == "clip_info_final.csv is missing: artists and lengths are unknown"
 
 
-def test_the_whole_set_is_held_against_the_papers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_set_is_compared_with_the_papers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mtat_tree(tmp_path)
     monkeypatch.setattr(mtat, "CLIPS", 176)
     assert mtat.read(tmp_path).notes[-1] == (
@@ -149,7 +149,7 @@ def test_the_whole_set_is_held_against_the_papers(tmp_path: Path, monkeypatch: p
         ('"0/', '"x/', "is in none of the folders 0 to f"),
     ],
 )
-def test_what_is_wrong_with_the_table(old: str, new: str, message: str, tmp_path: Path) -> None:
+def test_errors_of_the_table(old: str, new: str, message: str, tmp_path: Path) -> None:
     path = mtat_tree(tmp_path) / "annotations_final.csv"
     text = path.read_text(encoding="utf-8")
     assert old in text

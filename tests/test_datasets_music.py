@@ -55,7 +55,7 @@ class TestSplit:
             assert len({splits[f"{folder}/{index}.ogg"] for index, (folder, _) in enumerate(chain)}) == 1
             assert shared_artists(dataset.examples) == []
 
-    def test_depth_says_what_a_package_is(self, tmp_path: Path) -> None:
+    def test_depth_selects_the_package_folder(self, tmp_path: Path) -> None:
         for index in range(40):
             touch(tmp_path / f"package-{index // 4}" / f"level {index % 4}" / "music.ogg")
         deep = splits_of(read_dataset("music", tmp_path, depth=1), tmp_path)
@@ -63,14 +63,14 @@ class TestSplit:
         own = splits_of(read_dataset("music", tmp_path), tmp_path)
         assert any(len({own[f"package-{p}/level {i}/music.ogg"] for i in range(4)}) > 1 for p in range(10))
 
-    def test_files_beside_the_folders_belong_to_nobody(self, tmp_path: Path) -> None:
+    def test_files_beside_the_folders_have_no_package(self, tmp_path: Path) -> None:
         for index in range(20):
             touch(tmp_path / f"{index}.ogg")
         dataset = read_dataset("music", tmp_path)
         assert {example.split for example in dataset.examples} == {"train", "valid", "test"}
         assert all(example.artist is None for example in dataset.examples)
 
-    def test_the_seed_decides_and_nothing_else(self, tmp_path: Path) -> None:
+    def test_splits_depend_only_on_the_seed(self, tmp_path: Path) -> None:
         for index in range(30):
             touch(tmp_path / f"album {index}" / "a.ogg")
         first = read_dataset("music", tmp_path, seed=1)
@@ -83,19 +83,19 @@ class TestSplit:
         dataset = read_dataset("music", tmp_path)
         assert [len(dataset.split(split)) for split in ("train", "valid", "test")] == [28, 1, 1]
 
-    def test_too_few_groups_are_told(self, tmp_path: Path) -> None:
+    def test_too_few_groups_are_refused(self, tmp_path: Path) -> None:
         for index in range(30):
             touch(tmp_path / "album" / f"{index}.ogg")
         with pytest.raises(BadRequestError, match=r"30 tracks hang together .* in 1 group; 3 are the fewest"):
             read_dataset("music", tmp_path)
 
-    def test_a_depth_below_nothing_is_told(self, tmp_path: Path) -> None:
+    def test_a_negative_depth_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(BadRequestError, match="depth"):
             read_dataset("music", tmp_path, depth=-1)
 
 
 class TestListing:
-    def test_tells_who_made_what_lies_in_one_folder(self, tmp_path: Path) -> None:
+    def test_gives_the_artists_of_files_in_one_folder(self, tmp_path: Path) -> None:
         names = [f"audio/{index:03d}.ogg" for index in range(30)]
         for name in names:
             touch(tmp_path / "corpus" / name)
@@ -118,15 +118,20 @@ class TestListing:
         assert all(len({splits[name] for name in names[start : start + 3]}) == 1 for start in range(0, 30, 3))
 
     @pytest.mark.parametrize(
-        ("text", "reason"), [("{", "line 2: is no JSON"), ("[1]", "line 2: names no"), ('{"artist": "x"}', "names no")]
+        ("text", "reason"),
+        [
+            ("{", "line 2: is not valid JSON"),
+            ("[1]", "line 2: is not a JSON object"),
+            ('{"artist": "x"}', "names no"),
+        ],
     )
-    def test_a_broken_one_is_told_with_its_line(self, text: str, reason: str, tmp_path: Path) -> None:
+    def test_errors_name_the_line(self, text: str, reason: str, tmp_path: Path) -> None:
         touch(tmp_path / "a.ogg")
         write(tmp_path / "list.jsonl", f'{{"file": "a.ogg"}}\n{text}\n')
         with pytest.raises(BadRequestError, match=reason):
             read_dataset("music", tmp_path / "list.jsonl")
 
-    def test_only_what_is_listed_counts_and_what_is_gone_is_told(self, tmp_path: Path) -> None:
+    def test_only_listed_files_are_used_and_missing_ones_reported(self, tmp_path: Path) -> None:
         lines = []
         for index in range(12):
             touch(tmp_path / "far" / f"{index}.ogg")
@@ -136,7 +141,7 @@ class TestListing:
         dataset = read_dataset("music", tmp_path / "lists" / "list.jsonl")
         assert len(dataset.examples) == 12 and dataset.missing == (tmp_path / "lists" / "gone.ogg",)
 
-    def test_a_split_that_it_says_is_taken(self, tmp_path: Path) -> None:
+    def test_its_own_split_is_used(self, tmp_path: Path) -> None:
         said = {f"{index}.ogg": ("train", "valid", "test", "train")[index % 4] for index in range(8)}
         for name in said:
             touch(tmp_path / name)
@@ -154,7 +159,7 @@ class TestListing:
             ({"file": "a.ogg", "split": "test"}, "line 2: .*a.ogg is in another split"),
         ],
     )
-    def test_half_a_split_is_refused(self, line: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    def test_a_partial_split_is_refused(self, line: dict[str, Any], reason: str, tmp_path: Path) -> None:
         for name in ("a.ogg", "b.ogg"):
             touch(tmp_path / name)
         lines = [{"file": "a.ogg", "split": "train"}, {"file": "b.ogg", **line}]
@@ -171,7 +176,7 @@ class TestListing:
         path = listing(tmp_path / "list.jsonl", *lines)
         assert read_dataset("music", path, genres=True, min_tracks_per_genre=2).tags == ("Jazz",)
 
-    def test_a_listing_of_nothing_is_refused(self, tmp_path: Path) -> None:
+    def test_an_empty_listing_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(BadRequestError, match="an empty listing"):
             read_dataset("music", listing(tmp_path / "empty.jsonl"))
         with pytest.raises(BadRequestError, match="none of the 1 files"):
@@ -197,7 +202,7 @@ class TestGenres:
         assert any("23 of 30 tracks carry a genre" in note for note in dataset.notes)
         assert any("1 genre with too few" in note for note in dataset.notes)
 
-    def test_are_left_alone_unless_asked_for(self, folder: Path) -> None:
+    def test_are_not_read_by_default(self, folder: Path) -> None:
         dataset = read_dataset("music", folder)
         assert dataset.tags == () and dataset.categories == {}
         assert all(example.tags == () for example in dataset.examples)
@@ -209,7 +214,7 @@ class TestUsable:
             touch(tmp_path / f"album {index}" / "a.ogg")
         dataset = read_dataset("music", tmp_path)
         require_usable(dataset, taught=True)
-        with pytest.raises(BadRequestError, match="nobody labelled; name teachers"):
+        with pytest.raises(BadRequestError, match="unlabelled tracks; name teachers"):
             require_usable(dataset)
 
     def test_teachers_need_tracks_to_learn_from(self, tmp_path: Path) -> None:

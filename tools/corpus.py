@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from musictagger.audio.walk import absolute
-from musictagger.datasets.reading import bad_line, json_lines
+from musictagger.datasets.reading import json_lines
 from musictagger.errors import BadRequestError, MusictaggerError, clipped, printable
 
 SHORTEST_S = 20.0
@@ -55,7 +55,7 @@ def _pair(text: str) -> tuple[Path, Path]:
 
 def records(catalogue: Path, folder: Path) -> Iterator[dict[str, Any]]:
     """The tracks of one catalogue that exist in its folder, as lines for dataset `music`."""
-    for entry in _objects(catalogue):
+    for _, entry in json_lines(catalogue):
         # `game.pk3!inner.ogg` is unpacked beside the archive.
         inside = _name(entry, catalogue, ("path", "file")).replace("!", ".unzipped/")
         path = folder / (entry.get("package") or "") / inside
@@ -83,15 +83,7 @@ def listing_lines(listing: Path) -> dict[Path, Mapping[str, Any]]:
     BadRequestError for a line without either.
     """
     given = absolute(listing)
-    return {absolute(given.parent / _name(line, given, ("file", "path"))): line for line in _objects(given)}
-
-
-def _objects(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The objects of a file of JSON lines. Raises BadRequestError with the number of a line that is not an object."""
-    for number, values in json_lines(path):
-        if not isinstance(values, dict):
-            bad_line(path, number, "is not a JSON object")
-        yield values
+    return {absolute(given.parent / _name(line, given, ("file", "path"))): line for _, line in json_lines(given)}
 
 
 def _name(line: Mapping[str, Any], path: Path, keys: tuple[str, str]) -> str:

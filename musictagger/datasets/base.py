@@ -1,7 +1,7 @@
-"""What every dataset gives: tracks with their tags and split, and what it found and missed on the way.
+"""The values that every dataset returns, and the checks that apply to all of them.
 
 A dataset is one file in this folder with `NAME`, `SOURCE`, `LICENCE` and `read(folder, **options) -> Dataset`. It
-reads labels and looks which files are there; it decodes nothing. What it gives is the same on every machine and run.
+reads labels and checks which files exist, but decodes nothing. Its result is the same on every machine and run.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 _SHOWN = 5
-"""How many examples a message names; the rest are counted."""
+"""Examples that a message names; the rest are counted."""
 _NOBODY = frozenset({"", "various artists", "various", "va", "v.a.", "unknown", "unknown artist"})
 
 
 @dataclass(frozen=True)
 class Example:
-    """One track: its file, its tags in the dataset's own words, its split, and who made it where that is known."""
+    """One track: its file, its tags as the dataset spells them, its split, and its artist where that is known."""
 
     path: Path
     tags: tuple[str, ...]
     split: Split
     artist: str | None = None
     duration_s: float | None = None
-    """As the labels have it; None where they do not say."""
+    """As given by the labels; None where they do not give it."""
 
 
 @dataclass(frozen=True)
@@ -44,31 +44,47 @@ class Dataset:
     tags: tuple[str, ...]
     examples: tuple[Example, ...]
     missing: tuple[Path, ...] = ()
-    """Files that the labels name and that are not there, or are empty."""
+    """Files that the labels name but that do not exist or are empty."""
     notes: tuple[str, ...] = ()
-    """What a reader of the figures should know: how the split was made, what was left out."""
+    """What a reader of the metrics should know: how the split was made, what was left out."""
     categories: Mapping[str, Category] = field(default_factory=dict)
-    """The category of each tag, as far as the dataset tells."""
+    """The category of each tag, as far as the dataset gives it."""
     partial: bool = False
-    """Whether a track without tags is one that nobody labelled, not one that no tag fits. Only then may `tags` be
-    empty, and only teachers make such a dataset fit for training."""
+    """Whether a track without tags is unlabelled, instead of labelled as having none. Only then may `tags` be empty;
+    training on such a dataset needs teachers."""
 
     def split(self, split: Split) -> tuple[Example, ...]:
         """The examples of one split."""
         return tuple(example for example in self.examples if example.split == split)
 
     def counts(self) -> Mapping[Split, Counter[str]]:
-        """For each split how many tracks have each tag."""
+        """The number of tracks with each tag, by split."""
         return {name: Counter(tag for example in self.split(name) for tag in example.tags) for name in SPLITS}
 
 
-def require_usable(dataset: Dataset, splits: Sequence[Split] = SPLITS, *, taught: bool = False) -> None:
-    """Raise BadRequestError, saying what to do, for a dataset that nothing can be learnt from.
+def tag_names(examples: Iterable[Example]) -> tuple[str, ...]:
+    """All tags of the examples, sorted."""
+    return tuple(sorted({tag for example in examples for tag in example.tags}))
 
-    Of the `splits` that are looked at only test may be empty; those that are not need a track of every tag. Where
-    teachers say what a track has (`taught`), it needs no tags, nor the dataset any.
+
+def split_sizes(splits: Iterable[Split]) -> tuple[int, ...]:
+    """How many of the given splits are train, valid and test."""
+    counts = Counter(splits)
+    return tuple(counts[split] for split in SPLITS)
+
+
+def slashed(counts: Iterable[int]) -> str:
+    """Counts as in "19,773 / 1,521 / 4,566"."""
+    return " / ".join(f"{count:,}" for count in counts)
+
+
+def require_usable(dataset: Dataset, splits: Sequence[Split] = SPLITS, *, taught: bool = False) -> None:
+    """Raise BadRequestError, with a remedy, for a dataset that is unsuitable for training.
+
+    Of the `splits` only test may be empty; the others need a track of every tag. With teachers (`taught`), neither
+    tracks nor the dataset need tags.
     """
-    _require_sound(dataset)
+    _require_consistent(dataset)
     if not taught:
         _require_labels(dataset)
     counts = dataset.counts()
@@ -85,10 +101,10 @@ def require_usable(dataset: Dataset, splits: Sequence[Split] = SPLITS, *, taught
             )
 
 
-def _require_sound(dataset: Dataset) -> None:
-    """What holds whichever split is used."""
+def _require_consistent(dataset: Dataset) -> None:
+    """The checks that do not depend on the split."""
     if not dataset.examples:
-        raise BadRequestError(f"dataset {dataset.name}: no track was found{_gone(dataset.missing)}")
+        raise BadRequestError(f"dataset {dataset.name}: no track was found{_missing_text(dataset.missing)}")
     twice = [path for path, count in Counter(example.path for example in dataset.examples).items() if count > 1]
     if twice:
         raise BadRequestError(f"dataset {dataset.name}: named more than once: {some(map(printable, twice))}")
@@ -102,10 +118,10 @@ def _require_sound(dataset: Dataset) -> None:
 
 
 def _require_labels(dataset: Dataset) -> None:
-    """What holds where the dataset's own tags are all that is learnt."""
+    """The checks where the dataset's own tags are the only targets."""
     if dataset.partial and not all(example.tags for example in dataset.examples):
         raise BadRequestError(
-            f"dataset {dataset.name}: has tracks that nobody labelled; name teachers whose scores are learnt, "
+            f"dataset {dataset.name}: has unlabelled tracks; name teachers whose scores are learnt, "
             "or take a dataset with labels"
         )
     if len(dataset.tags) < 2:
@@ -114,13 +130,13 @@ def _require_labels(dataset: Dataset) -> None:
 
 
 def artist_key(artist: str | None) -> str | None:
-    """Equal for two spellings of one artist; None for nobody and for names that stand for many."""
+    """The same text for all spellings of an artist; None for an unknown one and for names like "Various Artists"."""
     folded = " ".join((artist or "").casefold().split())
     return None if folded in _NOBODY else folded
 
 
 def shared_artists(examples: Iterable[Example]) -> list[str]:
-    """Artists with tracks in more than one split: what is learnt of them in one is tested in the other."""
+    """Artists with tracks in more than one split, so that a test on the one profits from training on the other."""
     splits: dict[str, set[Split]] = {}
     names: dict[str, str] = {}
     for example in examples:
@@ -132,9 +148,9 @@ def shared_artists(examples: Iterable[Example]) -> list[str]:
 
 
 def shared_audio(digests: Mapping[Path, str], examples: Sequence[Example]) -> list[tuple[Path, Path]]:
-    """Pairs of tracks with the same sound in different splits. `digests` are those of audio.digest, by path.
+    """Pairs of tracks with the same audio in different splits. `digests` are those of audio.digest, by path.
 
-    A track without a digest (one that could not be read) is passed over.
+    Tracks without a digest, which could not be read, are skipped.
     """
     firsts: dict[str, dict[Split, Path]] = {}
     pairs: list[tuple[Path, Path]] = []
@@ -148,29 +164,29 @@ def shared_audio(digests: Mapping[Path, str], examples: Sequence[Example]) -> li
 
 
 def check_leaks(dataset: Dataset, digests: Mapping[Path, str] | None = None, *, allow: bool = False) -> list[str]:
-    """What stands in two splits at once: artists and, with `digests`, sounds; one line a kind, none where all is well.
+    """One line for artists in two splits and, with `digests`, one for audio in two splits; none without leaks.
 
-    Raises BadRequestError with these lines unless `allow`: figures measured so are better than the model.
+    Raises BadRequestError with these lines unless `allow`: metrics measured on such splits are too good.
     """
     found = []
     if artists := shared_artists(dataset.examples):
-        found.append(f"{_counted(len(artists), 'artist')} in more than one split: {some(artists)}")
+        found.append(f"{counted(len(artists), 'artist')} in more than one split: {some(artists)}")
     if pairs := shared_audio(digests or {}, dataset.examples):
         named = (f"{printable(one)} = {printable(other)}" for one, other in pairs)
-        found.append(f"the same sound in two splits, {_counted(len(pairs), 'pair')}: {some(named)}")
+        found.append(f"the same audio in two splits, {counted(len(pairs), 'pair')}: {some(named)}")
     if found and not allow:
         raise BadRequestError(
-            f"dataset {dataset.name}: {'; '.join(found)}. Figures from such a split are too good; "
+            f"dataset {dataset.name}: {'; '.join(found)}. Metrics from such a split are too good; "
             "split differently, or allow the leak"
         )
     return found
 
 
 def describe(dataset: Dataset) -> list[str]:
-    """What was found, as lines for people: tracks, tags, hours and tags per split, missing files, notes."""
+    """A summary in lines: tracks, tags, hours and tags per split, missing files, notes."""
     kind = "genre" if dataset.task == "genre" else "tag"
     total = len(dataset.examples)
-    size = f"{_counted(total, 'track')}, {_counted(len(dataset.tags), kind)}, {_hours(dataset.examples)}"
+    size = f"{counted(total, 'track')}, {counted(len(dataset.tags), kind)}, {_hours(dataset.examples)}"
     return [
         f"{dataset.name}: {size}",
         *split_lines(dataset),
@@ -180,7 +196,7 @@ def describe(dataset: Dataset) -> list[str]:
 
 
 def split_lines(dataset: Dataset) -> Iterator[str]:
-    """For each split how many tracks it has, how long they are, and its most and least frequent tag."""
+    """A line for each split: the number of its tracks, their length, and its most and least frequent tag."""
     kind = "genre" if dataset.task == "genre" else "tag"
     counts = dataset.counts()
     for name in SPLITS:
@@ -192,12 +208,12 @@ def split_lines(dataset: Dataset) -> Iterator[str]:
         ranked = sorted(dataset.tags, key=lambda tag: (-counts[name][tag], tag))
         ends = [f"{tag} {counts[name][tag]:,}" for tag in (ranked[0], ranked[-1])] if ranked else []
         tags = f"; {kind}s from {ends[0]} to {ends[1]}" if ends else ""
-        yield f"  {name}: {_counted(len(examples), 'track')} ({share:.1f} %), {_hours(examples)}{tags}"
+        yield f"  {name}: {counted(len(examples), 'track')} ({share:.1f} %), {_hours(examples)}{tags}"
 
 
 def _missing_lines(missing: Sequence[Path]) -> Iterator[str]:
     if missing:
-        yield f"missing: {_counted(len(missing), 'file')}"
+        yield f"missing: {counted(len(missing), 'file')}"
         yield from (f"  {printable(path)}" for path in missing[:_SHOWN])
     if len(missing) > _SHOWN:
         yield f"  and {len(missing) - _SHOWN:,} more"
@@ -211,18 +227,19 @@ def _hours(examples: Sequence[Example]) -> str:
     return hours if len(known) == len(examples) else f"{hours} in the {len(known):,} of known length"
 
 
-def _gone(missing: Sequence[Path]) -> str:
+def _missing_text(missing: Sequence[Path]) -> str:
     if not missing:
         return ""
-    return f"; {_counted(len(missing), 'file')} that it names are missing or empty: {some(map(printable, missing))}"
+    return f"; {counted(len(missing), 'file')} that it names are missing or empty: {some(map(printable, missing))}"
 
 
-def _counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """ "1 track", "1,234 tracks"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def some(names: Iterable[str], most: int = _SHOWN) -> str:
-    """The first `most` of the names; the rest are counted."""
+def some(names: Iterable[str], count: int = _SHOWN) -> str:
+    """The first names, up to `count`, and the number of the others."""
     listed = list(names)
-    rest = len(listed) - most
-    return ", ".join(listed[:most]) + (f" and {rest:,} more" if rest > 0 else "")
+    rest = len(listed) - count
+    return ", ".join(listed[:count]) + (f" and {rest:,} more" if rest > 0 else "")

@@ -6,15 +6,13 @@ fma_medium/000/000002.mp3     or fma_small, fma_large; a larger one holds the sm
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from musictagger.audio.walk import absolute
-from musictagger.datasets.base import SPLITS, Dataset, Example, Split
-from musictagger.datasets.reading import bad_line, find_file, find_root, number, present, read_rows
+from musictagger.datasets.base import Dataset, Example, Split, slashed, split_sizes, tag_names
+from musictagger.datasets.reading import bad_line, existing, find_file, find_root, number, read_rows
 from musictagger.errors import BadRequestError, printable
 
 NAME = "fma"
@@ -22,11 +20,11 @@ SOURCE = "Defferrard et al., FMA: A Dataset for Music Analysis, ISMIR 2017; gith
 LICENCE = "metadata CC BY 4.0; audio under each artist's own licence"
 
 SUBSETS = ("small", "medium", "large")
-"""Each holds those before it."""
+"""Each contains those before it."""
 CLIP_S = 30.0
-"""All three sets have the middle 30 s of longer tracks."""
+"""Length of the excerpts in all three sets, the middle of longer tracks."""
 COUNTS: Mapping[str, tuple[int, int, int]] = {"small": (6_400, 800, 800), "medium": (19_922, 2_505, 2_573)}
-"""Train, valid and test as the paper has them."""
+"""Sizes of train, valid and test in the paper."""
 _SPLITS: Mapping[str, Split] = {"training": "train", "validation": "valid", "test": "test"}
 _COLUMNS = (
     ("set", "subset"),
@@ -38,46 +36,25 @@ _COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class _Track:
-    file: str
-    """Inside the audio's folder."""
-    split: Split
-    genre: str
-    artist: str | None
-    duration_s: float | None
-
-
 def read(folder: Path, *, subset: Literal["small", "medium", "large"] = "medium") -> Dataset:
-    """The tracks of a subset with their root genre (`genre_top`); those without one, in large, are left out.
+    """The tracks of a subset with their root genre (`genre_top`), without those in large that have none.
 
-    Raises BadRequestError for a table that is not there or not in this format.
+    Raises BadRequestError for a table that is missing or not in this format.
     """
     root = absolute(folder)
     table = find_file(root, ("fma_metadata/tracks.csv", "tracks.csv"), "FMA's table of tracks")
     all_tracks = list(_read_tracks(table, SUBSETS[: SUBSETS.index(subset) + 1]))
-    tracks = [track for track in all_tracks if track.genre]
+    tracks = [track for track in all_tracks if track.tags]
     larger = [root / f"fma_{name}" for name in SUBSETS[SUBSETS.index(subset) :]]
-    audio = find_root((*larger, root), [track.file for track in tracks]) or larger[0]
-    examples = tuple(
-        Example(audio / track.file, (track.genre,), track.split, track.artist, track.duration_s)
-        for track in tracks
-        if present(audio / track.file)
-    )
-    genres = tuple(sorted({track.genre for track in tracks}))
-    return Dataset(
-        name=NAME,
-        task="genre",
-        tags=genres,
-        examples=examples,
-        missing=tuple(audio / track.file for track in tracks if not present(audio / track.file)),
-        notes=tuple(_notes(subset, len(all_tracks) - len(tracks), examples)),
-        categories=dict.fromkeys(genres, "genre"),
-    )
+    audio = find_root((*larger, root), [track.path for track in tracks]) or larger[0]
+    examples, missing = existing(tracks, audio)
+    genres = tag_names(tracks)
+    notes = tuple(_notes(subset, len(all_tracks) - len(tracks), examples))
+    return Dataset(NAME, "genre", genres, examples, missing, notes, dict.fromkeys(genres, "genre"))
 
 
-def _read_tracks(path: Path, subsets: Sequence[str]) -> Iterator[_Track]:
-    """The tracks of some subsets, in the order of the table, which is that of their numbers."""
+def _read_tracks(path: Path, subsets: Sequence[str]) -> Iterator[Example]:
+    """The tracks of some subsets in the order of the table, their paths relative to the audio's folder."""
     rows = read_rows(path)
     groups, names, index = (next(rows, (0, []))[1] for _ in range(3))
     columns = list(zip(groups, names, strict=False))
@@ -85,19 +62,21 @@ def _read_tracks(path: Path, subsets: Sequence[str]) -> Iterator[_Track]:
     if absent or index[:1] != ["track_id"]:
         lacking = f"lacks {', '.join(absent)}" if absent else "has no third header row that begins with track_id"
         raise BadRequestError(f"{printable(path)}: {lacking}; expected FMA's tracks.csv with its three header rows")
-    places = [columns.index(name) for name in _COLUMNS]
+    indices = [columns.index(name) for name in _COLUMNS]
     for line, row in rows:
-        subset, split, genre, artist_id, artist, duration = (row[place].strip() for place in places)
+        subset, split, genre, artist_id, artist, duration = (row[index].strip() for index in indices)
         if subset not in subsets:
             continue
         if not row[0].isdecimal():
-            bad_line(path, line, f"{row[0]!r} is no track number")
+            bad_line(path, line, f"{row[0]!r} is not a track number")
         if split not in _SPLITS:
             bad_line(path, line, f"unknown split {split!r}; expected {', '.join(_SPLITS)}")
         seconds = number(path, line, duration)
-        # Artists are told apart by number: two may have one name.
-        who = f"{artist} (artist {artist_id})" if artist_id else artist or None
-        yield _Track(_file(int(row[0])), _SPLITS[split], genre, who, None if seconds is None else min(seconds, CLIP_S))
+        # Two artists may have the same name.
+        artist = f"{artist} (artist {artist_id})" if artist_id else artist
+        length_s = None if seconds is None else min(seconds, CLIP_S)
+        file = Path(_file(int(row[0])))
+        yield Example(file, (genre,) if genre else (), _SPLITS[split], artist or None, length_s)
 
 
 def _file(number: int) -> str:
@@ -108,11 +87,7 @@ def _notes(subset: str, without_genre: int, examples: Sequence[Example]) -> Iter
     yield f"FMA's own split of the {subset} set"
     if without_genre:
         yield f"{without_genre:,} tracks without a root genre are left out"
-    found = tuple(Counter(example.split for example in examples)[name] for name in SPLITS)
+    found = split_sizes(example.split for example in examples)
     expected = COUNTS.get(subset)
     if expected and found != expected:
-        yield f"train / valid / test are {_counts(found)}; the whole set has {_counts(expected)}"
-
-
-def _counts(counts: Sequence[int]) -> str:
-    return " / ".join(f"{count:,}" for count in counts)
+        yield f"train / valid / test are {slashed(found)}; the whole set has {slashed(expected)}"

@@ -1,4 +1,4 @@
-"""One folder a genre: a person's own music sorted by hand, or any set in GTZAN's layout.
+"""One folder a genre: music sorted by hand, or any set in GTZAN's layout.
 
 MUSIC/blues/any/depth/track.mp3    MUSIC/jazz/other.flac
 """
@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from musictagger.audio.walk import FoundFile, WalkProblem, absolute, walk
-from musictagger.datasets.base import Dataset, Example, artist_key
-from musictagger.datasets.reading import present, require_folder
-from musictagger.datasets.splitting import Item, fractions, groups_per_tag, stratified
-from musictagger.errors import AudioError, BadRequestError, printable
-from musictagger.tags.fields import read_tags
+from musictagger.datasets.base import Dataset, Example, artist_key, tag_names
+from musictagger.datasets.reading import present, read_file_tags, require_folder
+from musictagger.datasets.splitting import Item, RandomSplit, groups_per_tag
+from musictagger.errors import BadRequestError, printable
 
 NAME = "folders"
 SOURCE = "your own folders, one a genre"
@@ -21,32 +20,33 @@ LICENCE = "that of the music"
 
 
 def read(folder: Path, *, valid: float = 0.15, test: float = 0.15, seed: int = 0, artists: bool = True) -> Dataset:
-    """Every music file under each folder in `folder`, whose name is the genre.
+    """Every music file in each folder of `folder`, whose name is the genre.
 
     The split is drawn by `seed`, `valid` and `test` being shares of the tracks of each genre. With `artists`, the
-    files' own tags are read and no artist is in two splits; without, nobody is known and nothing guards against that.
+    files' tags are read and each artist is in one split; without, artists are ignored.
     Raises BadRequestError for a folder without genres, and for a genre with too few tracks or artists to be split.
     """
-    shares = fractions(valid, test)
+    split = RandomSplit(valid, test, seed)
     root = absolute(folder)
     found, missing, notes = _find(root)
-    items = [Item(key, (genre,), _artist(path) if artists else None) for key, (path, genre) in found.items()]
-    _require_enough(items, sum(share > 0 for share in shares.values()))
-    splits = stratified(items, shares, seed)
+    items = [
+        Item(key, (genre,), read_file_tags(path).artist if artists else None) for key, (path, genre) in found.items()
+    ]
+    _require_enough(items, len(split.shares))
+    splits = split.draw(items)
     examples = tuple(Example(found[item.key][0], item.tags, splits[item.key], item.artist) for item in items)
-    genres = tuple(sorted({genre for _, genre in found.values()}))
-    notes += [_how(items, artists, valid, test, seed)]
+    genres = tag_names(examples)
+    notes.append(f"{split}, of every genre; {_artist_note(items) if artists else 'artists were not looked at'}")
     return Dataset(NAME, "genre", genres, examples, missing, tuple(notes), dict.fromkeys(genres, "genre"))
 
 
 def _find(root: Path) -> tuple[dict[str, tuple[Path, str]], tuple[Path, ...], list[str]]:
-    """File and genre by path inside `root`, in sorted order; what is empty or unreadable; what was left aside."""
+    """File and genre by path inside `root`, sorted; empty or unreadable files; notes on what was left out."""
     require_folder(root)
     found: dict[str, tuple[Path, str]] = {}
     missing: list[Path] = []
-    genres = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     empty = []
-    for folder in genres:
+    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
         _require_name(folder)
         before = len(found)
         for entry in walk([folder]):
@@ -70,14 +70,6 @@ def _require_name(folder: Path) -> None:
         raise BadRequestError(f"{printable(folder)}: the name of a genre's folder must be UTF-8; rename it") from None
 
 
-def _artist(path: Path) -> str | None:
-    try:
-        return read_tags(path).artist
-    except (AudioError, OSError):
-        # A file whose tags cannot be read may still play; it counts as one whose artist is unknown.
-        return None
-
-
 def _require_enough(items: Sequence[Item], splits: int) -> None:
     tracks = groups_per_tag([Item(item.key, item.tags) for item in items])
     for genre, artists in sorted(groups_per_tag(items).items()):
@@ -89,13 +81,10 @@ def _require_enough(items: Sequence[Item], splits: int) -> None:
         if artists < splits:
             raise BadRequestError(
                 f"the {tracks[genre]} tracks of genre {genre!r} are by {artists} artists; splits that share no artist "
-                f"need {splits}. Add music by others, or say artists=false to split regardless"
+                f"need {splits}. Add music by others, or set artists=false to split regardless"
             )
 
 
-def _how(items: Sequence[Item], artists: bool, valid: float, test: float, seed: int) -> str:
+def _artist_note(items: Sequence[Item]) -> str:
     known = sum(artist_key(item.artist) is not None for item in items)
-    drawn = f"split by seed {seed}, {valid:g} for validation and {test:g} for test, of every genre"
-    if not artists:
-        return f"{drawn}; artists were not looked at"
-    return f"{drawn}; no artist in two splits, as far as they are known ({known:,} of {len(items):,} tracks)"
+    return f"no artist in two splits, as far as they are known ({known:,} of {len(items):,} tracks)"

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from musictagger.audio.walk import absolute
-from musictagger.datasets.base import SPLITS, Dataset, Example, Split
-from musictagger.datasets.reading import bad_line, present, require_folder
+from musictagger.datasets.base import SPLITS, Dataset, Example, Split, slashed, split_sizes
+from musictagger.datasets.reading import bad_line, present, read_rows, require_folder
 from musictagger.datasets.splitting import shuffled
 from musictagger.errors import BadRequestError, printable
 
@@ -29,7 +29,7 @@ EXCERPTS = 1_000
 EXCERPT_S = 30.0
 FILTERED_COUNTS = (443, 197, 290)
 BROKEN = "jazz.00054"
-"""Not a WAV file, whatever its name, in a copy that is widely used; the original .au is sound."""
+"""Not a WAV file, despite its name, in a widely used copy; the original .au is intact."""
 
 _SUFFIXES = (".wav", ".au", ".mp3", ".flac")
 _NAME = re.compile(r"([a-z]+)\.(\d{5})")
@@ -48,7 +48,7 @@ def read(
 
     Folds are stratified and drawn by `seed`; fold number `fold` (0 to 9) is test, the next one valid, the rest train.
     The lists gtzan_train_filtered.txt, gtzan_valid_filtered.txt and gtzan_test_filtered.txt are looked for in `lists`,
-    or else beside the data. Raises BadRequestError for excerpts or lists that are not there, or not in this format.
+    or else beside the data. Raises BadRequestError for excerpts or lists that are missing or not in this format.
     """
     root = absolute(folder)
     files = _find(root)
@@ -59,12 +59,12 @@ def read(
         splits, notes = _filtered(_list_folder([absolute(lists)] if lists else [root, base, root.parent]))
     suffix = next(iter(files.values())).suffix
     missing = tuple(base / _genre(name) / f"{name}{suffix}" for name in splits if name not in files)
-    unsound = [name for name in (BROKEN,) if name in splits and name in files and not _is_sound(files[name])]
-    notes += [f"{name} is left out: the file is no sound, as in every copy of this kind" for name in unsound]
+    broken = [name for name in (BROKEN,) if name in splits and name in files and not _is_wav(files[name])]
+    notes += [f"{name} is left out: the file is not audio, as in every copy of this kind" for name in broken]
     examples = tuple(
         Example(path, (_genre(name),), splits[name], None, EXCERPT_S)
         for name, path in files.items()
-        if name in splits and name not in unsound
+        if name in splits and name not in broken
     )
     genres = tuple(genre for genre in GENRES if any(example.tags == (genre,) for example in examples))
     return Dataset(NAME, "genre", genres, examples, missing, tuple(notes), dict.fromkeys(genres, "genre"))
@@ -75,7 +75,7 @@ def _genre(name: str) -> str:
 
 
 def _find(root: Path) -> dict[str, Path]:
-    """The excerpts by name (`blues.00000`), sorted. Raises BadRequestError where there is none."""
+    """The excerpts by name (`blues.00000`), sorted. Raises BadRequestError where there are none."""
     require_folder(root)
     for name in _FOLDERS:
         found = {
@@ -89,8 +89,8 @@ def _find(root: Path) -> dict[str, Path]:
     raise BadRequestError(f"{printable(root)}: no GTZAN here; expected genres/blues/blues.00000.wav and so on")
 
 
-def _is_sound(path: Path) -> bool:
-    """Whether a WAV file begins like one; other containers are taken at their word."""
+def _is_wav(path: Path) -> bool:
+    """Whether a .wav file begins like one; other files are not checked."""
     if path.suffix.lower() != ".wav":
         return True
     with path.open("rb") as file:
@@ -99,12 +99,12 @@ def _is_sound(path: Path) -> bool:
 
 def _folds(names: Sequence[str], fold: int, seed: int) -> tuple[dict[str, Split], list[str]]:
     if not 0 <= fold < FOLDS:
-        raise BadRequestError(f"gtzan: there is no fold {fold}; they are 0 to {FOLDS - 1}")
+        raise BadRequestError(f"gtzan: no fold {fold}; there are 0 to {FOLDS - 1}")
     splits: dict[str, Split] = {}
     for genre in GENRES:
         for index, name in enumerate(shuffled((name for name in names if _genre(name) == genre), seed)):
-            place = (index - fold) % FOLDS
-            splits[name] = "test" if place == 0 else "valid" if place == 1 else "train"
+            offset = (index - fold) % FOLDS
+            splits[name] = "test" if offset == 0 else "valid" if offset == 1 else "train"
     notes = [
         f"fold {fold} of {FOLDS} by seed {seed} is test, the next one valid; artists, unknown here, are in several"
     ]
@@ -118,7 +118,9 @@ def _list_folder(folders: Sequence[Path]) -> Path:
         if all(present(folder / _list_name(split)) for split in SPLITS):
             return folder
     looked = ", ".join(printable(folder) for folder in dict.fromkeys(folders))
-    raise BadRequestError(f"gtzan: {', '.join(map(_list_name, SPLITS))} are not all in {looked}; say where with lists=")
+    raise BadRequestError(
+        f"gtzan: {', '.join(map(_list_name, SPLITS))} are not all in {looked}; give their folder with lists="
+    )
 
 
 def _list_name(split: Split) -> str:
@@ -131,24 +133,17 @@ def _filtered(folder: Path) -> tuple[dict[str, Split], list[str]]:
         for line, name in _read_list(folder / _list_name(split)):
             if splits.setdefault(name, split) != split:
                 bad_line(folder / _list_name(split), line, f"{name} is in the {splits[name]} list as well")
-    found = tuple(list(splits.values()).count(split) for split in SPLITS)
+    found = split_sizes(splits.values())
     notes = ["the fault-filtered split (Kereliuk, Sturm and Larsen 2015)"]
     if found != FILTERED_COUNTS:
-        numbers = " / ".join(map(str, found))
-        notes.append(f"the lists name {numbers} excerpts; the usual ones {' / '.join(map(str, FILTERED_COUNTS))}")
+        notes.append(f"the lists name {slashed(found)} excerpts; the usual ones {slashed(FILTERED_COUNTS)}")
     return splits, notes
 
 
 def _read_list(path: Path) -> Iterator[tuple[int, str]]:
-    """The line and name of each excerpt in a list; lines are `blues/blues.00029.wav`, whatever the files' suffix is."""
-    try:
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise BadRequestError(f"{printable(path)}: cannot be read: {error.strerror}") from error
-    for line, entry in enumerate(text.splitlines(), 1):
-        if not entry.strip():
-            continue
+    """The line and name of each excerpt in a list of `blues/blues.00029.wav`, whatever the suffix of the files."""
+    for line, (entry, *_) in read_rows(path, delimiter="\t", quoted=False, open_end=True):
         name = PurePosixPath(entry.strip()).stem
         if not _NAME.fullmatch(name) or _genre(name) not in GENRES:
-            bad_line(path, line, f"{printable(entry)!r} is no excerpt; expected blues/blues.00029.wav")
+            bad_line(path, line, f"{printable(entry)!r} is not an excerpt; expected blues/blues.00029.wav")
         yield line, name

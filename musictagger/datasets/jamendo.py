@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from musictagger.audio.walk import absolute
-from musictagger.datasets.base import Dataset, Example, Split
-from musictagger.datasets.reading import bad_line, find_file, find_root, number, present, read_rows
+from musictagger.datasets.base import Dataset, Example, Split, tag_names
+from musictagger.datasets.reading import bad_line, existing, find_file, find_root, number, read_rows
 from musictagger.errors import BadRequestError, printable
 from musictagger.models.card import Category
 
@@ -34,58 +34,46 @@ _FILES: Mapping[Split, str] = {"train": "train", "valid": "validation", "test": 
 _AUDIO = ("", "audio", "raw_30s", "raw_30s/audio", "audio-low", "raw_30s/audio-low", "data/audio", "data")
 
 
-@dataclass(frozen=True)
-class _Track:
-    name: str
-    artist: str
-    duration_s: float | None
-    tags: tuple[str, ...]
-    split: Split
-
-
 def read(folder: Path, *, subset: Subset = "all", split: int = 0, audio: Path | None = None) -> Dataset:
     """The tracks of a subset in its split number `split` (0 to 4). `audio` is the folder of 00 to 99, if it is apart.
 
     Tags are the words after the prefix, which gives the category; a word under two prefixes keeps them. Raises
-    BadRequestError for tables that are not there or not in this format.
+    BadRequestError for tables that are missing or not in this format.
     """
     if not 0 <= split < SPLIT_COUNT:
-        raise BadRequestError(f"jamendo: there is no split {split}; they are 0 to {SPLIT_COUNT - 1}")
+        raise BadRequestError(f"jamendo: no split {split}; there are 0 to {SPLIT_COUNT - 1}")
     root = absolute(folder)
     stem = "autotagging" if subset == "all" else f"autotagging_{subset}"
     tracks = _read_splits(root, f"split-{split}", stem)
-    words = _words(tag for track in tracks for tag in track.tags)
-    files = _files([absolute(audio)] if audio else [root / name for name in _AUDIO], tracks)
-    examples = tuple(
-        Example(files[track.name], tuple(words[tag] for tag in track.tags), track.split, track.artist, track.duration_s)
-        for track in tracks
-        if present(files[track.name])
-    )
+    names = _short_names(tag_names(tracks))
+    tracks = [replace(track, tags=tuple(names[tag] for tag in track.tags)) for track in tracks]
+    examples, missing = _located([absolute(audio)] if audio else [root / name for name in _AUDIO], tracks)
     return Dataset(
         name=NAME,
         task="tags",
-        tags=tuple(words.values()),
+        tags=tuple(names.values()),
         examples=examples,
-        missing=tuple(files[track.name] for track in tracks if not present(files[track.name])),
+        missing=missing,
         notes=(f"split-{split} of {stem}",),
-        categories={word: _CATEGORIES[tag.partition(SEPARATOR)[0]] for tag, word in words.items()},
+        categories={name: _CATEGORIES[tag.partition(SEPARATOR)[0]] for tag, name in names.items()},
     )
 
 
-def _read_splits(root: Path, folder: str, stem: str) -> list[_Track]:
+def _read_splits(root: Path, folder: str, stem: str) -> list[Example]:
     """The tracks of the three splits, sorted by path."""
-    tracks: dict[str, _Track] = {}
+    tracks: dict[str, Example] = {}
     for split, word in _FILES.items():
-        name = f"{folder}/{stem}-{word}.tsv"
-        table = find_file(root, (f"data/splits/{name}", f"splits/{name}", name), f"MTG-Jamendo's {word} list")
-        for line, track in _read_table(table, split):
-            if track.name in tracks:
-                bad_line(table, line, f"{track.name} is in the {tracks[track.name].split} list already")
-            tracks[track.name] = track
+        file = f"{folder}/{stem}-{word}.tsv"
+        table = find_file(root, (f"data/splits/{file}", f"splits/{file}", file), f"MTG-Jamendo's {word} list")
+        for line, name, track in _read_table(table, split):
+            if name in tracks:
+                bad_line(table, line, f"{name} is already in the {tracks[name].split} list")
+            tracks[name] = track
     return [tracks[name] for name in sorted(tracks)]
 
 
-def _read_table(path: Path, split: Split) -> Iterator[tuple[int, _Track]]:
+def _read_table(path: Path, split: Split) -> Iterator[tuple[int, str, Example]]:
+    """Line, path as written, and the track with its prefixed tags."""
     rows = read_rows(path, delimiter="\t", quoted=False, open_end=True)
     _, header = next(rows, (0, []))
     if header != _HEADER:
@@ -94,23 +82,21 @@ def _read_table(path: Path, split: Split) -> Iterator[tuple[int, _Track]]:
         for tag in tags:
             prefix, separator, word = tag.partition(SEPARATOR)
             if prefix not in _CATEGORIES or not separator or not word:
-                bad_line(path, line, f"{tag!r} is no tag; expected {', '.join(p + SEPARATOR for p in _CATEGORIES)}WORD")
-        yield line, _Track(name, artist, number(path, line, duration), tuple(dict.fromkeys(tags)), split)
+                expected = ", ".join(f"{prefix}{SEPARATOR}WORD" for prefix in _CATEGORIES)
+                bad_line(path, line, f"{tag!r} is not a tag; expected {expected}")
+        yield line, name, Example(Path(name), tuple(dict.fromkeys(tags)), split, artist, number(path, line, duration))
 
 
-def _words(tags: Iterator[str]) -> dict[str, str]:
-    """The name of each tag, sorted by category and word."""
-    known = sorted(set(tags))
-    uses = Counter(tag.partition(SEPARATOR)[2] for tag in known)
-    return {tag: word if uses[word := tag.partition(SEPARATOR)[2]] == 1 else tag for tag in known}
+def _short_names(tags: Sequence[str]) -> dict[str, str]:
+    """The name of each tag, without its prefix unless another tag has the same word."""
+    uses = Counter(tag.partition(SEPARATOR)[2] for tag in tags)
+    return {tag: word if uses[word := tag.partition(SEPARATOR)[2]] == 1 else tag for tag in tags}
 
 
-def _files(folders: Sequence[Path], tracks: Sequence[_Track]) -> dict[str, Path]:
-    """Where each track is or should be: as the lists name it, or else with the suffix of the smaller audio."""
-    full = [track.name for track in tracks]
-    root = find_root(folders, full)
-    if root is not None:
-        return {name: root / name for name in full}
-    low = {name: name.removesuffix(".mp3") + ".low.mp3" for name in full}
-    root = find_root(folders, list(low.values()))
-    return {name: (root or folders[0]) / (low[name] if root else name) for name in full}
+def _located(folders: Sequence[Path], tracks: Sequence[Example]) -> tuple[tuple[Example, ...], tuple[Path, ...]]:
+    """The tracks whose files exist, and the missing files: named as in the lists or as in the smaller audio."""
+    low = [replace(track, path=track.path.with_suffix(".low.mp3")) for track in tracks]
+    for named in (tracks, low):
+        if (root := find_root(folders, [track.path for track in named])) is not None:
+            return existing(named, root)
+    return existing(tracks, folders[0])

@@ -1,17 +1,16 @@
-"""Your own library: the tracks that `musictagger scan` has seen, with the genres that their files carry."""
+"""Your own library: the tracks that `musictagger scan` has stored, with the genres in their files."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from musictagger.datasets.base import Dataset, Example
-from musictagger.datasets.reading import present
-from musictagger.datasets.splitting import Item, fractions, groups_per_tag, stratified
+from musictagger.datasets.base import Dataset, Example, tag_names
+from musictagger.datasets.reading import existing, genre_names
+from musictagger.datasets.splitting import Item, RandomSplit, frequent_tags
 from musictagger.errors import BadRequestError, StoreError
 from musictagger.library.opening import open_library
 from musictagger.library.reader import TrackRow
@@ -22,19 +21,7 @@ SOURCE = "your own library's database"
 LICENCE = "that of the music"
 
 _NO_MODEL = 0
-"""An id that no model has: the files are wanted, not what was heard in them."""
-_SEVERAL = re.compile(r"[;\0]")
-"""ID3v2.3 has one value, in which programs put several genres behind a semicolon."""
-
-
-@dataclass(frozen=True)
-class _Track:
-    path: Path
-    key: str
-    """The digest of the sound, so that moving the music changes no split."""
-    genres: tuple[str, ...]
-    artist: str | None
-    duration_s: float | None
+"""An id that no model has: only files are read, not scores."""
 
 
 def read(
@@ -54,33 +41,27 @@ def read(
     several genres; with task=genre the first one counts. The split is drawn by `seed`, no artist in two of them.
     Raises StoreError where there is no database, and BadRequestError where no genre is left.
     """
-    shares = fractions(valid, test)
-    splits_used = sum(share > 0 for share in shares.values())
-    rows = _rows(str(folder))
-    tracks, copies, bare = _tracks(rows, load_tree(genres_file), first_only=task == "genre")
+    split = RandomSplit(valid, test, seed)
+    min_artists = len(split.shares)
+    tracks, copies, bare = _tracks(_rows(str(folder)), load_tree(genres_file), first_only=task == "genre")
     tracks = _spelled_alike(tracks)
-    kept = _kept(tracks, min_tracks_per_genre, splits_used)
-    genres = tuple(sorted({genre for track in kept for genre in track.genres}))
+    kept = _kept(tracks, min_tracks_per_genre, min_artists)
+    genres = tag_names(kept.values())
     if not genres:
         raise BadRequestError(
-            f"library {folder}: no genre has {min_tracks_per_genre} tracks by {splits_used} artists "
+            f"library {folder}: no genre has {min_tracks_per_genre} tracks by {min_artists} artists "
             f"({len(tracks):,} tracks carry a genre); lower min_tracks_per_genre, or tag more of them"
         )
-    splits = stratified([Item(track.key, track.genres, track.artist) for track in kept], shares, seed)
-    there = [track for track in kept if present(track.path)]
-    several = any(len(track.genres) > 1 for track in kept)
+    splits = split.draw(_items(kept))
+    examples, missing = existing(replace(track, split=splits[key]) for key, track in kept.items())
+    several = any(len(track.tags) > 1 for track in kept.values())
     return Dataset(
         name=NAME,
         task="tags" if task == "tags" or several else "genre",
         tags=genres,
-        examples=tuple(
-            Example(track.path, track.genres, splits[track.key], track.artist, track.duration_s) for track in there
-        ),
-        missing=tuple(track.path for track in kept if not present(track.path)),
-        notes=(
-            f"split by seed {seed}, {valid:g} for validation and {test:g} for test; no artist in two splits",
-            *_left_out(tracks, genres, copies, bare),
-        ),
+        examples=examples,
+        missing=missing,
+        notes=(f"{split}; no artist in two splits", *_left_out(tracks, genres, copies, bare)),
         categories=dict.fromkeys(genres, "genre"),
     )
 
@@ -94,9 +75,9 @@ def _rows(location: str) -> list[TrackRow]:
         raise StoreError(str(error).replace("--db", "--data")) from error
 
 
-def _tracks(rows: Iterable[TrackRow], tree: GenreTree, *, first_only: bool) -> tuple[list[_Track], int, int]:
-    """Tracks with a genre, each sound once; how many were copies, how many had no genre."""
-    found: dict[str, _Track] = {}
+def _tracks(rows: Iterable[TrackRow], tree: GenreTree, *, first_only: bool) -> tuple[dict[str, Example], int, int]:
+    """Tracks with a genre by digest, so that moving files changes no split; how many were copies or had no genre."""
+    found: dict[str, Example] = {}
     copies = bare = 0
     for row in rows:
         genres = _genres(row, tree)[: 1 if first_only else None]
@@ -106,42 +87,44 @@ def _tracks(rows: Iterable[TrackRow], tree: GenreTree, *, first_only: bool) -> t
         elif key in found:
             copies += 1
         else:
-            found[key] = _Track(row.path, key, genres, row.artist, row.duration_s)
-    return list(found.values()), copies, bare
+            found[key] = Example(row.path, genres, "train", row.artist, row.duration_s)
+    return found, copies, bare
 
 
 def _genres(row: TrackRow, tree: GenreTree) -> tuple[str, ...]:
-    """What the user decided for the track, or else what the file carries, as this program writes it."""
+    """The genres that the user chose for the track, or else those in the file, as this program writes them."""
     written = row.genres if row.chosen_genres is None else row.chosen_genres
     excluded = {tree.key(name) for name in row.excluded_genres or ()}
-    named = [part.strip() for value in written for part in _SEVERAL.split(value)]
-    genres: dict[str, str] = {}
-    for name in filter(None, named):
-        if tree.key(name) not in excluded:
-            genres.setdefault(tree.key(name), tree.canonical(name))
-    return tuple(genres.values())
+    return tuple(genre for key, genre in genre_names(written, tree).items() if key not in excluded)
 
 
-def _spelled_alike(tracks: Sequence[_Track]) -> list[_Track]:
-    """With one spelling, the most frequent, for genres that the tree has not and that differ in case or spaces."""
-    counts = Counter(genre for track in tracks for genre in track.genres)
+def _spelled_alike(tracks: Mapping[str, Example]) -> dict[str, Example]:
+    """The tracks with the most frequent spelling of genres outside the tree that differ in case or spaces."""
+    counts = Counter(genre for track in tracks.values() for genre in track.tags)
     best: dict[str, str] = {}
     for genre in sorted(counts, key=lambda genre: (-counts[genre], genre)):
         best.setdefault(genre_key(genre), genre)
-    return [replace(track, genres=tuple(best[genre_key(genre)] for genre in track.genres)) for track in tracks]
+    return {
+        key: replace(track, tags=tuple(best[genre_key(genre)] for genre in track.tags)) for key, track in tracks.items()
+    }
 
 
-def _kept(tracks: Sequence[_Track], min_tracks: int, min_artists: int) -> list[_Track]:
+def _kept(tracks: Mapping[str, Example], min_tracks: int, min_artists: int) -> dict[str, Example]:
     """Tracks with those of their genres that are frequent enough, if any."""
-    counts = Counter(genre for track in tracks for genre in track.genres)
-    artists = groups_per_tag(Item(track.key, track.genres, track.artist) for track in tracks)
-    frequent = {genre for genre in counts if counts[genre] >= min_tracks and artists[genre] >= min_artists}
-    left = [replace(track, genres=tuple(genre for genre in track.genres if genre in frequent)) for track in tracks]
-    return [track for track in left if track.genres]
+    frequent = frequent_tags(_items(tracks), min_tracks, min_artists)
+    left = {
+        key: replace(track, tags=tuple(genre for genre in track.tags if genre in frequent))
+        for key, track in tracks.items()
+    }
+    return {key: track for key, track in left.items() if track.tags}
 
 
-def _left_out(tracks: Sequence[_Track], genres: Sequence[str], copies: int, bare: int) -> list[str]:
-    rare = Counter(genre for track in tracks for genre in track.genres if genre not in genres)
+def _items(tracks: Mapping[str, Example]) -> list[Item]:
+    return [Item(key, track.tags, track.artist) for key, track in tracks.items()]
+
+
+def _left_out(tracks: Mapping[str, Example], genres: Sequence[str], copies: int, bare: int) -> list[str]:
+    rare = Counter(genre for track in tracks.values() for genre in track.tags if genre not in genres)
     notes = []
     if rare:
         names = ", ".join(f"{name} ({count})" for name, count in sorted(rare.items(), key=lambda r: (-r[1], r[0]))[:10])
@@ -149,5 +132,5 @@ def _left_out(tracks: Sequence[_Track], genres: Sequence[str], copies: int, bare
     if bare:
         notes.append(f"{bare:,} tracks carry no genre")
     if copies:
-        notes.append(f"{copies:,} copies of the same sound are left out")
+        notes.append(f"{copies:,} copies of the same audio are left out")
     return notes

@@ -1,4 +1,4 @@
-"""A list in a file, CSV (or TSV) or JSON Lines: path, tags, and if wanted split, artist and duration_s.
+"""A list in a CSV, TSV or JSON Lines file: path, tags and, optionally, split, artist and duration_s.
 
     path,tags,split                            {"path": "a.mp3", "tags": ["rock", "80s"], "split": "train"}
     music/a.mp3,rock;80s,train
@@ -8,7 +8,6 @@ Paths are relative to the list's own folder. Several tags are separated by `;` o
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,17 +15,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from musictagger.audio.walk import absolute
-from musictagger.datasets.base import Dataset, Example, Split
+from musictagger.datasets.base import Dataset, Example, Split, tag_names
 from musictagger.datasets.reading import (
     bad_line,
     column,
+    existing,
     find_file,
+    json_lines,
     number,
-    present,
+    parse_json,
     read_rows,
     require_text,
 )
-from musictagger.datasets.splitting import Item, fractions, stratified
+from musictagger.datasets.splitting import Item, RandomSplit
 from musictagger.errors import BadRequestError, hint, printable
 from musictagger.models.card import Task
 
@@ -35,7 +36,7 @@ SOURCE = "your own list of files"
 LICENCE = "that of the music"
 
 FILES = ("manifest.csv", "manifest.tsv", "manifest.jsonl")
-_SPLIT_WORDS: Mapping[str, Split] = {
+_SPLIT_NAMES: Mapping[str, Split] = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("valid", "validation", "val", "dev"), "valid"),
     **dict.fromkeys(("test", "testing", "eval"), "test"),
@@ -47,11 +48,9 @@ class _Line:
     number: int
     name: str
     """The path as it is written."""
-    path: Path
-    tags: tuple[str, ...]
     split: Split | None
-    artist: str | None
-    duration_s: float | None
+    example: Example
+    """The track, in split train if `split` is None."""
 
 
 def read(
@@ -65,26 +64,19 @@ def read(
     """The tracks of the list at `folder`, or of the manifest.csv, .tsv or .jsonl in it.
 
     A list without splits is split by `seed`, `valid` and `test` being shares, no artist in two splits. The task is
-    genre where every track has one tag, unless it is said. Raises BadRequestError with the line for whatever is wrong.
+    genre where every track has one tag, unless `task` is given. Raises BadRequestError with the line of an error.
     """
     path = absolute(folder if folder.is_file() else find_file(folder, FILES, "a manifest"))
     lines = list(_read_lines(path))
     if not lines:
         raise BadRequestError(f"{printable(path)}: names no track")
     _require_unique(path, lines)
-    wanted = _task(path, task, lines)
-    there = [line for line in lines if present(line.path)]
-    there, note = _with_splits(path, there, fractions(valid, test), seed)
-    return Dataset(
-        name=NAME,
-        task=wanted,
-        tags=tuple(sorted({tag for line in there for tag in line.tags})),
-        examples=tuple(
-            Example(line.path, line.tags, line.split or "train", line.artist, line.duration_s) for line in there
-        ),
-        missing=tuple(line.path for line in lines if not present(line.path)),
-        notes=(note,),
-    )
+    task_of_lines = _task(path, task, lines)
+    missing = existing(line.example for line in lines)[1]
+    gone = frozenset(missing)
+    found = [line for line in lines if line.example.path not in gone]
+    examples, note = _with_splits(path, found, RandomSplit(valid, test, seed))
+    return Dataset(NAME, task_of_lines, tag_names(examples), examples, missing, (note,))
 
 
 def _read_lines(path: Path) -> Iterator[_Line]:
@@ -112,108 +104,83 @@ def _csv(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for line, row in rows:
         record: dict[str, Any] = dict(zip(header, row, strict=True))
         if record["tags"].lstrip().startswith("["):
-            record["tags"] = _json(path, line, record["tags"])
+            record["tags"] = parse_json(path, line, record["tags"])
         yield line, record
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-            for line, text in enumerate(file, 1):
-                if not text.strip():
-                    continue
-                require_text(path, line, [text])
-                record = _json(path, line, text)
-                if not isinstance(record, dict):
-                    bad_line(path, line, "is no JSON object")
-                for name in ("path", "tags"):
-                    if name not in record:
-                        bad_line(path, line, f"has no {name!r}{hint(name, record)}")
-                yield line, record
-    except OSError as error:
-        raise BadRequestError(f"{printable(path)}: cannot be read: {error.strerror}") from error
-
-
-def _json(path: Path, line: int, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        bad_line(path, line, f"is not valid JSON: {error}")
+    for line, record in json_lines(path):
+        for name in ("path", "tags"):
+            if name not in record:
+                bad_line(path, line, f"has no {name!r}{hint(name, record)}")
+        yield line, record
 
 
 def _parsed(path: Path, line: int, record: Mapping[str, Any]) -> _Line:
     name, artist = record["path"], record.get("artist")
     if not isinstance(name, str) or not name.strip() or "\0" in name:
-        bad_line(path, line, f"{name!r} is no path")
+        bad_line(path, line, f"{name!r} is not a path")
     if artist is not None and not isinstance(artist, str):
-        bad_line(path, line, f"the artist {artist!r} is no text")
+        bad_line(path, line, f"the artist {artist!r} is not text")
     tags = _tags(path, line, record["tags"])
     require_text(path, line, [*tags, artist or ""])
-    duration = record.get("duration_s")
-    return _Line(
-        line,
-        name,
-        _place(path, line, name),
-        tags,
-        _split(path, line, record.get("split")),
-        artist or None,
-        number(path, line, "" if duration is None else str(duration)),
-    )
+    split, duration = _split(path, line, record.get("split")), record.get("duration_s")
+    length_s = number(path, line, "" if duration is None else str(duration))
+    example = Example(_file(path, line, name), tags, split or "train", artist or None, length_s)
+    return _Line(line, name, split, example)
 
 
-def _place(path: Path, line: int, name: str) -> Path:
-    """Where a track is. JSON can hold names that are no UTF-8, as Python's own escapes, but not every escape is one."""
+def _file(path: Path, line: int, name: str) -> Path:
+    """The path of a track. JSON can hold names that are not UTF-8, as escapes that the file system may not accept."""
     try:
         os.fsencode(name)
     except UnicodeEncodeError:
-        bad_line(path, line, f"{printable(name)!r} is no file name, for it is not in UTF-8")
+        bad_line(path, line, f"{printable(name)!r} is not a file name, for it is not in UTF-8")
     return absolute(path.parent / name)
 
 
 def _tags(path: Path, line: int, value: object) -> tuple[str, ...]:
-    words = value.split(";") if isinstance(value, str) else value
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+    tags = value.split(";") if isinstance(value, str) else value
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         bad_line(path, line, f"the tags {value!r} are neither text nor a list of texts")
-    return tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
+    return tuple(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
 
 
 def _split(path: Path, line: int, value: object) -> Split | None:
     if value is None or value == "":
         return None
-    if not isinstance(value, str) or value.strip().lower() not in _SPLIT_WORDS:
-        near = hint(str(value), _SPLIT_WORDS) or "; it is train, valid or test"
+    if not isinstance(value, str) or value.strip().lower() not in _SPLIT_NAMES:
+        near = hint(str(value), _SPLIT_NAMES) or "; it is train, valid or test"
         bad_line(path, line, f"unknown split {value!r}{near}")
-    return _SPLIT_WORDS[value.strip().lower()]
+    return _SPLIT_NAMES[value.strip().lower()]
 
 
 def _require_unique(path: Path, lines: Sequence[_Line]) -> None:
     first: dict[Path, _Line] = {}
     for line in lines:
-        other = first.setdefault(line.path, line)
+        other = first.setdefault(line.example.path, line)
         if other is not line:
-            bad_line(path, line.number, f"{printable(line.name)} was named in line {other.number} already")
+            bad_line(path, line.number, f"{printable(line.name)} was already named in line {other.number}")
 
 
 def _task(path: Path, task: Literal["auto", "tags", "genre"], lines: Sequence[_Line]) -> Task:
     """Raises BadRequestError for the first line that does not fit a genre task."""
-    odd = next((line for line in lines if len(line.tags) != 1), None)
+    odd = next((line for line in lines if len(line.example.tags) != 1), None)
     if task == "auto":
         return "genre" if odd is None else "tags"
     if task == "genre" and odd is not None:
-        bad_line(path, odd.number, f"has {len(odd.tags)} tags; for task=genre each track has exactly one")
+        bad_line(path, odd.number, f"has {len(odd.example.tags)} tags; for task=genre each track has exactly one")
     return task
 
 
-def _with_splits(
-    path: Path, lines: Sequence[_Line], shares: Mapping[Split, float], seed: int
-) -> tuple[list[_Line], str]:
-    """The lines, each with a split, and how they got it."""
+def _with_splits(path: Path, lines: Sequence[_Line], split: RandomSplit) -> tuple[tuple[Example, ...], str]:
+    """The tracks in the splits of the manifest or, where it has none, in drawn ones; a note on their origin."""
     without = [line for line in lines if line.split is None]
     if not without:
-        return list(lines), "splits as the manifest has them"
+        return tuple(line.example for line in lines), "splits as the manifest has them"
     if len(without) < len(lines):
         bad_line(path, without[0].number, "has no split, but other lines have; give one to all or to none")
-    splits = stratified([Item(line.name, line.tags, line.artist) for line in lines], shares, seed)
-    parts = f"{shares['valid']:g} for validation, {shares['test']:g} for test"
-    note = f"the manifest has no splits; split by seed {seed}, {parts}"
-    return [replace(line, split=splits[line.name]) for line in lines], note
+    splits = split.draw([Item(line.name, line.example.tags, line.example.artist) for line in lines])
+    return tuple(
+        replace(line.example, split=splits[line.name]) for line in lines
+    ), f"the manifest has no splits; {split}"

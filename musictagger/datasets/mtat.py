@@ -1,7 +1,7 @@
-"""MagnaTagATune: 25,863 clips of 29 s with the words that players of a game agreed on.
+"""MagnaTagATune: 25,863 clips of 29 s with the tags that players of a game agreed on.
 
 annotations_final.csv    clip_id, 188 columns of 0 and 1, mp3_path; tab separated, all quoted
-clip_info_final.csv      clip_id, artist, segmentStart, segmentEnd, ...; used where it is there
+clip_info_final.csv      clip_id, artist, segmentStart, segmentEnd, ...; used if it exists
 0/ .. f/                 the mp3s, here or in mp3/
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from musictagger.audio.walk import absolute
-from musictagger.datasets.base import SPLITS, Dataset, Example, Split
+from musictagger.datasets.base import Dataset, Example, Split, slashed, split_sizes
 from musictagger.datasets.reading import (
     bad_line,
     column,
@@ -38,7 +38,7 @@ CLIPS = 25_863
 FOLDER_COUNTS = (15_244, 1_529, 4_332)
 """Train, valid and test of Wang et al. 2019: those folders, top50, clips without any of the 50 left out."""
 RANDOM_COUNTS = (19_773, 1_521, 4_566)
-"""Of Panwar et al. 2017. They add up to all clips whose mp3 is not empty, so none was left out for having no tag."""
+"""Of Panwar et al. 2017. They add up to all clips with a non-empty mp3, so clips without tags were included."""
 
 Vocabulary = Literal["top50", "merged"]
 SplitRule = Literal["folders", "random"]
@@ -51,25 +51,19 @@ class _Clip:
     words: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Info:
-    artist: str | None
-    duration_s: float | None
-
-
 def read(folder: Path, *, vocabulary: Vocabulary = "top50", split: SplitRule = "folders", seed: int = 0) -> Dataset:
     """The clips, with the usual 50 words or the 50 most frequent after merging synonyms (mtat.toml).
 
     `split`: folders 0-b, c and d-f, without the clips that have none of the 50 (Wang et al. 2019), or all clips at
     random by `seed` in the proportions of Panwar et al. 2017, where clips of one song fall into several splits.
-    Raises BadRequestError for files that are not there or not in this format.
+    Raises BadRequestError for files that are missing or not in this format.
     """
     root = absolute(folder)
     table = find_file(root, ("annotations_final.csv", "annotations/annotations_final.csv"), "MagnaTagATune's table")
     words, clips = _read_annotations(table)
     tags, tag_of = _vocabulary(table, vocabulary, words, clips)
     info, notes = _read_info(table.with_name("clip_info_final.csv"))
-    audio = find_root((root, root / "mp3", root / "mp3s", root / "audio"), [clip.name for clip in clips]) or root
+    audio = find_root((root, root / "mp3", root / "mp3s", root / "audio"), [Path(clip.name) for clip in clips]) or root
     there = [clip for clip in clips if present(audio / clip.name)]
     tagged = {clip.id: tuple(dict.fromkeys(tag_of[word] for word in clip.words if word in tag_of)) for clip in there}
     splits = _by_folder(table, there) if split == "folders" else _at_random(there, seed)
@@ -80,17 +74,13 @@ def read(folder: Path, *, vocabulary: Vocabulary = "top50", split: SplitRule = "
             audio / clip.name,
             tuple(sorted(tagged[clip.id], key=order.__getitem__)),
             splits[clip.id],
-            *_known(info.get(clip.id)),
+            *info.get(clip.id, (None, None)),
         )
         for clip in sorted(kept, key=lambda clip: clip.name)
     )
     missing = tuple(sorted(audio / clip.name for clip in clips if not present(audio / clip.name)))
     notes += _notes(split, seed, vocabulary, len(clips), len(there) - len(kept), examples)
     return Dataset(NAME, "tags", tags, examples, missing, tuple(notes))
-
-
-def _known(info: _Info | None) -> tuple[str | None, float | None]:
-    return (None, None) if info is None else (info.artist, info.duration_s)
 
 
 def _read_annotations(path: Path) -> tuple[list[str], list[_Clip]]:
@@ -137,19 +127,19 @@ def _word_lists() -> Mapping[str, Any]:
         return tomllib.load(file)
 
 
-def _read_info(path: Path) -> tuple[dict[str, _Info], list[str]]:
-    """Artist and length by clip, and what to say where they are not known."""
+def _read_info(path: Path) -> tuple[dict[str, tuple[str | None, float | None]], list[str]]:
+    """Artist and length by clip, and a note where they are unknown."""
     if not path.is_file():
-        return {}, [f"{path.name} is not there: artists and lengths are unknown"]
+        return {}, [f"{path.name} is missing: artists and lengths are unknown"]
     rows = read_rows(path, delimiter="\t")
     _, header = next(rows, (0, []))
     names = ("clip_id", "artist", "segmentStart", "segmentEnd")
     clip, artist, start, end = (column(path, header, name) for name in names)
-    found: dict[str, _Info] = {}
+    found: dict[str, tuple[str | None, float | None]] = {}
     for line, row in rows:
         begins, ends = number(path, line, row[start]), number(path, line, row[end])
         length = None if begins is None or ends is None else max(0.0, ends - begins)
-        found[row[clip]] = _Info(row[artist] or None, length)
+        found[row[clip]] = (row[artist] or None, length)
     return found, []
 
 
@@ -186,11 +176,7 @@ def _notes(
         return notes
     expected = RANDOM_COUNTS if split == "random" else FOLDER_COUNTS
     paper = "Panwar et al. 2017" if split == "random" else "Wang et al. 2019"
-    found = tuple(Counter(example.split for example in examples)[name] for name in SPLITS)
+    found = split_sizes(example.split for example in examples)
     if found == expected:
         return [*notes, f"train / valid / test are as many as in {paper}"]
-    return [*notes, f"train / valid / test are {_counts(found)}, but {_counts(expected)} in {paper}"]
-
-
-def _counts(counts: Sequence[int]) -> str:
-    return " / ".join(f"{count:,}" for count in counts)
+    return [*notes, f"train / valid / test are {slashed(found)}, but {slashed(expected)} in {paper}"]

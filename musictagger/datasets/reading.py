@@ -1,28 +1,36 @@
-"""What the datasets share: tables, with the line in every complaint, and a cheap look whether files are there."""
+"""Reading tables, listings and tags of files; every error names the line."""
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
-from musictagger.errors import BadRequestError, hint, printable
+from musictagger.datasets.base import Example
+from musictagger.errors import AudioError, BadRequestError, hint, printable
+from musictagger.scores.genretree import GenreTree
+from musictagger.tags.fields import FileTags, read_tags
 
 FIELD_BYTES = 1 << 24
-"""The longest field of a table. FMA's biographies are longer than the 131,072 that Python stops at."""
+"""The longest field of a table: FMA's biographies exceed Python's limit of 131,072."""
 
 LONGEST_S = 1e7
-"""Of one track: more is a number in another unit, or a slip."""
+"""Longest plausible track; longer ones are in another unit or a mistake."""
+
+_SEVERAL = re.compile(r"[;\0]")
+"""Separates several genres in the one value of ID3v2.3, as other programs write them."""
 
 Row = tuple[int, list[str]]
 """The number of a row's last line, counted from 1, and its fields."""
 
 
 def present(path: Path) -> bool:
-    """Whether a file is there and not empty."""
+    """Whether a file exists and is not empty."""
     try:
         status = path.stat()
     except OSError:
@@ -30,54 +38,95 @@ def present(path: Path) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_size > 0
 
 
+def existing(examples: Iterable[Example], root: Path = Path()) -> tuple[tuple[Example, ...], tuple[Path, ...]]:
+    """The examples whose files, relative to `root`, exist and are not empty; the paths of all others."""
+    found, missing = [], []
+    for example in examples:
+        path = root / example.path
+        if present(path):
+            found.append(replace(example, path=path))
+        else:
+            missing.append(path)
+    return tuple(found), tuple(missing)
+
+
 def require_folder(folder: Path) -> None:
     """Raise BadRequestError unless the folder exists."""
     if not folder.is_dir():
-        raise BadRequestError(f"{printable(folder)}: {'is no folder' if folder.exists() else 'no such folder'}")
+        raise BadRequestError(f"{printable(folder)}: {'is not a folder' if folder.exists() else 'no such folder'}")
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, object]]:
-    """The values of a file of JSON lines, each with its line's number, counted from 1. Raises BadRequestError."""
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects in a file of JSON lines, with line numbers counted from 1.
+
+    Raises BadRequestError with path and line for text that is not UTF-8, and for a line that is not a JSON object.
+    """
     try:
-        # Not splitlines: inside a JSON text U+2028 and the like are letters.
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, ValueError) as error:
-        raise BadRequestError(f"{printable(path)}: cannot be read as a listing: {error}") from error
-    for number, text in enumerate(lines, 1):
-        if text.strip():
-            try:
-                yield number, json.loads(text)
-            except ValueError as error:
-                bad_line(path, number, f"is no JSON: {error}")
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise BadRequestError(f"{printable(path)}: cannot be read: {error.strerror}") from error
+    # Not splitlines: inside a JSON text U+2028 and the like are letters.
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            require_text(path, number, [line])
+            values = parse_json(path, number, line)
+            if not isinstance(values, dict):
+                bad_line(path, number, "is not a JSON object")
+            yield number, values
+
+
+def parse_json(path: Path, line: int, text: str) -> Any:
+    """The value of a JSON text in a line of a file. Raises BadRequestError."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        bad_line(path, line, f"is not valid JSON: {error}")
+
+
+def read_file_tags(path: Path) -> FileTags:
+    """The tags of a music file; empty ones where they cannot be read, since the file may still play."""
+    try:
+        return read_tags(path)
+    except (AudioError, OSError):
+        return FileTags(path.suffix)
+
+
+def genre_names(written: Iterable[str], tree: GenreTree) -> dict[str, str]:
+    """Genres of a file by key, named as this program writes them. A value may hold several."""
+    names = (name.strip() for value in written for name in _SEVERAL.split(value))
+    genres: dict[str, str] = {}
+    for name in filter(None, names):
+        genres.setdefault(tree.key(name), tree.canonical(name))
+    return genres
 
 
 def find_file(folder: Path, names: Sequence[str], what: str) -> Path:
-    """The first of `names` (paths inside `folder`) that is a file.
+    """The first of `names` (paths inside `folder`) that is a file, which messages call `what`.
 
-    Raises BadRequestError, naming where it was looked for and what it is.
+    Raises BadRequestError with the names that were looked for.
     """
     require_folder(folder)
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise BadRequestError(f"{printable(folder)}: {what} is not there; looked for {', '.join(names)}")
+    raise BadRequestError(f"{printable(folder)}: {what} not found; looked for {', '.join(names)}")
 
 
-def find_root(candidates: Iterable[Path], files: Sequence[str]) -> Path | None:
-    """The first folder that holds any of `files`, given as paths inside it."""
+def find_root(candidates: Iterable[Path], files: Sequence[Path]) -> Path | None:
+    """The first folder that holds any of `files`, which are paths inside it."""
     return next((root for root in candidates if any(present(root / name) for name in files)), None)
 
 
 def read_rows(path: Path, *, delimiter: str = ",", quoted: bool = True, open_end: bool = False) -> Iterator[Row]:
-    """The rows of a table, empty lines left out; a byte order mark is none of the first field's.
+    """The rows of a table without its empty lines and byte order mark.
 
-    Raises BadRequestError with path and line for text that is no UTF-8, a broken quote, and a row of another length
+    Raises BadRequestError with path and line for text that is not UTF-8, a broken quote, and a row of another length
     than the first; with `open_end`, rows may be longer.
     """
     csv.field_size_limit(max(csv.field_size_limit(), FIELD_BYTES))
     width = 0
     try:
-        # Bytes that are no UTF-8 come through as surrogates, so that the line that has them can be named.
+        # Invalid UTF-8 becomes surrogates, so that `require_text` can name the line.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
             reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
@@ -96,9 +145,9 @@ def read_rows(path: Path, *, delimiter: str = ",", quoted: bool = True, open_end
 
 
 def require_text(path: Path, line: int, fields: Iterable[str]) -> None:
-    """Raise BadRequestError for a line with bytes that are no UTF-8."""
+    """Raise BadRequestError for a line with bytes that are not UTF-8."""
     try:
-        # Joined, since FMA's tables have 260 MB: a look at each character would take a minute.
+        # Joined, since FMA's tables have 260 MB: checking each character would take a minute.
         "".join(fields).encode()
     except UnicodeEncodeError as error:
         around = error.object[max(0, error.start - 20) : error.end + 20]
@@ -111,7 +160,7 @@ def bad_line(path: Path, line: int, reason: str) -> NoReturn:
 
 
 def column(path: Path, header: Sequence[str], name: str) -> int:
-    """The index of a column. Raises BadRequestError with the names there are."""
+    """The index of a column. Raises BadRequestError with the names of the columns."""
     if name not in header:
         known = ", ".join(header[:8]) + (", ..." if len(header) > 8 else "")
         raise BadRequestError(f"{printable(path)}: has no column {name!r}{hint(name, header)} (it has {known})")
@@ -127,12 +176,12 @@ def number(path: Path, line: int, text: str) -> float | None:
     except ValueError:
         value = -1.0
     if not 0 <= value <= LONGEST_S:
-        bad_line(path, line, f"{text!r} is no length in seconds")
+        bad_line(path, line, f"{text!r} is not a length in seconds")
     return value
 
 
 def require_known(what: str, value: str, known: Sequence[str]) -> None:
-    """Raise BadRequestError, with a suggestion or all there are, for a value that is not known."""
+    """Raise BadRequestError, with a suggestion or all known values, for an unknown one."""
     if value not in known:
         suggestion = hint(value, known) or f"; there are: {', '.join(known)}"
         raise BadRequestError(f"unknown {what} {value!r}{suggestion}")
