@@ -25,6 +25,7 @@ from benchmarks.weights_audio import VARIANTS, Contender, Predictions, write_var
 from musictagger.datasets import read_dataset, shared_artists
 from musictagger.errors import BadRequestError, ModelError, MusictaggerError
 from musictagger.evaluation.scoring import TrackScores
+from musictagger.evaluation.speed import Speed
 from musictagger.models.card import Card, Tag
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import load_model
@@ -294,10 +295,10 @@ class TestShip:
     ) -> None:
         asked: list[tuple[list[str], int]] = []
 
-        def measure(predictors: Sequence[Predictor], rounds: int) -> list[dict[str, float]]:
+        def measure(predictors: Sequence[Predictor], rounds: int) -> list[Speed]:
             asked.append(([one.card.name for one in predictors], rounds))
             return [
-                {"realtime": 1000.4 * n, "ratio": n + 0.5, "ratio_low": n + 0.25, "ratio_high": n + 0.75}
+                Speed(n, realtime=1000.4 * n, ratio=n + 0.5, ratio_low=n + 0.25, ratio_high=n + 0.75)
                 for n in range(1, 4)
             ]
 

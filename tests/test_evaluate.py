@@ -282,9 +282,10 @@ def test_a_calibrated_card_is_calibrated_before_its_thresholds(method: str) -> N
     assert card.training["thresholds"]["not_calibrated"] == []
     found = evaluate_scores(card, track_scores, dataset, "valid", resampling=Resampling(20))
     raw = evaluate_scores(GENRE_CARD, track_scores, dataset, "valid", resampling=Resampling(20))
-    assert np.abs(found.scores - found.truth).mean() != pytest.approx(np.abs(raw.scores - raw.truth).mean(), abs=0.01)
-    np.testing.assert_array_equal(found.raw_scores, raw.scores)
-    right = found.scores.argmax(axis=1) == found.truth.argmax(axis=1)
+    ours, theirs, truth = found.labelled.matched_scores, raw.labelled.matched_scores, found.labelled.truth
+    assert np.abs(ours - truth).mean() != pytest.approx(np.abs(theirs - truth).mean(), abs=0.01)
+    np.testing.assert_array_equal(found.labelled.matched_raw, theirs)
+    right = found.labelled.matched_scores.argmax(axis=1) == found.labelled.genres
     assert found.metrics_json()["song"]["accuracy"]["value"] == pytest.approx(right.mean())
     assert found.metrics_json()["frame"] == raw.metrics_json()["frame"]
 
@@ -314,13 +315,13 @@ def test_a_tags_model_on_folders_of_genres(predictor: Predictor, music: Path, tr
         predictor, music_dataset(music), "test", Settings(workers=1), resampling=Resampling(50), progress=steps
     )
     assert steps.started == [("tones, test", 9, "tracks")]
-    assert (found.task, found.names, found.truth.shape) == ("genre", ("Rock", "Jazz"), (7, 2))
+    assert (found.task, found.labelled.names, found.labelled.truth.shape) == ("genre", ("Rock", "Jazz"), (7, 2))
     assert found.matching.only_model == ("Mellow", "Guitar")
     assert found.metrics_json()["tracks_left_out"] == {
         track_scores.failures[music / "rock" / "broken.mp3"]: 1,
         track_scores.failures[music / "rock" / "short.flac"]: 1,
     }
-    right = found.scores.argmax(axis=1) == found.truth.argmax(axis=1)
+    right = found.labelled.matched_scores.argmax(axis=1) == found.labelled.genres
     assert found.metrics_json()["song"]["accuracy"]["value"] == pytest.approx(right.mean())
     assert found.metrics_json()["frames"] == 8
     assert sum(found.metrics_json()["written"].values()) == 7
@@ -336,7 +337,7 @@ def test_tracks_of_unknown_genres_are_left_out_and_counted() -> None:
     found = evaluate_scores(card, track_scores, dataset, "valid", resampling=Resampling(20))
     folk = sum(example.tags == ("folk",) for example in dataset.examples)
     assert found.metrics_json()["tracks_left_out"] == {"genre that the model does not know": folk}
-    assert len(found.paths) == 60 - folk
+    assert len(found.labelled.paths) == 60 - folk
     assert found.metrics_json()["genres"] == ["Rock", "Jazz"]
 
 
@@ -364,7 +365,7 @@ def test_all_is_every_split() -> None:
     found = evaluate_scores(
         make_card(), make_scores(np.random.default_rng(0).random((2, 9))), both, "all", resampling=Resampling(5)
     )
-    assert len(found.paths) == 2
+    assert len(found.labelled.paths) == 2
 
 
 # Metrics in the card

@@ -183,14 +183,14 @@ def test_example_mels_are_one_track_of_each_tag(
 ) -> None:
     card, evaluation, _ = genre
     monkeypatch.chdir(tmp_path)
-    firsts = [evaluation.paths[int(evaluation.truth[:, column].argmax())] for column in range(3)]
+    firsts = [evaluation.labelled.paths[int(evaluation.labelled.truth[:, column].argmax())] for column in range(3)]
     for path, hz in zip(firsts[:2], (110, 220), strict=True):
         write_tone(tmp_path / path.with_suffix(".flac"), 31, hz).rename(tmp_path / path)
-    found = example_mels(card, evaluation)
+    found = example_mels(card, evaluation.labelled)
     # The third track no longer exists.
     assert [name for name, _ in found] == ["Rock", "Jazz"]
     assert all(mel.shape == (96, 1366) for _, mel in found)
-    assert len(example_mels(card, evaluation, max_tags=1)) == 1
+    assert len(example_mels(card, evaluation.labelled, max_tags=1)) == 1
 
 
 def test_every_metric_of_genres_has_a_label(page: str) -> None:

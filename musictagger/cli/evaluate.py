@@ -91,7 +91,9 @@ def _write(
     written: dict[str, str] = {}
     if report is not None:
         card = evaluation.card
-        content = Report(card=card, evaluation=evaluation, dataset=dataset, mels=example_mels(card, evaluation))
+        content = Report(
+            card=card, evaluation=evaluation, dataset=dataset, mels=example_mels(card, evaluation.labelled)
+        )
         written["report"] = str(write_report(report, content))
     weights = find_model(settings.model or DEFAULT, settings.model_folders)
     if save and weights is not None and evaluation.overlap:
@@ -124,7 +126,7 @@ def _print(evaluation: Evaluation) -> None:
 
     console = render.console()
     name, genre = evaluation.card.name, evaluation.genre
-    heading = f"{name} on {evaluation.dataset}, {evaluation.split}: {len(evaluation.paths):,} tracks"
+    heading = f"{name} on {evaluation.dataset}, {evaluation.split}: {len(evaluation.labelled.paths):,} tracks"
     console.print(heading, style="bold", markup=False)
     for reason, count in evaluation.tracks_left_out.items():
         console.print(f"{count:,} left out: {printable(reason)}", markup=False)
@@ -151,7 +153,7 @@ def _document(evaluation: Evaluation, written: dict[str, str]) -> dict[str, Any]
         "split": evaluation.split,
         "task": evaluation.task,
         "aggregate": evaluation.aggregator,
-        "tracks": len(evaluation.paths),
+        "tracks": len(evaluation.labelled.paths),
         "heard_in_training": evaluation.overlap,
         "interrupted": track_scores.interrupted,
         "audio_hours": round(track_scores.audio_s / 3600, 4),

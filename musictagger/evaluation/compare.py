@@ -24,7 +24,7 @@ from musictagger.evaluation.bootstrap import (
     mean_defined,
     mean_of_rows,
 )
-from musictagger.evaluation.checks import DoubleArray, Truth
+from musictagger.evaluation.checks import DoubleArray
 from musictagger.evaluation.matching import (
     LabelledScores,
     Matching,
@@ -51,8 +51,7 @@ from musictagger.models.card import Task
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import Model
 from musictagger.progress import Progress, Silent
-from musictagger.records import FloatArray
-from musictagger.scores.genres import thresholds as card_thresholds
+from musictagger.records import Aggregator
 
 TAG_METRICS = ("auc", "average_precision", *(f"recall@{k}" for k in RECALL_AT), "jaccard")
 GENRE_METRICS = ("accuracy", "f1", "auc", "frame_accuracy")
@@ -138,7 +137,7 @@ def compare(
     track_scores = _score_all(predictors, dataset, split, settings, progress or Silent())
     examples, left_out = _common_examples(contenders, track_scores, dataset, split, common)
     sides = [
-        _side(one.model, scores, examples, dataset, common, settings)
+        _labelled(one.model, scores, examples, dataset, common, settings.aggregate)
         for one, scores in zip(contenders, track_scores, strict=True)
     ]
     names = GENRE_METRICS if dataset.task == "genre" else TAG_METRICS
@@ -224,51 +223,40 @@ def _common_examples(
     return examples, dict(sorted(left_out.items()))
 
 
-@dataclass(frozen=True, eq=False)
-class Side:
-    """One model's scores of the common tracks [tracks, tags] and of their frames, with the ground truth."""
-
-    names: tuple[str, ...]
-    truth: Truth
-    scores: FloatArray
-    frame_scores: tuple[FloatArray, ...]
-    thresholds: FloatArray
-
-
-def _side(
+def _labelled(
     model: Model,
     track_scores: TrackScores,
     examples: Sequence[Example],
     dataset: Dataset,
     common: Mapping[str, tuple[str, ...]],
-    settings: Settings,
-) -> Side:
+    aggregator: Aggregator,
+) -> LabelledScores:
+    """The scores of one model, with the columns in the order of the common tags and under their names."""
     named = {words: name for name, words in match_tags(model.card, dataset).tags.items()}
     matching = Matching({named[words]: words for words in common.values()}, (), ())
-    rows: LabelledScores = label_scores(model.card, track_scores, examples, matching, settings.aggregate)
-    thresholds = card_thresholds(model.card)[rows.columns]
-    return Side(tuple(common), rows.truth, rows.scores[:, rows.columns], rows.frame_scores, thresholds)
-
-
-def _statistic(side: Side, task: Task) -> Statistic:
-    """[resamples, metrics] in the order of TAG_METRICS or GENRE_METRICS."""
-    scores = side.scores.astype(np.float64)
-    ranking = ranking_statistic(side.truth, scores)
-    if task == "genre":
-        return _genre_statistic(side, scores, ranking)
-    rows = [recall_per_track(side.truth, scores, k) for k in RECALL_AT]
-    rows.append(jaccard_per_track(side.truth, side.scores >= side.thresholds))
-    return lambda counts: np.concatenate(
-        [mean_defined(ranking(counts)), np.stack([mean_of_rows(row, counts) for row in rows], axis=1)], axis=1
+    return dataclasses.replace(
+        label_scores(model.card, track_scores, examples, matching, aggregator), names=tuple(common)
     )
 
 
-def _genre_statistic(side: Side, scores: DoubleArray, ranking: Statistic) -> Statistic:
-    genre = side.truth.argmax(axis=1)
-    songs = confusion_statistic(genre, predict_genres(scores, side.names), len(side.names))
-    track = np.repeat(np.arange(len(genre)), [len(frames) for frames in side.frame_scores])
-    predicted = predict_genres(np.concatenate(side.frame_scores), side.names)
-    right = (predicted == genre[track]).astype(np.float64)
+def _statistic(rows: LabelledScores, task: Task) -> Statistic:
+    """[resamples, metrics] in the order of TAG_METRICS or GENRE_METRICS."""
+    scores = rows.matched_scores.astype(np.float64)
+    ranking = ranking_statistic(rows.truth, scores)
+    if task == "genre":
+        return _genre_statistic(rows, scores, ranking)
+    of_tracks = [recall_per_track(rows.truth, scores, k) for k in RECALL_AT]
+    of_tracks.append(jaccard_per_track(rows.truth, rows.matched_scores >= rows.thresholds))
+    return lambda counts: np.concatenate(
+        [mean_defined(ranking(counts)), np.stack([mean_of_rows(each, counts) for each in of_tracks], axis=1)], axis=1
+    )
+
+
+def _genre_statistic(rows: LabelledScores, scores: DoubleArray, ranking: Statistic) -> Statistic:
+    songs = confusion_statistic(rows.genres, predict_genres(scores, rows.names), len(rows.names))
+    track = np.repeat(np.arange(len(rows.genres)), [len(frames) for frames in rows.frame_scores])
+    predicted = predict_genres(np.concatenate(rows.frame_scores), rows.names)
+    right = (predicted == rows.genres[track]).astype(np.float64)
 
     def metrics(counts: Counts) -> DoubleArray:
         matrices = songs(counts)

@@ -16,7 +16,6 @@ from musictagger.config import Settings
 from musictagger.datasets.base import Dataset
 from musictagger.errors import BadRequestError, printable
 from musictagger.evaluation.bootstrap import DEFAULT_RESAMPLING, Interval, Resampling
-from musictagger.evaluation.checks import Truth
 from musictagger.evaluation.matching import (
     LabelledScores,
     Matching,
@@ -32,9 +31,8 @@ from musictagger.models.card import Card, Task
 from musictagger.models.inference import Predictor
 from musictagger.paths import bundled_folder, replacing
 from musictagger.progress import Progress
-from musictagger.records import Aggregator, FloatArray
+from musictagger.records import Aggregator
 from musictagger.scores.genres import GenreChoice, chooser
-from musictagger.scores.genres import thresholds as card_thresholds
 from musictagger.version import __version__
 
 CARD_DIGITS = 5
@@ -51,27 +49,15 @@ class Written:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A model's metrics on labelled tracks. Columns are the model's tags that the dataset has, in the card's order."""
+    """A model's metrics on labelled tracks."""
 
     card: Card
     dataset: str
     split: SplitOrAll
     task: Task
-    """The dataset's: "genre" where each track has one of `names`."""
+    """The dataset's: "genre" where each track has exactly one."""
     matching: Matching
-    names: tuple[str, ...]
-    paths: tuple[Path, ...]
-    """The tracks that count, in the dataset's order."""
-    truth: Truth
-    """bool [tracks, names]."""
-    scores: FloatArray
-    """float32 [tracks, names]: merged, aggregated and calibrated."""
-    raw_scores: FloatArray
-    """float32 [tracks, names]: the same before calibration."""
-    thresholds: FloatArray
-    """float32 [names]."""
-    embeddings: FloatArray
-    """float32 [tracks, dim]."""
+    labelled: LabelledScores
     tags: TagMetrics
     genre: GenreMetrics | None
     written: Written | None
@@ -163,22 +149,16 @@ def evaluate_scores(
             f"dataset {dataset.name}: {len(rows.paths)} tracks of split {split} can be measured, at least 2 are needed"
             + (f" ({reasons})" if reasons else "")
         )
-    scores, thresholds = rows.scores[:, rows.columns], card_thresholds(card)[rows.columns]
+    scores = rows.matched_scores
     return Evaluation(
         card=card,
         dataset=dataset.name,
         split=split,
         task=dataset.task,
         matching=matching,
-        names=rows.names,
-        paths=rows.paths,
-        truth=rows.truth,
-        scores=scores,
-        raw_scores=rows.raw[:, rows.columns],
-        thresholds=thresholds,
-        embeddings=rows.embeddings,
-        tags=tag_metrics(rows.truth, scores, rows.names, thresholds, resampling),
-        genre=_genre_metrics(rows, scores, resampling) if is_genre else None,
+        labelled=rows,
+        tags=tag_metrics(rows.truth, scores, rows.names, rows.thresholds, resampling),
+        genre=genre_metrics(rows.genres, scores, rows.frame_scores, rows.names, resampling) if is_genre else None,
         written=_written(card, rows) if is_genre else None,
         tracks_left_out=dict(sorted(left_out.items())),
         track_scores=track_scores,
@@ -187,15 +167,11 @@ def evaluate_scores(
     )
 
 
-def _genre_metrics(rows: LabelledScores, scores: FloatArray, resampling: Resampling) -> GenreMetrics:
-    return genre_metrics(rows.truth.argmax(axis=1), scores, rows.frame_scores, rows.names, resampling)
-
-
 def _written(card: Card, rows: LabelledScores) -> Written:
     choose = chooser(card, GenreChoice(max_genres=1))
     tree = choose.choice.tree
     counts = Counter({"right": 0, "wrong": 0, "none": 0})
-    for scores, column in zip(rows.scores, rows.truth.argmax(axis=1), strict=True):
+    for scores, column in zip(rows.scores, rows.genres, strict=True):
         own = tree.key(tree.canonical(rows.names[column]))
         chosen = choose(scores)
         with_parents = {tree.key(name) for genre in chosen for name in (genre, *tree.ancestors(genre))}
@@ -208,20 +184,20 @@ def card_metrics(evaluation: Evaluation) -> dict[str, Any]:
 
     The same evaluation gives the same values at any time and place.
     """
-    front_end, resamples = evaluation.card.front_end, evaluation.tags.resamples
+    front_end, labelled = evaluation.card.front_end, evaluation.labelled
     written = {} if evaluation.written is None else {"written": dataclasses.asdict(evaluation.written)}
     return {
         "dataset": evaluation.dataset,
         "split": evaluation.split,
         "task": evaluation.task,
-        "tracks": len(evaluation.paths),
+        "tracks": len(labelled.paths),
         "tracks_left_out": dict(evaluation.tracks_left_out),
-        "tags": len(evaluation.names),
+        "tags": len(labelled.names),
         "tags_not_measured": [*evaluation.matching.only_model],
         "aggregate": evaluation.aggregator,
         "musictagger": __version__,
         "front_end": f"{front_end.sample_rate_hz} Hz, {front_end.n_mels} mels, frames of {front_end.frame_s:.2f} s",
-        "resamples": resamples,
+        "resamples": evaluation.tags.resamples,
         **{name: metric.rounded(CARD_DIGITS).to_json() for name, metric in evaluation.headline().items()},
         **written,
     }

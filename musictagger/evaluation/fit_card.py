@@ -73,7 +73,7 @@ def fit_card(
     thresholds: dict[str, float] = {}
     fitted: set[str] = set()
     if fit:
-        scores = calibrated(_unit(rows.raw[:, rows.columns]), curves, rows.names)
+        scores = calibrated(_unit(rows.matched_raw), curves, rows.names)
         thresholds, found = _fit_thresholds(card, rows, scores, min_precision)
         summary |= {"f1": dict(found.f1), "below_min_precision": [*found.below_floor]}
         fitted = set(found.f1)
@@ -99,7 +99,7 @@ def _lifted(card: Card, rows: LabelledScores, summary: Mapping[str, Any]) -> Car
 def _fit_curves(rows: LabelledScores, calibration: CalibrationKind) -> Calibration | None:
     if calibration not in METHODS:
         return None
-    return fit_calibration(rows.truth, _unit(rows.raw[:, rows.columns]), rows.names, calibration)
+    return fit_calibration(rows.truth, _unit(rows.matched_raw), rows.names, calibration)
 
 
 def _fit_thresholds(

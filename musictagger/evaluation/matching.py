@@ -20,6 +20,7 @@ from musictagger.models.card import Card
 from musictagger.models.vocabulary import meaning, word_key
 from musictagger.records import Aggregator, FloatArray
 from musictagger.scores.aggregate import aggregate_tracks, merge_outputs
+from musictagger.scores.genres import thresholds
 
 SplitOrAll = Split | Literal["all"]
 """A split of a dataset, or the whole dataset."""
@@ -117,8 +118,10 @@ class LabelledScores:
     """Labelled tracks with their scores. `raw` and `scores` have the card's tags, `columns` are those of `names`."""
 
     names: tuple[str, ...]
-    """The model's tags that match."""
+    """The model's tags that match, in the card's order."""
     columns: Indices
+    thresholds: FloatArray
+    """float32 [names]."""
     paths: tuple[Path, ...]
     truth: Truth
     """bool [tracks, names]."""
@@ -129,8 +132,25 @@ class LabelledScores:
     scores: FloatArray
     """float32 [tracks, tags], calibrated as well."""
     embeddings: FloatArray
+    """float32 [tracks, dim]."""
     missing: tuple[Path, ...]
     """Tracks without scores."""
+
+    @property
+    def genres(self) -> Indices:
+        """The column of each track's genre, [tracks], where each track has exactly one."""
+        genres: Indices = self.truth.argmax(axis=1)
+        return genres
+
+    @property
+    def matched_raw(self) -> FloatArray:
+        """float32 [tracks, names], merged and aggregated."""
+        return self.raw[:, self.columns]
+
+    @property
+    def matched_scores(self) -> FloatArray:
+        """float32 [tracks, names], calibrated as well."""
+        return self.scores[:, self.columns]
 
     def only(self, rows: npt.NDArray[np.intp]) -> LabelledScores:
         """A selection of the tracks."""
@@ -161,6 +181,7 @@ def label_scores(
     return LabelledScores(
         names=names,
         columns=columns,
+        thresholds=thresholds(card)[columns],
         paths=tuple(example.path for example in labelled),
         truth=truth_of(labelled, matching),
         frame_scores=tuple(frames[:, columns] for frames in merged),

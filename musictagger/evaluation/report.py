@@ -25,6 +25,7 @@ from musictagger.errors import AudioError, BadRequestError, printable
 from musictagger.evaluation import plots
 from musictagger.evaluation.bootstrap import Interval
 from musictagger.evaluation.evaluate import Evaluation
+from musictagger.evaluation.matching import LabelledScores
 from musictagger.evaluation.results import GenreLevel, TagMetrics
 from musictagger.models.card import Card
 from musictagger.paths import replacing
@@ -124,16 +125,18 @@ def _json(value: Any) -> str:
 
 def _measured(evaluation: Evaluation) -> dict[str, Any]:
     """The parts of an evaluation that the template shows."""
-    genre, tags, names = evaluation.genre, evaluation.tags, evaluation.names
+    genre, tags, labelled = evaluation.genre, evaluation.tags, evaluation.labelled
     return {
         "headline": [(_LABELS.get(name, name), *_interval(each)) for name, each in evaluation.headline().items()],
+        "labelled": labelled,
         "genre": genre,
         "auc": tags.auc,
         "aucs": {name: each.value for name, each in tags.auc.per_tag.items() if each.value is not None},
-        "map": _embedding_map(evaluation),
-        "genre_rows": _genre_rows(genre.song, names) if genre else [],
+        "map": _embedding_map(labelled),
+        "genre_rows": _genre_rows(genre.song, labelled.names) if genre else [],
         "tag_rows": [
-            _tag_row(name, float(threshold), tags) for name, threshold in zip(names, evaluation.thresholds, strict=True)
+            _tag_row(name, float(threshold), tags)
+            for name, threshold in zip(labelled.names, labelled.thresholds, strict=True)
         ],
     }
 
@@ -175,20 +178,20 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _embedding_map(evaluation: Evaluation) -> dict[str, Any] | None:
+def _embedding_map(labelled: LabelledScores) -> dict[str, Any] | None:
     """Positions and labels of a sample of the tracks; None where there is nothing to see."""
-    tracks = len(evaluation.paths)
+    tracks = len(labelled.paths)
     # Equal embeddings (an untrained model) have no map.
-    if tracks < MIN_MAPPED or not evaluation.embeddings.std(axis=0).any():
+    if tracks < MIN_MAPPED or not labelled.embeddings.std(axis=0).any():
         return None
     rows = np.arange(tracks)
     if tracks > plots.MAX_POINTS:
         rows = np.sort(np.random.default_rng(0).choice(tracks, plots.MAX_POINTS, replace=False))
     # A track with several tags is marked by the rarest, which is the most specific.
-    truth = evaluation.truth[rows]
-    rarest = np.where(truth, evaluation.truth.sum(axis=0), np.inf).argmin(axis=1)
-    labels = [evaluation.names[tag] if own.any() else "" for tag, own in zip(rarest, truth, strict=True)]
-    return {"positions": plots.tsne(evaluation.embeddings[rows]), "labels": labels}
+    truth = labelled.truth[rows]
+    rarest = np.where(truth, labelled.truth.sum(axis=0), np.inf).argmin(axis=1)
+    labels = [labelled.names[tag] if own.any() else "" for tag, own in zip(rarest, truth, strict=True)]
+    return {"positions": plots.tsne(labelled.embeddings[rows]), "labels": labels}
 
 
 def _genre_rows(song: GenreLevel, names: Sequence[str]) -> Rows:
@@ -225,7 +228,7 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def example_mels(card: Card, evaluation: Evaluation, max_tags: int = 6) -> list[tuple[str, Mel]]:
+def example_mels(card: Card, labelled: LabelledScores, max_tags: int = 6) -> list[tuple[str, Mel]]:
     """The first frame of a track of each of the first `max_tags` tags as the model sees it: (tag, [n_mels, columns]).
 
     Decodes these tracks and skips one that can no longer be decoded.
@@ -234,8 +237,8 @@ def example_mels(card: Card, evaluation: Evaluation, max_tags: int = 6) -> list[
     used: set[Path] = set()
     log_mel = LogMel(card.front_end)
     rule = FrameRule(card.front_end.frame_samples, most=1)
-    for column, name in enumerate(evaluation.names):
-        own = [path for path, has in zip(evaluation.paths, evaluation.truth[:, column], strict=True) if has]
+    for column, name in enumerate(labelled.names):
+        own = [path for path, has in zip(labelled.paths, labelled.truth[:, column], strict=True) if has]
         path = next((path for path in own if path not in used), None)
         if path is None or len(found) >= max_tags:
             continue

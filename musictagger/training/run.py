@@ -391,7 +391,7 @@ def _measured(
             records=fitted.records,
             options=options.to_json(),
             command=request.command,
-            mels=example_mels(card, evaluation),
+            mels=example_mels(card, evaluation.labelled),
             facts=_facts(fitted.records),
             weights=weights,
         )
