@@ -103,7 +103,9 @@ class _Loader:
                 for name, part in value.items()
             }
         if origin is tuple and isinstance(value, list | tuple):
-            return tuple(self.convert(part, inner[0], f"{what}[{index}]") for index, part in enumerate(value))
+            kinds = inner[:1] * len(value) if inner[1:] == (...,) else inner
+            if len(kinds) == len(value):
+                return tuple(self.convert(part, kinds[index], f"{what}[{index}]") for index, part in enumerate(value))
         for attempt in _readings(value) if self.lenient else (value,):
             plain = os.fspath(attempt) if isinstance(attempt, Path) else attempt
             strict = not (self.lenient and isinstance(plain, str | float))
@@ -166,6 +168,8 @@ def _described(kind: Any) -> str:
     match info := inspect.type_info(kind):
         case inspect.VarTupleType(item):
             return f"a list of {_NAMES[type(item)][1]}"
+        case inspect.TupleType(items):
+            return f"a list of {len(items)} {_NAMES[type(items[0])][1]}"
         case inspect.IntType() | inspect.FloatType():
             return _described_number(info)
     return _NAMES[type(info)][0]

@@ -115,7 +115,7 @@ def test_a_model_without_a_readable_card_is_listed_with_the_reason(tmp_path: Pat
     bare, listed, whole = find_models([tmp_path / "models"])
     assert bare.card is None
     assert bare.error.endswith("bare.json: not a readable model card: No such file or directory")
-    assert "no JSON object" in listed.error
+    assert "the model card is not a JSON object" in listed.error
     assert (whole.error, whole.card) == ("", make_card(name="whole"))
 
 

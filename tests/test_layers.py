@@ -75,19 +75,20 @@ def test_block_output_size(options: dict[str, Any], expected: tuple[int, int]) -
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"activation": "gelu"}, "elu, relu, not 'gelu'"),
+        ({"activation": "gelu"}, "activation must be one of elu, relu, not 'gelu'"),
         ({"activation": ["elu"]}, "activation"),
         ({"padding": "full"}, "'full'"),
-        ({"pool": [2]}, "two numbers"),
+        ({"pool": [2]}, r"each of pools must be a list of 2 whole numbers, not \[2\]"),
         ({"pool": [0, 2]}, r"each of pools\[0\] must be a whole number of at least 1, not 0"),
-        ({"pool": 2}, "each of pools must be a list of whole numbers, not 2"),
+        ({"pool": 2}, "each of pools must be a list of 2 whole numbers, not 2"),
         ({"kernel": [3, 3.0]}, "3.0"),
         ({"kernel": [True, 3]}, "True"),
         ({"dropout": 1}, "dropout"),
         ({"stride": [2, 2]}, "stride"),
         ({"pool": [2, 2], "stride": [2, 2], "ceil": True}, "stride"),
-        ({"pool": [2, 2], "stride": [2]}, "two numbers"),
-        ({"dropout": "some"}, "dropout"),
+        ({"pool": [2, 2], "stride": [2]}, r"each of pool_strides must be a list of 2 whole numbers, not \[2\]"),
+        ({"dropout": "some"}, "dropout must be a number from 0 to below 1, not 'some'"),
+        ({"dilation": 2}, "the convolution has unknown fields: dilation"),
     ],
 )
 def test_block_refuses(options: dict[str, Any], text: str) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from musictagger.errors import ModelError
 from musictagger.models.backbone import Output
-from musictagger.values import Count, convert
+from musictagger.values import Count, convert, load
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"elu": F.elu, "relu": F.relu}
 """All are monotone, as they must be: max-pooling comes before the activation."""
@@ -24,6 +25,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"elu": F.elu, "relu": F.re
 PATCHES_AT_ONCE = 12
 """Patches in one batch without gradients: under 0.1 GB for musicnn. On two cores 9 to 18 are within 3 % of each other;
 4 and 36 are slower."""
+
+
+Size = tuple[Count, Count]
+"""(mel bands, columns)"""
+
+Fraction = Annotated[float, Meta(ge=0, lt=1)]
 
 
 def whole(value: object, what: str, *, least: int = 1) -> int:
@@ -40,17 +47,15 @@ def wholes(values: object, what: str) -> tuple[int, ...]:
     return numbers
 
 
-def pair(values: object, what: str) -> tuple[int, int]:
-    """`values` as (mel bands, columns), two whole numbers above 0. Raises ModelError if they are not."""
-    numbers = wholes(values, what)
-    if len(numbers) != 2:
-        raise ModelError(f"{what} must be two numbers, (mel bands, columns), not {values!r}")
-    return numbers[0], numbers[1]
+def pair(values: object, what: str) -> Size:
+    """`values` as (mel bands, columns). Raises ModelError if they are not two whole numbers above 0."""
+    numbers: Size = convert(values, Size, what, ModelError)
+    return numbers
 
 
 def fraction(value: object, what: str) -> float:
     """`value` if it is a number in [0, 1), such as a dropout rate. Raises ModelError if not."""
-    number: float = convert(value, Annotated[float, Meta(ge=0, lt=1)], what, ModelError)
+    number: float = convert(value, Fraction, what, ModelError)
     return number
 
 
@@ -104,14 +109,29 @@ class MelInput(nn.Module):
         return F.pad(x, (missing // 2, missing - missing // 2)) if missing else x
 
 
+@dataclass(frozen=True)
+class ConvOptions:
+    """The options of a ConvBlock.
+
+    kernel: (mel bands, columns). padding: "same" (zeros; output as large as the input) or "valid".
+    ceil: also pool a last window that is not full. activation: "elu" (alpha 1) or "relu".
+    batch_norm: only without it the convolution has a bias, which BatchNorm would cancel.
+    norm_last: BatchNorm after the activation instead of before it; the convolution then has a bias.
+    """
+
+    kernel: Size = (3, 3)
+    padding: Literal["same", "valid"] = "same"
+    ceil: bool = False
+    activation: Literal["elu", "relu"] = "elu"
+    batch_norm: bool = True
+    norm_last: bool = False
+    dropout: Fraction = 0.0
+
+
 class ConvBlock(nn.Module):
     """Convolution -> BatchNorm -> activation -> max-pool -> dropout on [batch, channels, mel bands, columns].
 
-    kernel: (mel bands, columns). pool: window, None for none. stride: of the pool, None for the size of its window.
-    ceil: also pool a last window that is not full.
-    padding: "same" (zeros; output as large as the input) or "valid". activation: "elu" (alpha 1) or "relu".
-    batch_norm: only without it the convolution has a bias, which BatchNorm would cancel.
-    norm_last: BatchNorm after the activation instead of before it; the convolution then has a bias.
+    pool: window, None for none. stride: of the pool, None for the size of its window. options: fields of ConvOptions.
     Raises ModelError for an invalid value, and for an input that is smaller than one pooling window.
     """
 
@@ -120,37 +140,28 @@ class ConvBlock(nn.Module):
         in_channels: int,
         out_channels: int,
         *,
-        kernel: Sequence[int] = (3, 3),
-        padding: str = "same",
         pool: Sequence[int] | None = None,
         stride: Sequence[int] | None = None,
-        ceil: bool = False,
-        activation: str = "elu",
-        batch_norm: bool = True,
-        norm_last: bool = False,
-        dropout: float = 0.0,
+        **options: Any,
     ) -> None:
         super().__init__()
-        if stride is not None and (pool is None or ceil):
+        chosen: ConvOptions = load(options, ConvOptions, "the convolution", ModelError)
+        if stride is not None and (pool is None or chosen.ceil):
             raise ModelError("a stride needs a pool, and one without ceil")
-        if padding not in {"same", "valid"}:
-            raise ModelError(f"padding must be 'same' or 'valid', not {padding!r}")
-        if not isinstance(activation, str) or activation not in ACTIVATIONS:
-            raise ModelError(f"activation must be one of {', '.join(sorted(ACTIVATIONS))}, not {activation!r}")
         self.conv = nn.Conv2d(
             whole(in_channels, "in_channels"),
             whole(out_channels, "each of channels"),
-            pair(kernel, "kernel"),
-            padding=padding,
-            bias=norm_last or not batch_norm,
+            chosen.kernel,
+            padding=chosen.padding,
+            bias=chosen.norm_last or not chosen.batch_norm,
         )
-        self.norm = nn.BatchNorm2d(out_channels) if batch_norm else None
-        self.norm_last = norm_last and batch_norm
-        self.activation = activation
+        self.norm = nn.BatchNorm2d(out_channels) if chosen.batch_norm else None
+        self.norm_last = chosen.norm_last and chosen.batch_norm
+        self.activation = chosen.activation
         self.pool = None if pool is None else pair(pool, "each of pools")
         self.stride = self.pool if stride is None else pair(stride, "each of pool_strides")
-        self.ceil = ceil
-        self.dropout = nn.Dropout(fraction(dropout, "dropout"))
+        self.ceil = chosen.ceil
+        self.dropout = nn.Dropout(chosen.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
@@ -189,14 +200,9 @@ def conv_stack(
     pools: Sequence[Sequence[int]],
     *,
     strides: Sequence[Sequence[int]] | None = None,
-    kernel: Sequence[int] = (3, 3),
-    ceil: bool = False,
-    activation: str = "elu",
-    batch_norm: bool = True,
-    norm_last: bool = False,
-    dropout: float = 0.0,
+    **options: Any,
 ) -> list[ConvBlock]:
-    """One ConvBlock for each of `channels`, each with its pool; `strides` of the pools, None for `pools`.
+    """One ConvBlock for each of `channels`, with its pool and stride; `options` are the fields of ConvOptions.
 
     Raises ModelError for invalid values.
     """
@@ -206,22 +212,10 @@ def conv_stack(
             raise ModelError(
                 f"{what} must be a list with one pair for each of the {len(widths)} channels, not {values!r}"
             )
+    inputs, steps = (1, *widths[:-1]), strides or (None,) * len(widths)
     return [
-        ConvBlock(
-            before,
-            width,
-            kernel=kernel,
-            pool=pool,
-            stride=stride,
-            ceil=ceil,
-            activation=activation,
-            batch_norm=batch_norm,
-            norm_last=norm_last,
-            dropout=dropout,
-        )
-        for before, width, pool, stride in zip(
-            (1, *widths), widths, pools, strides or (None,) * len(widths), strict=False
-        )
+        ConvBlock(before, width, pool=pool, stride=stride, **options)
+        for before, width, pool, stride in zip(inputs, widths, pools, steps, strict=True)
     ]
 
 
