@@ -42,10 +42,12 @@ from musictagger.evaluation.metrics import auc_roc
 from musictagger.models.find import find_or_pull
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import load_model
-from musictagger.progress import Silent
+from musictagger.pipeline.pool import Decoding
+from musictagger.progress import SILENT
 from musictagger.records import FloatArray
 from musictagger.scores.genres import GenreChoice, chooser, ranked, thresholds
-from musictagger.training.distillation.targets import Teachers, decisions, load_teachers
+from musictagger.training.distillation.targets import Teachers, decisions
+from musictagger.training.distillation.teacher_scores import load_teachers
 from musictagger.training.melcache.cache import MelCache
 from tools.corpus import listing_lines
 
@@ -182,7 +184,7 @@ def _soft_targets(bench: Bench) -> tuple[tuple[str, ...], Mapping[Path, FloatArr
     if names is None:
         raise BadRequestError("none of the models was trained with teachers; name one that was")
     teachers = Teachers(load_teachers(names, settings), bench.cache)
-    digests = MelCache(bench.cache, FrontEnd()).digests(bench.held_out, workers=1, progress=Silent())
+    digests = MelCache(bench.cache, FrontEnd()).digests(bench.held_out, decoding=Decoding(1), progress=SILENT)
     targets = {path: teachers.track_labels(digest) for path, digest in digests.items() if teachers.has(digest)}
     if not targets:
         raise BadRequestError(

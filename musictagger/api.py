@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from musictagger.audio.decode import Decoded, decode_frames
-from musictagger.audio.frames import Status, Wave
+from musictagger.audio.frames import Status
+from musictagger.audio.walk import FoundFile, stat_file
 from musictagger.config import frame_rule, load_settings
 from musictagger.errors import AudioError
 from musictagger.library.view import view_of
 from musictagger.models.calibration import calibrated
 from musictagger.models.card import Card
-from musictagger.models.inference import Prediction, load_predictor
-from musictagger.pipeline.analyse import NOT_FINITE
+from musictagger.models.inference import load_predictor
+from musictagger.pipeline.analyse import NOT_FINITE, analyse
+from musictagger.pipeline.worker import Decode, decode
+from musictagger.records import Analysed
 from musictagger.scores.aggregate import Scores, aggregate, merge_outputs
 from musictagger.scores.genres import ranked
 
@@ -33,7 +35,7 @@ class TagScore:
 
 @dataclass(frozen=True)
 class TrackTags:
-    """What a model says of one file."""
+    """The tags that a model predicts for one file."""
 
     path: Path
     status: Status
@@ -44,11 +46,11 @@ class TrackTags:
     tags: tuple[TagScore, ...]
     """All tags, highest score first."""
     genres: tuple[str, ...]
-    """The genres that reach their threshold, best first, as `scan` would write them."""
+    """The genres that reach their thresholds, best first, as `scan` would write them."""
     tag_names: tuple[str, ...]
     """Names of the columns of `frame_scores`."""
     frame_scores: npt.NDArray[np.float32]
-    """float32 [frames, tags], as the model gave them: only scores of tracks are calibrated."""
+    """float32 [frames, tags], not calibrated: only the scores of whole tracks are."""
     embedding: npt.NDArray[np.float32]
     """float32 [dim], the mean over frames; empty without frames."""
 
@@ -56,8 +58,8 @@ class TrackTags:
 class Tagger:
     """A model on a device, ready to tag files.
 
-    `model` is a name (`musictagger models` lists them; a published one is fetched when it is not here yet) or the
-    path of a .safetensors file; without one the default model is used. Keyword arguments are those of
+    `model` is a name (`musictagger models` lists them; a published model is fetched when it is missing) or the path of
+    a .safetensors file; the default model is used without one. Keyword arguments are those of
     `musictagger.config.Settings`, for example `device="cpu"`, `trim_edges=0.0`, `aggregate="median"`.
 
     Raises BadRequestError for an unknown model or setting, ModelError when the model cannot be fetched or loaded.
@@ -76,46 +78,31 @@ class Tagger:
 
     def tag(self, path: str | os.PathLike[str]) -> TrackTags:
         """Tag one file. Raises AudioError, with path and reason, when it cannot be decoded."""
-        file = Path(path)
-        decoded, prediction = self._analyse(file)
-        if not np.isfinite(prediction.scores).all():
-            raise AudioError(file, NOT_FINITE)
-        frame_scores = merge_outputs(prediction.scores, self.card)
-        scores = self._track_scores(frame_scores) if decoded.frames else None
+        track = self._analysed(Path(path))
+        frame_scores = merge_outputs(track.scores, self.card)
+        scores = self._track_scores(frame_scores) if track.status == "ok" else None
         return TrackTags(
-            path=file,
-            status=decoded.status,
-            duration_s=decoded.duration_s,
-            padded=decoded.padded,
+            path=track.file.path,
+            status=track.status,
+            duration_s=track.duration_s,
+            padded=track.padded,
             tags=() if scores is None else self._tags(scores),
             genres=() if scores is None else self._choose(scores),
             tag_names=tuple(tag.name for tag in self.card.tags),
             frame_scores=frame_scores,
-            embedding=prediction.embedding.mean(axis=0) if decoded.frames else np.zeros(0, np.float32),
+            embedding=track.embedding,
         )
 
-    def _analyse(self, file: Path) -> tuple[Decoded, Prediction]:
-        """Decode and predict in batches, so that memory does not grow with the track."""
-        waves: list[Wave] = []
-        done: list[Prediction] = []
-        frames = decode_frames(file, self.card.front_end.sample_rate_hz, self._rule)
-        while True:
-            try:
-                index, wave = next(frames)
-            except StopIteration as end:
-                decoded: Decoded = end.value
-                break
-            if index == 0:
-                waves, done = [], []
-            waves.append(wave)
-            if len(waves) >= self._predictor.batch_frames:
-                done.append(self._predictor(waves))
-                waves = []
-        done.append(self._predictor(waves if decoded.frames else []))
-        scores = np.concatenate([part.scores for part in done])
-        embeddings = [part.embedding for part in done if len(part.embedding)]
-        joined = np.concatenate(embeddings) if embeddings else done[-1].embedding
-        return decoded, Prediction(scores[: decoded.frames], joined[: decoded.frames])
+    def _analysed(self, path: Path) -> Analysed:
+        file = stat_file(path)
+        if not isinstance(file, FoundFile):
+            raise AudioError(path, file.reason)
+        # Nothing is filed under a digest here.
+        job = Decode(file, "", self.card.front_end.sample_rate_hz, self._rule)
+        (outcome,) = analyse(decode(job), self._predictor)
+        if isinstance(outcome, Analysed):
+            return outcome
+        raise AudioError(path, NOT_FINITE)
 
     def _track_scores(self, frame_scores: Scores) -> Scores:
         aggregated = aggregate(frame_scores, self._settings.aggregate)

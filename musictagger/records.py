@@ -1,4 +1,4 @@
-"""What the rooms hand to each other: plain values, no torch, no database."""
+"""Plain values that rooms hand to each other. Imports neither torch nor a database."""
 
 from __future__ import annotations
 
@@ -15,36 +15,18 @@ FloatArray = npt.NDArray[np.float32]
 Aggregator = Literal["mean", "median", "geometric", "max"]
 """How the scores of a track's frames become one (see aggregate_tracks)."""
 MergeMode = Literal["fill", "append", "replace", "none"]
-"""How new values of a field meet those that are there (see merge_genres)."""
+"""How new values of a field are combined with those already there (see merge_genres)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Analysed:
-    """A model's word on a sound: scores float32 [frames, outputs], embedding float32 [dim], both empty unless ok."""
+    """A model's analysis of a track: scores float32 [frames, outputs], embedding float32 [dim], empty unless ok."""
 
     file: FoundFile
     digest: str
     status: Status
     duration_s: float
     padded: bool
+    """Whether the track is shorter than a frame and was repeated to fill one."""
     scores: FloatArray
     embedding: FloatArray
-
-
-@dataclass(frozen=True)
-class Known:
-    """A file whose sound needs no analysis: it was done `before`, or another file of this run holds the same."""
-
-    file: FoundFile
-    digest: str
-    status: Status
-    before: bool
-
-
-@dataclass(frozen=True)
-class Broken:
-    """A file that could not be inspected or decoded; `transient` when that may be over soon."""
-
-    file: FoundFile
-    reason: str
-    transient: bool

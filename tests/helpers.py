@@ -76,6 +76,12 @@ class Recorder(Silent):
         self.done.append(done)
 
 
+class Stopped(Silent):
+    """A progress that asks to stop from the start."""
+
+    stopping = True
+
+
 @dataclass(frozen=True)
 class Result:
     """The output of a command and its exit code."""

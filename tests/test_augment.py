@@ -60,9 +60,9 @@ def test_steps_epochs_and_seeds_draw_differently() -> None:
 def test_gain_gives_the_level_of_the_amplified_wave(front_end: FrontEnd) -> None:
     log_mel = LogMel(front_end)
     wave = 0.1 * torch.randn(1, front_end.sample_rate_hz, generator=torch.Generator().manual_seed(0))
-    expected = log_mel.level(wave * 10 ** (6 / 20))
+    expected = log_mel.spectrogram(wave * 10 ** (6 / 20))
     torch.testing.assert_close(
-        apply_gain(log_mel.level(wave), torch.tensor(6.0), front_end), expected, atol=2e-3, rtol=0
+        apply_gain(log_mel.spectrogram(wave), torch.tensor(6.0), front_end), expected, atol=2e-3, rtol=0
     )
 
 
@@ -87,7 +87,7 @@ def test_noise_has_the_power_and_the_fluctuation_of_noise(front_end: FrontEnd, m
     music = _tone(3000.0, front_end).repeat(6, 1, 20)
     noisy = add_noise(music, front_end, small_options(noise=1.0), _random())
     wave = torch.randn(1, 20 * front_end.sample_rate_hz, generator=torch.Generator().manual_seed(0))
-    white = _powers(LogMel(front_end).level(wave * 0.3 / 2**0.5 / 10**0.5), front_end)[0]
+    white = _powers(LogMel(front_end).spectrogram(wave * 0.3 / 2**0.5 / 10**0.5), front_end)[0]
     quiet = slice(2, 60)
     added = (_powers(noisy, front_end) - _powers(music, front_end))[:, quiet]
     slopes = []
@@ -186,7 +186,7 @@ def test_nothing_is_changed_by_default() -> None:
 def _tone(hz: float, front_end: FrontEnd) -> Tensor:
     """Level of a second of a steady tone, float32 [1, n_mels, columns]."""
     seconds = torch.arange(front_end.sample_rate_hz) / front_end.sample_rate_hz
-    return LogMel(front_end).level(0.3 * torch.sin(2 * torch.pi * hz * seconds)[None])
+    return LogMel(front_end).spectrogram(0.3 * torch.sin(2 * torch.pi * hz * seconds)[None])
 
 
 @pytest.mark.parametrize("hz", [700.0, 2000.0])

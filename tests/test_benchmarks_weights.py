@@ -29,7 +29,7 @@ from musictagger.evaluation.speed import Speed
 from musictagger.models.card import Card, Tag
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import load_model
-from musictagger.training.distillation.targets import make_teacher
+from musictagger.training.distillation.teacher_scores import make_teacher
 from tools import corpus, mixes, ship
 from tools.corpus import listing_lines
 

@@ -162,7 +162,7 @@ def test_progress_counts_tracks_and_stopping_begins_no_more(music: Path, predict
 
 
 def test_no_track_needs_no_worker(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("musictagger.evaluation.scoring.WorkerPool")
+    monkeypatch.delattr("musictagger.pipeline.stream.WorkerPool")
     assert score_tracks(predictor, []).paths == ()
 
 

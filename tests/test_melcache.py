@@ -9,7 +9,7 @@ import pickle
 import shutil
 import tracemalloc
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,21 +20,22 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import write_tone
+from helpers import Recorder, Stopped, write_tone
 
 from musictagger.audio.decode import Decoded, decode_frames
 from musictagger.audio.frames import FrameRule
 from musictagger.audio.frontend import FrontEnd
 from musictagger.audio.logmel import LogMel
-from musictagger.audio.walk import FoundFile
+from musictagger.audio.walk import FoundFile, stat_file
 from musictagger.errors import MusictaggerError
+from musictagger.pipeline import stream as stream_module
+from musictagger.pipeline.pool import Decoding
 from musictagger.pipeline.worker import Answer, Decode, Failed, Finished, Frame, Heartbeat, Inspect, Inspected, Job, run
-from musictagger.progress import Silent
+from musictagger.progress import SILENT, Progress, Silent
 from musictagger.training.melcache import cache as cache_module
-from musictagger.training.melcache import fill as fill_module
-from musictagger.training.melcache.cache import OPEN_FILES, Filled, MelCache, level_key, stream_waves
+from musictagger.training.melcache.cache import OPEN_FILES, Filled, MelCache, spectrogram_key
 from musictagger.training.melcache.files import ABANDONED_S, MelWriter
-from musictagger.training.melcache.fill import LevelStream, whole_track
+from musictagger.training.melcache.fill import SpectrogramStream
 
 FRONT_END = FrontEnd()
 NEVER = 1 << 40
@@ -51,7 +52,7 @@ class InlinePool:
         self._answers: deque[Answer] = deque()
         self.pending = 0
 
-    def __call__(self, workers: int, timeout_s: float) -> InlinePool:
+    def __call__(self, decoding: Decoding) -> InlinePool:
         return self
 
     def __enter__(self) -> InlinePool:
@@ -72,8 +73,8 @@ class InlinePool:
             if not self._waiting:
                 return None
             job = self._waiting.popleft()
-            if isinstance(job, Decode) and job.path in self.broken:
-                self._answers.append(Failed(job.path, "broken"))
+            if isinstance(job, Decode) and job.file.path in self.broken:
+                self._answers.append(Failed(job.file, "broken"))
             else:
                 run(job, self._take)
         answer = self._answers.popleft()
@@ -86,7 +87,7 @@ class InlinePool:
             self._answers.append(answer)
 
     def names(self, kind: type[Job]) -> list[str]:
-        return [job.path.name for job in self.jobs if isinstance(job, kind)]
+        return [job.file.path.name for job in self.jobs if isinstance(job, kind)]
 
 
 @pytest.fixture(autouse=True)
@@ -101,8 +102,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> InlinePool:
     inline = InlinePool()
-    monkeypatch.setattr(cache_module, "WorkerPool", inline)
-    monkeypatch.setattr(fill_module, "WorkerPool", inline)
+    monkeypatch.setattr(stream_module, "WorkerPool", inline)
     return inline
 
 
@@ -124,30 +124,20 @@ def mel_file(cache: MelCache, digest: str) -> Path:
     return next(cache.folder.glob(f"*/{digest[:2]}/{digest}.npy"))
 
 
-class Told:
-    """What the cache says of its progress."""
+class StopAt(Recorder):
+    """A progress that asks to stop once so many tracks are done."""
 
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.total = 0
-        self.done: list[int] = []
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self._count = count
 
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def start(self, stage: str, total: int | None, unit: str) -> None:
-        self.total = total or 0
-
-    def advance(self, done: int, **figures: float) -> None:
-        self.done.append(done)
-
-    def epoch(self, record: Mapping[str, Any]) -> None:
-        raise AssertionError(record)
+    @property
+    def stopping(self) -> bool:  # type: ignore[override]
+        return len(self.done) >= self._count
 
 
-def fill(cache: MelCache, paths: Sequence[Path], **options: Any) -> Filled:
-    settings: dict[str, Any] = {"workers": 1, "timeout_s": 30, "progress": Told()} | options
-    return cache.fill(paths, **settings)
+def fill(cache: MelCache, paths: Sequence[Path], progress: Progress = SILENT) -> Filled:
+    return cache.fill(paths, decoding=Decoding(1, timeout_s=30), progress=progress)
 
 
 def whole_level(path: Path, front_end: FrontEnd = FRONT_END) -> Any:
@@ -155,7 +145,7 @@ def whole_level(path: Path, front_end: FrontEnd = FRONT_END) -> Any:
     rule = FrameRule(NEVER, tail=True)
     ((_, wave),) = decode_frames(path, front_end.sample_rate_hz, rule)
     with torch.inference_mode():
-        return LogMel(front_end).level(torch.from_numpy(wave)[None])[0].T.numpy()
+        return LogMel(front_end).spectrogram(torch.from_numpy(wave)[None])[0].T.numpy()
 
 
 def test_a_track_is_what_logmel_hears(tmp_path: Path) -> None:
@@ -181,9 +171,9 @@ def test_blocks_give_what_the_whole_wave_gives(pad_mode: Any, n_fft: int, hop: i
     logmel = LogMel(front_end)
     for total in (12_031, 12_800):
         wave = random.normal(0, 0.1, total).astype(np.float32)
-        expected = logmel.level(torch.from_numpy(wave)[None])[0].T.numpy()
+        expected = logmel.spectrogram(torch.from_numpy(wave)[None])[0].T.numpy()
         for size in (1, 257, 3_000, total):
-            stream = LevelStream(logmel)
+            stream = SpectrogramStream(logmel)
             blocks = np.split(wave, range(size, total, size)) if size > 1 else [wave[:1], wave[1:]]
             got = np.concatenate([*(stream.push(block) for block in blocks), stream.finish()])
             assert got.shape == expected.shape
@@ -194,7 +184,7 @@ def test_the_file_is_a_plain_npy(cache: MelCache, pool: InlinePool, tmp_path: Pa
     (path,) = tones(tmp_path, 1)
     digest = fill(cache, [path]).entries[path].digest
     (file,) = mel_files(cache)
-    assert file == cache.folder / level_key(FRONT_END) / digest[:2] / f"{digest}.npy"
+    assert file == cache.folder / spectrogram_key(FRONT_END) / digest[:2] / f"{digest}.npy"
     loaded = np.load(file, mmap_mode="r")
     np.testing.assert_array_equal(loaded, cache.mel(digest))
     assert loaded.dtype == np.float16
@@ -209,7 +199,7 @@ def test_a_frame_of_the_cache_is_a_frame_of_the_track(cache: MelCache, pool: Inl
     ((_, wave),) = decode_frames(path, 12_000, FrameRule(NEVER, tail=True))
     samples = torch.from_numpy(wave[start * 256 : (start + columns - 1) * 256])[None]
     heard = logmel(samples)[0, :, 1:-1]
-    trained = logmel.frame(torch.from_numpy(mel[start : start + columns].T.astype(np.float32))[None])[0, :, 1:-1]
+    trained = logmel.normalise(torch.from_numpy(mel[start : start + columns].T.astype(np.float32))[None])[0, :, 1:-1]
     assert (heard - trained).abs().max() < 0.05
 
 
@@ -217,7 +207,7 @@ def test_a_long_track_needs_no_more_memory(tmp_path: Path) -> None:
     """6 minutes in blocks of 5 s: the wave is 17 MB, the mel 3.2 MB, a block 0.24 MB."""
     random = np.random.default_rng(0)
     block = random.normal(0, 0.1, 60_000).astype(np.float32)
-    stream, writer = LevelStream(LogMel(FRONT_END)), MelWriter(tmp_path, 96)
+    stream, writer = SpectrogramStream(LogMel(FRONT_END)), MelWriter(tmp_path, 96)
     tracemalloc.start()
     for _ in range(72):
         writer.append(stream.push(block))
@@ -232,10 +222,10 @@ def test_a_second_fill_looks_at_nothing_again(cache: MelCache, pool: InlinePool,
     paths = tones(tmp_path, 3)
     first = fill(cache, paths)
     pool.jobs.clear()
-    told = Told()
-    assert fill(cache, paths, progress=told) == first
+    recorder = Recorder()
+    assert fill(cache, paths, progress=recorder) == first
     assert pool.jobs == []
-    assert told.said == [f"mel cache {cache.folder}: 3 tracks cached, none to make"]
+    assert recorder.lines == [f"mel cache {cache.folder}: 3 tracks cached, none to make"]
 
 
 def test_a_file_touched_is_inspected_and_not_decoded(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
@@ -329,15 +319,16 @@ def test_what_cannot_be_used_stops_nothing(cache: MelCache, pool: InlinePool, tm
     soundfile.write(silent, np.zeros(36_000), 12_000)
     short = write_tone(tmp_path / "short.flac", 0.5)
     twin = Path(shutil.copy(short, tmp_path / "twin.flac"))
-    told = Told()
-    filled = fill(cache, [bad, missing, empty, silent, short, twin, good], progress=told)
+    recorder = Recorder()
+    filled = fill(cache, [bad, missing, empty, silent, short, twin, good], progress=recorder)
     assert list(filled.entries) == [good]
     assert set(filled.failures) == {bad, missing, empty, silent, short, twin}
     assert all(filled.failures.values())
     assert filled.failures[silent] == "silent"
     assert filled.failures[short] == filled.failures[twin] == "too short: 0.5 s, at least 1 s are needed"
-    assert filled.failures[missing] == "No such file or directory"
-    assert told.done == list(range(1, told.total + 1)) == [1, 2, 3, 4, 5, 6]
+    assert filled.failures[missing] == "cannot be read: No such file or directory"
+    assert recorder.stages == [("mel cache", 6, "tracks")]
+    assert recorder.done == [1, 2, 3, 4, 5, 6]
     assert len(mel_files(cache)) == 1
 
 
@@ -356,24 +347,20 @@ def test_a_decoder_that_breaks_halfway_leaves_no_trace(cache: MelCache, pool: In
     (path,) = tones(tmp_path, 1, seconds=5)
     plain = bytes(mel_file(cache, fill(cache, [path]).entries[path].digest).read_bytes())
     ((_, wave),) = decode_frames(path, 12_000, FrameRule(NEVER, tail=True))
-    status = path.stat()
+    file = stat_file(path)
+    assert isinstance(file, FoundFile)
     digest = "ab" * 32
     blocks = np.split(wave, [20_000, 40_000])
     script: list[Answer] = [
-        Inspected(path, status.st_size, status.st_mtime_ns, digest, None),  # type: ignore[arg-type]
-        Frame(path, 0, blocks[1]),
-        Frame(path, 1, blocks[1]),
-        *(Frame(path, index, block) for index, block in enumerate(blocks)),
-        Finished(path, Decoded(5.0, 3, False, "ok")),
+        Inspected(file, digest, None),  # type: ignore[arg-type]
+        Frame(file, 0, blocks[1]),
+        Frame(file, 1, blocks[1]),
+        *(Frame(file, index, block) for index, block in enumerate(blocks)),
+        Finished(file, digest, Decoded(5.0, 3, False, "ok")),
     ]
     (cache.folder / "files.jsonl").unlink()
-    pool.submit = lambda job: setattr(pool, "pending", 1)  # type: ignore[method-assign]
-
-    def next_answer() -> Answer:
-        pool.pending = len(script) - 1
-        return script.pop(0)
-
-    pool.next_answer = next_answer  # type: ignore[method-assign]
+    pool.submit = lambda job: None  # type: ignore[method-assign]
+    pool.next_answer = lambda: script.pop(0) if script else None  # type: ignore[method-assign]
     fill(cache, [path])
     np.testing.assert_allclose(
         cache.mel(digest), np.frombuffer(plain[128:], "<f2").reshape(-1, 96), rtol=2**-10, atol=1e-2
@@ -382,8 +369,7 @@ def test_a_decoder_that_breaks_halfway_leaves_no_trace(cache: MelCache, pool: In
 
 def test_stopping_keeps_what_is_done(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
     paths = tones(tmp_path, 4)
-    told = Told()
-    first = fill(cache, paths, progress=told, stop=lambda: len(told.done) == 2)
+    first = fill(cache, paths, progress=StopAt(2))
     assert first.interrupted
     assert list(first.entries) == paths[:2]
     assert len(mel_files(cache)) == 2
@@ -396,21 +382,22 @@ def test_stopping_keeps_what_is_done(cache: MelCache, pool: InlinePool, tmp_path
 
 def test_stopping_when_all_is_done_interrupts_nothing(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
     paths = tones(tmp_path, 2)
-    told = Told()
-    assert not fill(cache, paths, progress=told, stop=lambda: len(told.done) == 2).interrupted
-    assert not fill(cache, paths, stop=lambda: True).interrupted
+    assert not fill(cache, paths, progress=StopAt(2)).interrupted
+    assert not fill(cache, paths, progress=Stopped()).interrupted
 
 
 def test_a_track_begun_is_dropped_with_the_run(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
     paths = tones(tmp_path, 1, seconds=70)
 
-    def stop() -> bool:
-        if pool.jobs and mel_files(cache):
-            raise KeyboardInterrupt
-        return False
+    class Interrupted(Silent):
+        @property
+        def stopping(self) -> bool:  # type: ignore[override]
+            if pool.jobs and mel_files(cache):
+                raise KeyboardInterrupt
+            return False
 
     with pytest.raises(KeyboardInterrupt):
-        fill(cache, paths, stop=stop)
+        fill(cache, paths, progress=Interrupted())
     assert mel_files(cache) == []
 
 
@@ -461,10 +448,10 @@ def test_too_little_room_is_said_before_the_start(
 ) -> None:
     paths = tones(tmp_path, 2, seconds=10)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=180_000))
-    told = Told()
+    recorder = Recorder()
     with pytest.raises(MusictaggerError, match=r"2 to make, about 0\.0 h and 0\.2 MB of 0\.2 MB free; free some space"):
-        fill(cache, paths, progress=told)
-    assert len(told.said) == 1
+        fill(cache, paths, progress=recorder)
+    assert len(recorder.lines) == 1
     assert pool.jobs == []
     assert not cache.folder.exists()
 
@@ -517,15 +504,15 @@ def test_front_ends_share_what_they_hear_alike(cache: MelCache, pool: InlinePool
     paths = tones(tmp_path, 1)
     fill(cache, paths)
     for later in ({"frame_hops": 60}, {"top_db": None}, {"reference": "max"}, {"standardise": True}, {"gain": 3.0}):
-        assert level_key(replace(FRONT_END, **later)) == level_key(FRONT_END)
-    assert level_key(replace(FRONT_END, f_max_hz=6_000)) == level_key(FRONT_END)
+        assert spectrogram_key(replace(FRONT_END, **later)) == spectrogram_key(FRONT_END)
+    assert spectrogram_key(replace(FRONT_END, f_max_hz=6_000)) == spectrogram_key(FRONT_END)
     others = [
         {"sample_rate_hz": 16_000}, {"n_fft": 1024}, {"hop_samples": 128}, {"n_mels": 128}, {"f_min_hz": 1.0},
         {"f_max_hz": 5_000.0}, {"mel_scale": "htk"}, {"mel_norm": None}, {"pad_mode": "reflect"},
         {"compression": "log1p"}, {"mel_exponent": 2}, {"amin": 1e-5},
     ]  # fmt: skip
-    keys = {level_key(replace(FRONT_END, **other)) for other in others}  # type: ignore[arg-type]
-    assert len(keys | {level_key(FRONT_END)}) == 13
+    keys = {spectrogram_key(replace(FRONT_END, **other)) for other in others}  # type: ignore[arg-type]
+    assert len(keys | {spectrogram_key(FRONT_END)}) == 13
     pool.jobs.clear()
     other = MelCache(cache.folder, replace(FRONT_END, n_mels=48))
     entry = fill(other, paths).entries[paths[0]]
@@ -542,7 +529,7 @@ def test_few_tracks_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for digest in digests:
         writer = MelWriter(cache.folder, 96)
         writer.append(np.full((3, 96), int(digest[-2:], 16), np.float16))
-        writer.finish(cache.folder / level_key(FRONT_END) / digest[:2] / f"{digest}.npy")
+        writer.finish(cache.folder / spectrogram_key(FRONT_END) / digest[:2] / f"{digest}.npy")
     with ThreadPoolExecutor(4) as threads:
         values = [float(mel[2, 95]) for mel in threads.map(cache.mel, digests)]
     assert values == [int(digest[-2:], 16) for digest in digests]
@@ -553,7 +540,7 @@ def test_few_tracks_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_what_a_killed_run_left_is_removed(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
     paths = tones(tmp_path, 1)
-    unfinished = cache.folder / level_key(FRONT_END) / "unfinished"
+    unfinished = cache.folder / spectrogram_key(FRONT_END) / "unfinished"
     unfinished.mkdir(parents=True)
     old, new = unfinished / "1-00000000.npy", unfinished / "2-00000000.npy"
     for file in (old, new):
@@ -564,34 +551,9 @@ def test_what_a_killed_run_left_is_removed(cache: MelCache, pool: InlinePool, tm
     assert (old.exists(), new.exists()) == (False, True)
 
 
-def test_waves_come_whole_and_in_order(tmp_path: Path) -> None:
-    """With real workers, several tracks at once."""
-    paths = [write_tone(tmp_path / f"{index}.flac", 7, 220.0 * (index + 1), 16_000) for index in range(3)]
-    bad = tmp_path / "bad.flac"
-    bad.write_bytes(b"fLaC")
-    blocks: dict[Path, list[Any]] = {}
-    ends: dict[Path, Finished | Failed] = {}
-    for answer in stream_waves([*paths, bad, tmp_path / "missing"], 8_000, workers=2, timeout_s=30, block_s=2):
-        if isinstance(answer, Frame):
-            assert answer.index == len(blocks.setdefault(answer.path, []))
-            blocks[answer.path].append(answer.wave)
-        else:
-            ends[answer.path] = answer
-    assert list(map(len, blocks[paths[0]])) == [16_000, 16_000, 16_000, 8_000]
-    for path in paths:
-        ((_, wave),) = decode_frames(path, 8_000, whole_track(8_000, 100))
-        np.testing.assert_array_equal(np.concatenate(blocks[path]), wave)
-        assert isinstance(ends[path], Finished)
-    assert isinstance(ends[bad], Failed)
-    assert isinstance(ends[tmp_path / "missing"], Failed)
-
-
-def test_waves_end_when_told(pool: InlinePool, tmp_path: Path) -> None:
-    got: list[object] = []
-    got.extend(stream_waves(tones(tmp_path, 3), 12_000, workers=1, stop=lambda: len(pool.answered) == 2))
-    assert len(got) == 2
-    assert list(stream_waves([], 12_000, workers=1)) == []
-    assert fill(MelCache(tmp_path / "none", FRONT_END), [], progress=Silent()) == Filled({}, {}, False)
+def test_nothing_to_do_starts_no_worker(cache: MelCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(stream_module, "WorkerPool")
+    assert fill(cache, []) == Filled({}, {}, False)
 
 
 def test_digests_need_no_mel_and_are_found_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -601,9 +563,9 @@ def test_digests_need_no_mel_and_are_found_out_once(tmp_path: Path, monkeypatch:
     shutil.copy(paths[0], paths[2])
     cache = MelCache(tmp_path / "cache", FRONT_END)
     pool = InlinePool()
-    monkeypatch.setattr(fill_module, "WorkerPool", pool)
-    found = cache.digests([*paths, tmp_path / "gone.wav"], workers=2, progress=Silent())
+    monkeypatch.setattr(stream_module, "WorkerPool", pool)
+    found = cache.digests([*paths, tmp_path / "gone.wav"], decoding=Decoding(2), progress=SILENT)
     assert set(found) == set(paths) and found[paths[0]] == found[paths[2]] != found[paths[1]]
     assert {type(job) for job in pool.jobs} == {Inspect} and not list((tmp_path / "cache").rglob("*.npy"))
     pool.jobs.clear()
-    assert cache.digests(paths, workers=2, progress=Silent()) == found and not pool.jobs
+    assert cache.digests(paths, decoding=Decoding(2), progress=SILENT) == found and not pool.jobs

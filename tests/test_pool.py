@@ -16,7 +16,8 @@ import soundfile
 
 from musictagger.audio.digest import audio_digest
 from musictagger.audio.frames import FrameRule
-from musictagger.pipeline.pool import QUEUED_ANSWERS, WorkerPool
+from musictagger.audio.walk import FoundFile, stat_file
+from musictagger.pipeline.pool import QUEUED_ANSWERS, Decoding, WorkerPool
 from musictagger.pipeline.worker import Answer, Decode, Failed, Finished, Frame, Inspect, Inspected, run
 
 RATE_HZ = 12_000
@@ -28,13 +29,18 @@ posix_only = pytest.mark.skipif(os.name != "posix", reason="signals")
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[WorkerPool]:
-    with WorkerPool(2) as pool:
+    with WorkerPool(Decoding(2)) as pool:
         yield pool
 
 
+def found(path: Path) -> FoundFile:
+    file = stat_file(path)
+    assert isinstance(file, FoundFile)
+    return file
+
+
 def decode_job(path: Path, rule: FrameRule = RULE) -> Decode:
-    status = path.stat()
-    return Decode(path, RATE_HZ, rule, status.st_size, status.st_mtime_ns)
+    return Decode(found(path), "digest", RATE_HZ, rule)
 
 
 def answers(pool: WorkerPool, each: Callable[[Answer], None] = lambda answer: None) -> list[Answer]:
@@ -68,11 +74,10 @@ def alive(pid: int) -> bool:
 
 def test_inspecting_gives_digest_and_tags(pool: WorkerPool, tmp_path: Path) -> None:
     path = media.make("flac", tmp_path, tags={"artist": "Émilie", "genre": "Jazz"})
-    pool.submit(Inspect(path))
+    pool.submit(Inspect(found(path)))
     (answer,) = answers(pool)
     assert isinstance(answer, Inspected)
-    status = path.stat()
-    assert (answer.path, answer.size, answer.mtime_ns) == (path, status.st_size, status.st_mtime_ns)
+    assert answer.file == found(path)
     assert answer.digest == audio_digest(path)
     assert (answer.tags.artist, answer.tags.genres) == ("Émilie", ("Jazz",))
 
@@ -84,7 +89,7 @@ def test_decoding_gives_frames_in_order_then_the_end(pool: WorkerPool, tmp_path:
     assert [frame.index for frame in frames if isinstance(frame, Frame)] == [0, 1, 2]
     assert all(isinstance(frame, Frame) and frame.wave.shape == (5 * RATE_HZ,) for frame in frames)
     assert isinstance(end, Finished)
-    assert (end.decoded.frames, end.decoded.status) == (3, "ok")
+    assert (end.digest, end.decoded.frames, end.decoded.status) == ("digest", 3, "ok")
 
 
 def test_no_jobs_no_answers(pool: WorkerPool) -> None:
@@ -95,7 +100,7 @@ def test_no_jobs_no_answers(pool: WorkerPool) -> None:
 def test_a_worker_makes_of_broken_files_what_is_expected(name: str) -> None:
     entry = json.loads((CORPUS / "expected.json").read_text(encoding="utf-8"))[name]
     sent: list[object] = []
-    run(Inspect(CORPUS / name), sent.append)
+    run(Inspect(found(CORPUS / name)), sent.append)
     if isinstance(sent[-1], Inspected):
         run(decode_job(CORPUS / name), sent.append)
     last = sent[-1]
@@ -110,10 +115,10 @@ def test_a_worker_makes_of_broken_files_what_is_expected(name: str) -> None:
 
 def test_missing_and_changed_files_fail_with_a_reason(pool: WorkerPool, tmp_path: Path) -> None:
     path = media.make("wav", tmp_path)
-    stale = Decode(path, RATE_HZ, RULE, path.stat().st_size, 1)
-    pool.submit(Inspect(tmp_path / "gone.mp3"))
+    stale = Decode(FoundFile(path, path.stat().st_size, 1), "digest", RATE_HZ, RULE)
+    pool.submit(Inspect(FoundFile(tmp_path / "gone.mp3", 1, 1)))
     pool.submit(stale)
-    reasons = {answer.path.name: answer.reason for answer in answers(pool) if isinstance(answer, Failed)}
+    reasons = {answer.file.path.name: answer.reason for answer in answers(pool) if isinstance(answer, Failed)}
     assert reasons == {
         "gone.mp3": "No such file or directory",
         "wav.wav": "changed while it was being scanned; scan it again",
@@ -123,11 +128,11 @@ def test_missing_and_changed_files_fail_with_a_reason(pool: WorkerPool, tmp_path
 def test_many_jobs_are_all_answered(pool: WorkerPool, tmp_path: Path) -> None:
     paths = [media.make("wav", tmp_path, name=f"{number}.wav") for number in range(40)]
     for path in paths:
-        pool.submit(Inspect(path))
+        pool.submit(Inspect(found(path)))
         pool.submit(decode_job(path))
     got = answers(pool)
-    assert sorted(answer.path for answer in got if isinstance(answer, Inspected)) == sorted(paths)
-    assert sorted(answer.path for answer in got if isinstance(answer, Finished)) == sorted(paths)
+    assert sorted(answer.file.path for answer in got if isinstance(answer, Inspected)) == sorted(paths)
+    assert sorted(answer.file.path for answer in got if isinstance(answer, Finished)) == sorted(paths)
     assert not [answer for answer in got if isinstance(answer, Failed)]
 
 
@@ -135,7 +140,7 @@ def test_many_jobs_are_all_answered(pool: WorkerPool, tmp_path: Path) -> None:
 def test_a_crash_costs_one_file(tmp_path: Path) -> None:
     victim = long_file(tmp_path, "victim.wav", 40)
     others = [media.make("wav", tmp_path, name=f"{number}.wav", seconds=6.0) for number in range(3)]
-    with WorkerPool(1) as pool:
+    with WorkerPool(Decoding(1)) as pool:
         pool.submit(decode_job(victim))
         first = pool.next_answer()
         assert isinstance(first, Frame)
@@ -144,20 +149,20 @@ def test_a_crash_costs_one_file(tmp_path: Path) -> None:
             pool.submit(decode_job(other))
         got = answers(pool)
     failed = [answer for answer in got if isinstance(answer, Failed)]
-    assert failed == [Failed(victim, f"the decoder crashed (signal {int(signal.SIGSEGV)})")]
-    assert {answer.path for answer in got if isinstance(answer, Finished)} == set(others)
+    assert failed == [Failed(found(victim), f"the decoder crashed (signal {int(signal.SIGSEGV)})")]
+    assert {answer.file.path for answer in got if isinstance(answer, Finished)} == set(others)
 
 
 @posix_only
 def test_an_idle_worker_that_was_killed_is_replaced(tmp_path: Path) -> None:
     path = media.make("wav", tmp_path)
-    with WorkerPool(1) as pool:
-        pool.submit(Inspect(path))
+    with WorkerPool(Decoding(1)) as pool:
+        pool.submit(Inspect(found(path)))
         assert isinstance(answers(pool)[0], Inspected)
         process = pool._workers[0].process
         os.kill(process.pid or 0, signal.SIGKILL)
         process.join()
-        pool.submit(Inspect(path))
+        pool.submit(Inspect(found(path)))
         (answer,) = answers(pool)
         assert isinstance(answer, Inspected), answer
 
@@ -166,7 +171,7 @@ def test_an_idle_worker_that_was_killed_is_replaced(tmp_path: Path) -> None:
 def test_a_hang_costs_one_file(tmp_path: Path) -> None:
     victim = long_file(tmp_path, "victim.wav", 40)
     other = media.make("wav", tmp_path, seconds=6.0)
-    with WorkerPool(1, timeout_s=6.0) as pool:
+    with WorkerPool(Decoding(1, timeout_s=6.0)) as pool:
         pool.submit(decode_job(victim))
         assert isinstance(pool.next_answer(), Frame)
         stopped = pool._workers[0].process.pid or 0
@@ -175,16 +180,15 @@ def test_a_hang_costs_one_file(tmp_path: Path) -> None:
         got = answers(pool)
         assert not alive(stopped)
     failed = [answer for answer in got if isinstance(answer, Failed)]
-    assert failed == [Failed(victim, "no progress for 6 s; decoding was stopped")]
-    assert any(isinstance(answer, Finished) and answer.path == other for answer in got)
+    assert failed == [Failed(found(victim), "no progress for 6 s; decoding was stopped")]
+    assert any(isinstance(answer, Finished) and answer.file.path == other for answer in got)
 
 
 def test_a_slow_consumer_is_no_hang(tmp_path: Path) -> None:
     """The queue is full for longer than the timeout, several times over."""
     path = long_file(tmp_path, "long.wav", 0.25)
     pauses = iter([4.0, 4.0])
-    # A new worker needs about half a second of CPU time before its first answer, and more on a busy machine.
-    with WorkerPool(1, timeout_s=3.0) as pool:
+    with WorkerPool(Decoding(1, timeout_s=3.0)) as pool:
         pool.submit(decode_job(path, FrameRule(RATE_HZ)))
         time.sleep(4.0)
         assert pool._answers.qsize() <= QUEUED_ANSWERS
@@ -200,7 +204,7 @@ def test_a_slow_consumer_is_no_hang(tmp_path: Path) -> None:
 
 @posix_only
 def test_closing_leaves_no_process_whatever_goes_on(tmp_path: Path) -> None:
-    pool = WorkerPool(2)
+    pool = WorkerPool(Decoding(2))
     pids = [worker.process.pid or 0 for worker in pool._workers]
     for number in range(6):
         pool.submit(decode_job(long_file(tmp_path, f"{number}.wav", 40), FrameRule(RATE_HZ)))

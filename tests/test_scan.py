@@ -498,7 +498,7 @@ def test_a_pipe_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(tmp_path))
     os.mkfifo(tmp_path / "pipe.mp3")
     result = run("scan", tmp_path / "pipe.mp3", "--model", TINY, "--device", "cpu")
-    assert "pipe.mp3: is no file but a pipe" in result.err
+    assert "pipe.mp3: not a regular file but a pipe" in result.err
 
 
 def test_samples_beyond_all_measure_fail_one_track(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -511,5 +511,5 @@ def test_samples_beyond_all_measure_fail_one_track(tmp_path: Path, monkeypatch: 
     result = run("scan", tmp_path / "music", "--model", TINY, "--device", "cpu", "--json")
     assert result.code == EXIT_SOME_FAILED
     assert [Path(failure["path"]).name for failure in result.json["failures"]] == ["loud.wav"]
-    assert "no numbers" in result.json["failures"][0]["reason"]
+    assert "not finite" in result.json["failures"][0]["reason"]
     assert result.json["summary"]["tagged"] == 1

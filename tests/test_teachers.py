@@ -28,20 +28,21 @@ from musictagger.models.inference import Predictor, has_bfloat16
 from musictagger.models.registry import build
 from musictagger.models.vocabulary import tags_for
 from musictagger.models.weights import Model, load_model
-from musictagger.progress import Silent
+from musictagger.pipeline.pool import Decoding
+from musictagger.pipeline.stream import Source, stream
+from musictagger.progress import SILENT, Progress, Silent
 from musictagger.training.distillation import teacher_scores
-from musictagger.training.distillation.targets import (
-    DistilledTargets,
+from musictagger.training.distillation.targets import DistilledTargets, Teachers, decisions, mix
+from musictagger.training.distillation.teacher_scores import (
     Teacher,
-    Teachers,
-    decisions,
+    TeacherPasses,
+    cache_teacher_scores,
     load_teachers,
     make_teacher,
-    mix,
-    teach,
+    read_scores,
+    score_type,
+    scores_path,
 )
-from musictagger.training.distillation.teacher_scores import read_rows, row_type, rows_path
-from musictagger.training.melcache.cache import stream_waves
 
 RATE_HZ = 8_000
 SMALL: dict[str, Any] = {
@@ -55,7 +56,7 @@ SMALL_OUTPUTS = ("rock", "classical", "classic", "piano", "80s")
 
 
 def small_musicnn(seed: int = 0) -> Model:
-    """A musicnn with random weights that hears patches of 60 x 256 samples at 8 kHz, 1.92 s."""
+    """A musicnn with random weights and patches of 60 x 256 samples at 8 kHz, 1.92 s."""
     torch.manual_seed(seed)
     backbone = build("musicnn", len(SMALL_OUTPUTS), SMALL)
     front_end = FrontEnd(sample_rate_hz=RATE_HZ, frame_hops=240, mel_scale="htk", compression="log1p")
@@ -83,8 +84,10 @@ def digest_of(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def hear(teachers: list[Teacher], music: Mapping[Path, str], cache: Path, **options: Any) -> Any:
-    return teach(teachers, music, cache, progress=Silent(), device="cpu", **options)
+def score(
+    teachers: list[Teacher], music: Mapping[Path, str], cache: Path, progress: Progress = SILENT
+) -> TeacherPasses:
+    return cache_teacher_scores(teachers, music, cache, decoding=Decoding(1), progress=progress, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +98,8 @@ def both(fcn: Model) -> list[Teacher]:
 @pytest.fixture(scope="module")
 def cache(both: list[Teacher], music: dict[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
-    taught = hear(both, music, folder)
-    assert taught == teacher_scores.Taught({}, False)
+    passes = score(both, music, folder)
+    assert passes == TeacherPasses({}, False)
     return folder
 
 
@@ -113,9 +116,9 @@ def made_up(name: str, tags: Mapping[str, str], **changes: Any) -> Teacher:
 
 
 def write_rows(teacher: Teacher, cache: Path, digest: str, rows: list[tuple[float, float, list[float]]]) -> None:
-    path = rows_path(teacher.folder(cache), digest)
+    path = scores_path(teacher.folder(cache), digest)
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, np.array([(a, b, s) for a, b, s in rows], row_type(len(teacher.card.outputs))))
+    np.save(path, np.array([(a, b, s) for a, b, s in rows], score_type(len(teacher.card.outputs))))
 
 
 def logit(score: Any) -> Any:
@@ -126,7 +129,7 @@ def sigmoid(value: Any) -> Any:
     return 1 / (1 + np.exp(-value))
 
 
-class TestHowTheyListen:
+class TestTeachers:
     def test_a_frame_by_quarters(self, fcn: Model) -> None:
         teacher = make_teacher(fcn)
         assert teacher.window_samples == 1365 * 256
@@ -138,7 +141,7 @@ class TestHowTheyListen:
         assert teacher.window_samples == teacher.hop_samples == 60 * 256
         assert teacher.key == small_musicnn().card.key
 
-    def test_so_does_one_with_a_head(self) -> None:
+    def test_musicnn_with_a_head_patch_by_patch(self) -> None:
         bare = small_musicnn()
         teacher = make_teacher(Model(bare.card, WithHead(bare.bare, torch.nn.Identity())))  # type: ignore[arg-type]
         assert teacher.window_samples == teacher.hop_samples == 60 * 256
@@ -152,7 +155,7 @@ class TestHowTheyListen:
             load_teachers(["tinny"], settings)
 
 
-class TestHearing:
+class TestScoring:
     def test_windows_are_those_of_the_scan_and_the_end(
         self, both: list[Teacher], music: dict[Path, str], cache: Path
     ) -> None:
@@ -160,7 +163,7 @@ class TestHearing:
             front_end = teacher.card.front_end
             predict = Predictor(teacher.model, "cpu", bfloat16=has_bfloat16(torch.device("cpu")))
             for path, digest in music.items():
-                rows = read_rows(teacher.folder(cache), digest, len(teacher.card.outputs))
+                rows = read_scores(teacher.folder(cache), digest, len(teacher.card.outputs))
                 assert rows is not None
                 wave = whole_wave(path, front_end.sample_rate_hz)
                 window, hop = teacher.window_samples, teacher.hop_samples
@@ -172,57 +175,59 @@ class TestHearing:
                 assert rows["end_s"][-1] * front_end.sample_rate_hz == pytest.approx(len(wave), abs=0.1)
                 np.testing.assert_allclose(rows["scores"], predict(waves).scores, atol=2e-3)
 
-    def test_what_is_there_is_not_heard_again(
+    def test_cached_scores_are_not_computed_again(
         self, both: list[Teacher], music: dict[Path, str], cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(*_: Any, **__: Any) -> None:
-            raise AssertionError("heard again")
+            raise AssertionError("decoded again")
 
-        monkeypatch.setattr(teacher_scores, "stream_waves", refuse)
-        assert hear(both, music, cache) == teacher_scores.Taught({}, False)
+        monkeypatch.setattr(teacher_scores, "stream", refuse)
+        assert score(both, music, cache) == TeacherPasses({}, False)
 
     def test_teachers_of_one_rate_share_the_decoding(
         self, music: dict[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        asked: list[Path] = []
+        decoded: list[Source] = []
 
-        def counted(paths: Sequence[Path], *rest: Any, **options: Any) -> Any:
-            asked.extend(paths)
-            return stream_waves(paths, *rest, **options)
+        def counted(sources: Sequence[Source], **options: Any) -> Any:
+            decoded.extend(sources)
+            return stream(sources, **options)
 
-        monkeypatch.setattr(teacher_scores, "stream_waves", counted)
+        monkeypatch.setattr(teacher_scores, "stream", counted)
         model = small_musicnn()
         once = make_teacher(model)
         pair = [once, dataclasses.replace(once, hop_samples=4000)]
-        assert not hear(pair, music, tmp_path).failures
-        assert len(asked) == len(set(music.values()))
+        assert not score(pair, music, tmp_path).failures
+        assert len(decoded) == len(set(music.values()))
         for teacher in pair:
             outputs = len(teacher.card.outputs)
-            assert all(read_rows(teacher.folder(tmp_path), digest, outputs) is not None for digest in music.values())
+            assert all(read_scores(teacher.folder(tmp_path), digest, outputs) is not None for digest in music.values())
 
     @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY nonsense", None])
-    def test_damaged_scores_are_made_again(
+    def test_damaged_scores_are_computed_again(
         self, damage: bytes | None, both: list[Teacher], music: dict[Path, str], cache: Path, tmp_path: Path
     ) -> None:
         shutil.copytree(cache, tmp_path / "cache")
-        path = rows_path(both[1].folder(tmp_path / "cache"), digest_of("short"))
+        path = scores_path(both[1].folder(tmp_path / "cache"), digest_of("short"))
         good = path.read_bytes()
         path.write_bytes(good[:-3] if damage is None else damage)
-        assert not hear(both, music, tmp_path / "cache").failures
+        assert not score(both, music, tmp_path / "cache").failures
         assert path.read_bytes() == good
         assert not list(tmp_path.rglob("*.tmp"))
 
-    def test_a_stopped_run_is_gone_on_from(self, both: list[Teacher], music: dict[Path, str], tmp_path: Path) -> None:
+    def test_a_stopped_run_is_continued(self, both: list[Teacher], music: dict[Path, str], tmp_path: Path) -> None:
         done: list[Path] = []
 
-        def stop() -> bool:
-            done[:] = tmp_path.rglob("*.npy")
-            return bool(done)
+        class StopAfterOne(Silent):
+            @property
+            def stopping(self) -> bool:  # type: ignore[override]
+                done[:] = tmp_path.rglob("*.npy")
+                return bool(done)
 
-        assert hear(both, music, tmp_path, stop=stop).interrupted
+        assert score(both, music, tmp_path, StopAfterOne()).interrupted
         assert 0 < len(done) < 6
         before = {path: path.stat().st_mtime_ns for path in done}
-        assert hear(both, music, tmp_path) == teacher_scores.Taught({}, False)
+        assert score(both, music, tmp_path) == TeacherPasses({}, False)
         assert len(list(tmp_path.rglob("*.npy"))) == 6
         assert all(path.stat().st_mtime_ns == time for path, time in before.items())
 
@@ -232,29 +237,29 @@ class TestHearing:
         write_tone(silent, 0.3)
         tiny = next(path for path in music if path.stem == "tiny")
         tracks = {broken: digest_of("b"), silent: digest_of("s"), gone: digest_of("g"), tiny: digest_of("tiny")}
-        taught = hear([make_teacher(small_musicnn())], tracks, tmp_path / "cache")
-        assert set(taught.failures) == {broken, silent, gone} and not taught.interrupted
-        assert taught.failures[silent] == "teacher patches: too short"
+        passes = score([make_teacher(small_musicnn())], tracks, tmp_path / "cache")
+        assert set(passes.failures) == {broken, silent, gone} and not passes.interrupted
+        assert passes.failures[silent] == "teacher patches: too short"
         assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1
 
     def test_a_readable_copy_will_do(self, music: dict[Path, str], tmp_path: Path) -> None:
         broken = tmp_path / "broken.wav"
         broken.write_bytes(b"RIFF")
         tiny = next(path for path in music if path.stem == "tiny")
-        taught = hear([make_teacher(small_musicnn())], {broken: digest_of("t"), tiny: digest_of("t")}, tmp_path / "c")
-        assert taught == teacher_scores.Taught({}, False)
+        passes = score([make_teacher(small_musicnn())], {broken: digest_of("t"), tiny: digest_of("t")}, tmp_path / "c")
+        assert passes == TeacherPasses({}, False)
 
-    def test_scores_that_are_no_numbers_are_not_kept(self, music: dict[Path, str], tmp_path: Path) -> None:
+    def test_scores_that_are_not_finite_are_not_kept(self, music: dict[Path, str], tmp_path: Path) -> None:
         model = small_musicnn()
         torch.nn.init.constant_(model.backbone.dense.output.bias, math.nan)  # type: ignore[union-attr, arg-type]
-        taught = hear([make_teacher(model)], music, tmp_path)
-        assert all("no numbers" in reason for reason in taught.failures.values())
-        assert set(taught.failures) == set(music) and not list(tmp_path.rglob("*.npy"))
+        passes = score([make_teacher(model)], music, tmp_path)
+        assert all("not finite" in reason for reason in passes.failures.values())
+        assert set(passes.failures) == set(music) and not list(tmp_path.rglob("*.npy"))
 
-    def test_a_full_disk_is_told(self, music: dict[Path, str], tmp_path: Path) -> None:
+    def test_a_failing_write_gives_a_readable_message(self, music: dict[Path, str], tmp_path: Path) -> None:
         (tmp_path / "teachers").write_text("in the way")
         with pytest.raises(MusictaggerError, match="run the same command again"):
-            hear([make_teacher(small_musicnn())], music, tmp_path)
+            score([make_teacher(small_musicnn())], music, tmp_path)
 
 
 class TestVocabulary:
@@ -280,7 +285,7 @@ class TestLabels:
         got = dict(zip(teachers.tags, teachers.labels(digest_of("long"), start_s, length_s), strict=True))
         logits: dict[str, list[float]] = {}
         for teacher in both:
-            rows = read_rows(teacher.folder(cache), digest_of("long"), len(teacher.card.outputs))
+            rows = read_scores(teacher.folder(cache), digest_of("long"), len(teacher.card.outputs))
             assert rows is not None
             position = {output: index for index, output in enumerate(teacher.card.outputs)}
             for tag in teacher.card.tags:
@@ -296,7 +301,7 @@ class TestLabels:
     def test_a_whole_track_is_the_mean_over_its_windows(self, both: list[Teacher], cache: Path) -> None:
         for teacher in both:
             teachers = Teachers([teacher], cache)
-            rows = read_rows(teacher.folder(cache), digest_of("short"), len(teacher.card.outputs))
+            rows = read_scores(teacher.folder(cache), digest_of("short"), len(teacher.card.outputs))
             assert rows is not None
             labels = teachers.track_labels(digest_of("short"))
             rock = float(rows["scores"][:, teacher.card.outputs.index("rock")].mean(dtype=np.float64))

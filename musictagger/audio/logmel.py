@@ -25,12 +25,13 @@ class LogMel(nn.Module):
 
     def forward(self, wave: Tensor) -> Tensor:
         """Wave float32 [batch, samples] at the front end's rate -> mel float32 [batch, n_mels, columns]."""
-        return self.frame(self.level(wave))
+        return self.normalise(self.spectrogram(wave))
 
-    def level(self, wave: Tensor) -> Tensor:
-        """What each column says by itself: wave float32 [batch, samples] -> dB or log1p, [batch, n_mels, columns].
+    def spectrogram(self, wave: Tensor) -> Tensor:
+        """Wave float32 [batch, samples] -> mel in dB or log1p, float32 [batch, n_mels, columns], not normalised.
 
-        It hears nothing beyond half a window, so it may be computed of a whole track and cut into frames later.
+        A column depends on one window of samples only, so a whole track may be computed first and cut into frames
+        later.
         """
         front_end = self.front_end
         mel = self._filters @ self._power(wave)
@@ -38,8 +39,8 @@ class LogMel(nn.Module):
             return torch.log10(1.0 + front_end.gain * mel)
         return 10.0 * torch.log10(torch.clamp(mel**front_end.mel_exponent, min=front_end.amin))
 
-    def frame(self, mel: Tensor) -> Tensor:
-        """What depends on a whole frame, of `level`'s values [batch, n_mels, columns]: range, reference, deviation."""
+    def normalise(self, mel: Tensor) -> Tensor:
+        """Apply to `spectrogram` what depends on a whole frame: range, reference level, standard deviation."""
         ranged = self._ranged(mel) if self.front_end.compression == "db" else mel
         return _standardise(ranged) if self.front_end.standardise else ranged
 

@@ -58,7 +58,7 @@ def walk(roots: Sequence[Path], *, all_files: bool = False) -> Iterator[Found]:
     for root in spelled:
         if root in named:
             # A file that is a root needs no known extension.
-            yield _found(root)
+            yield stat_file(root)
         else:
             yield from (found for found in _visit(root, all_files, seen_folders) if found.path not in named)
 
@@ -90,7 +90,7 @@ def _visit(root: Path, all_files: bool, seen: set[tuple[int, int]]) -> Iterator[
             if _is_folder(entry):
                 folders.append(Path(entry.path))
             elif is_music(Path(entry.path), all_files):
-                yield _found(Path(entry.path))
+                yield stat_file(Path(entry.path))
         pending.extend(reversed(folders))
 
 
@@ -102,7 +102,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _found(path: Path) -> Found:
+def stat_file(path: Path) -> FoundFile | WalkProblem:
+    """Return a file as it is now, or why it cannot be read."""
     try:
         status = path.stat()
     except OSError as error:

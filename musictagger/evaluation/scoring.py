@@ -1,4 +1,4 @@
-"""Scores of tracks by the scan's own path: what training judges with is what users get."""
+"""Scores of tracks as a scan computes them, so that evaluation measures what users get."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from pathlib import Path
 
 import numpy as np
 
-from musictagger.audio.frames import Status
-from musictagger.audio.walk import FoundFile
+from musictagger.audio.walk import FoundFile, stat_file
 from musictagger.config import Settings, frame_rule
 from musictagger.models.inference import Predictor
-from musictagger.pipeline.analyse import Analyser, Job
-from musictagger.pipeline.pool import WorkerPool
-from musictagger.pipeline.scan import worker_count
+from musictagger.pipeline.analyse import Outcome, analyse
+from musictagger.pipeline.pool import Decoding
+from musictagger.pipeline.stream import Source, stream
+from musictagger.pipeline.worker import Failed, Inspected
 from musictagger.progress import Progress, Silent
-from musictagger.records import Analysed, Broken, FloatArray, Known
+from musictagger.records import Analysed, FloatArray
 
 
 @dataclass(frozen=True, eq=False)
 class TrackScores:
-    """A model's word on tracks. `paths` are those with scores, in the order asked for; all others are in `failures`."""
+    """A model's scores of tracks. `paths` are the tracks with scores, in the order requested."""
 
     paths: tuple[Path, ...]
     frame_scores: tuple[FloatArray, ...]
-    """Of each of `paths` float32 [frames, outputs], at least one frame, rounded to float16 as the library stores it."""
+    """For each of `paths` float32 [frames, outputs], frames at least 1, rounded to float16 as the library does."""
     embeddings: FloatArray
     """float32 [tracks, dim], each the mean over the track's frames."""
     failures: Mapping[Path, str]
-    """Tracks without scores and why: broken, too short, silent, not there."""
+    """Tracks without scores, with the reason: unreadable, too short, silent."""
     audio_s: float
-    """Length of the tracks that have scores, in seconds."""
+    """Length of the tracks with scores, in seconds."""
     seconds: float
     interrupted: bool
     digests: tuple[str, ...] = ()
-    """Of each of `paths`."""
+    """For each of `paths`."""
 
 
 def score_tracks(
@@ -53,62 +53,61 @@ def score_tracks(
     started_s = time.monotonic()
     settings, progress = settings or Settings(), progress or Silent()
     wanted = tuple(dict.fromkeys(paths))
-    heard = _Heard(progress)
-    files = [file for path in wanted if (file := heard.look(path)) is not None]
-    if files:
-        rule = frame_rule(predictor.card.front_end, settings)
-        workers = min(worker_count(settings, predictor.device.type), len(files))
-        with WorkerPool(workers, settings.decode_timeout) as pool:
-            analyser = Analyser(predictor, rule, pool, workers, heard.known_status)
-            for event in analyser.run(map(Job, files), lambda: progress.stopping):
-                if isinstance(event, Analysed | Known | Broken):
-                    heard.note(event)
-    return heard.track_scores(wanted, time.monotonic() - started_s, interrupted=progress.stopping)
+    scored = _Scored(progress)
+    front_end = predictor.card.front_end
+    with stream(
+        [Source(file) for path in wanted if (file := scored.look(path)) is not None],
+        rate_hz=front_end.sample_rate_hz,
+        rule=frame_rule(front_end, settings),
+        decoding=Decoding.beside(predictor.device.type, settings),
+        progress=progress,
+    ) as events:
+        for outcome in analyse(events, predictor):
+            scored.take(outcome)
+    return scored.track_scores(wanted, time.monotonic() - started_s, interrupted=progress.stopping)
 
 
 @dataclass(eq=False)
-class _Heard:
-    """What has been learnt of the tracks so far; copies of a sound share what was heard of one of them."""
+class _Scored:
+    """The tracks scored so far; copies share the analysis of their audio."""
 
     progress: Progress
-    sounds: dict[str, Analysed] = field(default_factory=dict)
+    analysed: dict[str, Analysed] = field(default_factory=dict)
+    """By digest."""
     digests: dict[Path, str] = field(default_factory=dict)
     failures: dict[Path, str] = field(default_factory=dict)
-    done: set[Path] = field(default_factory=set)
 
     def look(self, path: Path) -> FoundFile | None:
-        try:
-            found = path.stat()
-        except OSError as error:
-            self.failures[path] = f"cannot be read: {error.strerror}"
-            self.done.add(path)
-            return None
-        return FoundFile(path, found.st_size, found.st_mtime_ns)
+        found = stat_file(path)
+        if isinstance(found, FoundFile):
+            return found
+        self.failures[path] = found.reason
+        return None
 
-    def known_status(self, digest: str) -> Status | None:
-        return self.sounds[digest].status if digest in self.sounds else None
-
-    def note(self, event: Analysed | Known | Broken) -> None:
-        if isinstance(event, Broken):
-            self.failures[event.file.path] = event.reason
+    def take(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Inspected):
+            return
+        path = outcome.file.path
+        if isinstance(outcome, Failed):
+            self.failures[path] = outcome.reason
         else:
-            self.digests[event.file.path] = event.digest
-            if isinstance(event, Analysed):
-                self.sounds[event.digest] = event
-            if event.status != "ok":
-                self.failures[event.file.path] = event.status
-        self.done.add(event.file.path)
-        self.progress.advance(len(self.done))
+            if isinstance(outcome, Analysed):
+                self.analysed[outcome.digest] = outcome
+            self.digests[path] = outcome.digest
+            status = self.analysed[outcome.digest].status
+            if status != "ok":
+                self.failures[path] = status
+        self.progress.advance(len(self.digests.keys() | self.failures.keys()))
 
     def track_scores(self, wanted: Sequence[Path], seconds: float, *, interrupted: bool) -> TrackScores:
         paths = tuple(path for path in wanted if path in self.digests and path not in self.failures)
-        sounds = [self.sounds[self.digests[path]] for path in paths]
+        tracks = [self.analysed[self.digests[path]] for path in paths]
         return TrackScores(
             paths,
-            tuple(sound.scores.astype(np.float16).astype(np.float32) for sound in sounds),
-            np.stack([sound.embedding for sound in sounds]) if sounds else np.zeros((0, 0), np.float32),
+            tuple(track.scores.astype(np.float16).astype(np.float32) for track in tracks),
+            np.stack([track.embedding for track in tracks]) if tracks else np.zeros((0, 0), np.float32),
             {path: self.failures[path] for path in wanted if path in self.failures},
-            float(sum(sound.duration_s for sound in sounds)),
+            float(sum(track.duration_s for track in tracks)),
             seconds,
             interrupted=interrupted,
             digests=tuple(self.digests[path] for path in paths),

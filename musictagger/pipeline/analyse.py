@@ -1,200 +1,151 @@
-"""Files to scores: jobs to the workers, their frames into batches of many tracks, the model's answers per track.
+"""Frames to scores: the frames of many tracks in common batches, their predictions per track.
 
-Knows no database: it asks `known_status` whether a sound needs analysis, and yields what it learns as it learns it.
-Memory holds one batch, the pool's queue and the scores of tracks not yet finished, whatever a track's length.
+Memory holds one batch and the predictions of unfinished tracks, however long a track is.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from musictagger.audio.decode import Decoded
-from musictagger.audio.frames import FrameRule, Status, Wave
-from musictagger.audio.walk import FoundFile
-from musictagger.models.inference import Predictor
-from musictagger.pipeline.pool import WorkerPool
-from musictagger.pipeline.worker import Decode, Failed, Finished, Frame, Inspect, Inspected
-from musictagger.records import Analysed, Broken, FloatArray, Known
+from musictagger.audio.frames import Wave
+from musictagger.models.inference import Prediction, Predictor
+from musictagger.pipeline.stream import Event, Known
+from musictagger.pipeline.worker import Failed, Finished, Frame, Inspected
+from musictagger.records import Analysed, FloatArray
 
-AHEAD = 2
-"""Jobs kept ready per worker, so that none waits for this process."""
-
-
-NOT_FINITE = "the model's scores for it are no numbers; are the file's samples absurdly large?"
-"""Why a track has no scores though it was decoded."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A file to analyse. Without a digest it is inspected first."""
-
-    file: FoundFile
-    digest: str | None = None
-
-
-Event = Inspected | Analysed | Known | Broken
+NOT_FINITE = "the model's scores are not finite; are the file's samples absurdly large?"
+"""Why a decoded track has no scores."""
 
 
 @dataclass(eq=False)
 class _Track:
-    """A track between its first frame and its last score."""
-
-    file: FoundFile
-    digest: str
-    scores: dict[int, FloatArray] = field(default_factory=dict)
-    embeddings: dict[int, FloatArray] = field(default_factory=dict)
-    decoded: Decoded | None = None
-
-    @property
-    def complete(self) -> bool:
-        return self.decoded is not None and len(self.scores) == self.decoded.frames
+    frames: int | None = None
+    """Their number, once it is known."""
+    scores: list[FloatArray] = field(default_factory=list)
+    embeddings: list[FloatArray] = field(default_factory=list)
 
 
-class Analyser:
-    """One run over many files. Iterate over `run`; record what it yields before asking for more."""
+Completed = list[tuple[Path, Prediction]]
+"""Tracks, each with the predictions of all its frames."""
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        rule: FrameRule,
-        pool: WorkerPool,
-        workers: int,
-        known_status: Callable[[str], Status | None],
-    ) -> None:
+
+class BatchPredictor:
+    """Predict the frames of many tracks in common batches. Every method returns the tracks that it completes."""
+
+    def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
-        self._rule = rule
-        self._pool = pool
-        self._ahead = AHEAD * workers
-        self._known_status = known_status
-        self._files: dict[Path, FoundFile] = {}
         self._tracks: dict[Path, _Track] = {}
-        # Copies of a sound wait for the one being decoded.
-        self._copies: dict[str, list[FoundFile]] = {}
-        self._batch: list[tuple[_Track, int, Wave]] = []
+        self._batch: list[tuple[Path, Wave]] = []
 
-    def run(self, jobs: Iterable[Job], stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
-        """Analyse the jobs' files. Once `stop` says True no new file is begun; those begun are finished."""
-        waiting = deque(jobs)
-        while True:
-            while waiting and not stop() and self._pool.pending < self._ahead:
-                yield from self._begin(waiting.popleft())
-            answer = self._pool.next_answer()
-            if answer is None:
-                yield from self._score()
-                # Scoring may have brought a copy of a failed sound back to the workers.
-                if not self._pool.pending and (stop() or not waiting):
-                    return
-            elif isinstance(answer, Frame):
-                yield from self._frame(answer)
-            elif isinstance(answer, Inspected):
-                yield answer
-                yield from self._inspected(answer)
-            elif isinstance(answer, Finished):
-                yield from self._finished(answer)
-            else:
-                yield from self._failed(answer)
+    def add(self, path: Path, index: int, wave: Wave) -> Completed:
+        """Take the next frame of a track; index 0 starts the track over."""
+        if index == 0:
+            self.discard(path)
+        self._tracks.setdefault(path, _Track())
+        self._batch.append((path, wave))
+        return self.flush() if len(self._batch) >= self._predictor.batch_frames else []
 
-    def _begin(self, job: Job) -> Iterator[Event]:
-        self._files[job.file.path] = job.file
-        if job.digest is None:
-            self._pool.submit(Inspect(job.file.path))
-        else:
-            yield from self._known_or_decode(job.file, job.digest)
+    def finish(self, path: Path, frames: int) -> Completed:
+        """Take the number of a track's frames after the last of them; with 0, the ones added do not count."""
+        if not frames:
+            self.discard(path)
+        self._tracks.setdefault(path, _Track()).frames = frames
+        return self._completed([path])
 
-    def _inspected(self, answer: Inspected) -> Iterator[Event]:
-        file = FoundFile(answer.path, answer.size, answer.mtime_ns)
-        yield from self._known_or_decode(file, answer.digest)
-
-    def _known_or_decode(self, file: FoundFile, digest: str) -> Iterator[Event]:
-        status = self._known_status(digest)
-        if status is not None:
-            del self._files[file.path]
-            yield Known(file, digest, status, before=True)
-        else:
-            self._decode(file, digest)
-
-    def _decode(self, file: FoundFile, digest: str) -> None:
-        if digest in self._copies:
-            self._copies[digest].append(file)
-            return
-        self._copies[digest] = []
-        self._tracks[file.path] = _Track(file, digest)
-        rate_hz = self._predictor.card.front_end.sample_rate_hz
-        self._pool.submit(Decode(file.path, rate_hz, self._rule, file.size, file.mtime_ns))
-
-    def _frame(self, frame: Frame) -> Iterator[Event]:
-        track = self._tracks[frame.path]
-        if frame.index == 0:
-            self._forget_frames(track)
-        self._batch.append((track, frame.index, frame.wave))
-        if len(self._batch) >= self._predictor.batch_frames:
-            yield from self._score()
-
-    def _finished(self, answer: Finished) -> Iterator[Event]:
-        track = self._tracks[answer.path]
-        track.decoded = answer.decoded
-        if answer.decoded.status != "ok":
-            self._forget_frames(track)
-        if track.complete:
-            yield from self._complete(track)
-
-    def _failed(self, answer: Failed) -> Iterator[Event]:
-        file = self._files.pop(answer.path)
-        track = self._tracks.pop(answer.path, None)
-        yield Broken(file, answer.reason, answer.transient)
-        if track is not None:
-            self._forget_frames(track)
-            # A copy elsewhere may still be readable.
-            for copy in self._copies.pop(track.digest):
-                self._decode(copy, track.digest)
-
-    def _forget_frames(self, track: _Track) -> None:
-        track.scores.clear()
-        track.embeddings.clear()
-        self._batch = [waiting for waiting in self._batch if waiting[0] is not track]
-
-    def _score(self) -> Iterator[Event]:
-        if not self._batch:
-            return
+    def flush(self) -> Completed:
+        """Predict the frames that wait for a full batch."""
         batch, self._batch = self._batch, []
-        prediction = self._predictor([wave for _, _, wave in batch])
-        touched: dict[int, _Track] = {}
-        for (track, index, _), scores, embedding in zip(batch, prediction.scores, prediction.embedding, strict=True):
-            track.scores[index] = scores
-            track.embeddings[index] = embedding
-            touched[id(track)] = track
-        for track in touched.values():
-            if track.complete:
-                yield from self._complete(track)
+        if not batch:
+            return []
+        prediction = self._predictor([wave for _, wave in batch])
+        for (path, _), scores, embedding in zip(batch, prediction.scores, prediction.embedding, strict=True):
+            self._tracks[path].scores.append(scores)
+            self._tracks[path].embeddings.append(embedding)
+        return self._completed(dict.fromkeys(path for path, _ in batch))
 
-    def _unheard(self, track: _Track) -> Iterator[Event]:
-        for file in [track.file, *self._copies.pop(track.digest)]:
-            del self._files[file.path]
-            yield Broken(file, NOT_FINITE, transient=False)
+    def discard(self, path: Path) -> None:
+        """Forget a track's frames."""
+        if self._tracks.pop(path, None) is not None:
+            self._batch = [waiting for waiting in self._batch if waiting[0] != path]
 
-    def _complete(self, track: _Track) -> Iterator[Event]:
-        assert track.decoded is not None
-        del self._tracks[track.file.path]
-        order = sorted(track.scores)
-        if not all(np.isfinite(scores).all() for scores in track.scores.values()):
-            yield from self._unheard(track)
-            return
-        outputs = len(self._predictor.card.outputs)
-        yield Analysed(
-            track.file,
-            track.digest,
-            track.decoded.status,
-            track.decoded.duration_s,
-            track.decoded.padded,
-            np.stack([track.scores[index] for index in order]) if order else np.zeros((0, outputs), np.float32),
-            np.mean([track.embeddings[index] for index in order], axis=0) if order else np.zeros(0, np.float32),
-        )
-        for file in [track.file, *self._copies.pop(track.digest)]:
-            del self._files[file.path]
-            if file is not track.file:
-                yield Known(file, track.digest, track.decoded.status, before=False)
+    def _completed(self, paths: Iterable[Path]) -> Completed:
+        complete = [path for path in paths if len(self._tracks[path].scores) == self._tracks[path].frames]
+        return [(path, self._joined(self._tracks.pop(path))) for path in complete]
+
+    def _joined(self, track: _Track) -> Prediction:
+        if not track.scores:
+            return Prediction(
+                np.zeros((0, len(self._predictor.card.outputs)), np.float32), np.zeros((0, 0), np.float32)
+            )
+        return Prediction(np.stack(track.scores), np.stack(track.embeddings))
+
+
+Outcome = Inspected | Analysed | Known | Failed
+
+
+def analyse(events: Iterable[Event], predictor: Predictor) -> Iterator[Outcome]:
+    """Turn the frames among `events` into one `Analysed` per decoded track.
+
+    `Inspected`, `Failed` and `Known` are handed on, `Known` for a copy after the `Analysed` of its audio. A track whose
+    scores are not finite becomes `Failed`, as do its copies.
+    """
+    return _Analysis(predictor).outcomes(events)
+
+
+class _Analysis:
+    def __init__(self, predictor: Predictor) -> None:
+        self._frames = BatchPredictor(predictor)
+        self._finished: dict[Path, Finished] = {}
+        """Tracks of which frames still wait in the batch."""
+        self._copies: dict[str, list[Known]] = {}
+        """By digest, the copies of those."""
+        self._not_finite: set[str] = set()
+
+    def outcomes(self, events: Iterable[Event]) -> Iterator[Outcome]:
+        for event in events:
+            match event:
+                case Frame():
+                    yield from self._completed(self._frames.add(event.file.path, event.index, event.wave))
+                case Finished():
+                    self._finished[event.file.path] = event
+                    self._copies[event.digest] = []
+                    yield from self._completed(self._frames.finish(event.file.path, event.decoded.frames))
+                case Known() if event.digest in self._copies:
+                    self._copies[event.digest].append(event)
+                case Known() if event.digest in self._not_finite:
+                    yield Failed(event.file, NOT_FINITE)
+                case _:
+                    if isinstance(event, Failed):
+                        self._frames.discard(event.file.path)
+                    yield event
+        yield from self._completed(self._frames.flush())
+
+    def _completed(self, completed: Completed) -> Iterator[Outcome]:
+        for path, prediction in completed:
+            finished = self._finished.pop(path)
+            copies = self._copies.pop(finished.digest)
+            if np.isfinite(prediction.scores).all():
+                yield _analysed(finished, prediction)
+                yield from copies
+            else:
+                self._not_finite.add(finished.digest)
+                for file in (finished.file, *(copy.file for copy in copies)):
+                    yield Failed(file, NOT_FINITE)
+
+
+def _analysed(finished: Finished, prediction: Prediction) -> Analysed:
+    decoded = finished.decoded
+    embedding = prediction.embedding.mean(axis=0) if decoded.frames else np.zeros(0, np.float32)
+    return Analysed(
+        finished.file,
+        finished.digest,
+        decoded.status,
+        decoded.duration_s,
+        decoded.padded,
+        prediction.scores,
+        embedding,
+    )

@@ -1,12 +1,13 @@
 """Worker processes that inspect and decode files, so that a crash, a hang or a memory leak costs one file.
 
-A thread of the main process hands out jobs and collects answers into a bounded queue. When the consumer is slow,
+A thread of the main process hands out jobs and collects answers in a bounded queue. When the consumer is slow,
 the queue fills, the thread stops reading, the pipes fill and the workers pause: memory stays bounded.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 import threading
 import time
@@ -16,13 +17,36 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import TracebackType
 
+from musictagger.config import Settings
 from musictagger.pipeline.worker import Answer, Failed, Frame, Heartbeat, Inspect, Job, serve
 
 QUEUED_ANSWERS = 32
 """Answers held for the consumer; most are frames of 1.4 MB, so about 45 MB."""
 
-DEFAULT_TIMEOUT_S = 120.0
+START_S = 60.0
+"""Time allowed for a process to start on a busy machine, where a short timeout would blame the file."""
+
+MAX_WORKERS = 16
 _POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """The number of worker processes, and the time after which one that makes no progress gives its file up."""
+
+    workers: int
+    timeout_s: float = Settings.decode_timeout
+
+    @classmethod
+    def beside(cls, device: str, settings: Settings) -> Decoding:
+        """Return what the settings ask for; by default, all cores but one beside a GPU, a quarter of them beside a CPU.
+
+        Inference on the CPU is the bottleneck and uses every core; one core decodes about 300 times as fast as real
+        time.
+        """
+        cores = os.cpu_count() or 1
+        default = min(MAX_WORKERS, max(1, cores // 4 if device == "cpu" else cores - 1))
+        return cls(settings.workers or default, settings.decode_timeout)
 
 
 @dataclass
@@ -30,27 +54,29 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     job: Job | None = None
-    heard_s: float = field(default_factory=time.monotonic)
+    ready: bool = False
+    """Whether the process has started and imported what it needs."""
+    last_answer_s: float = field(default_factory=time.monotonic)
 
 
 class WorkerPool:
-    """`workers` processes; `submit` jobs, take their answers, close.
+    """Worker processes: `submit` jobs, take their answers, close.
 
-    A worker silent for `timeout_s` is killed and its file reported as `Failed`, as is the file of a
-    worker that dies by itself.
+    A worker that sends nothing for `decoding.timeout_s` is killed and its file reported as `Failed`, as is the file of
+    a worker that dies.
     """
 
-    def __init__(self, workers: int, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        # Not fork: torch's threads and locks do not survive it.
+    def __init__(self, decoding: Decoding) -> None:
+        # Not fork, which torch's threads and locks do not survive.
         self._context = multiprocessing.get_context("spawn")
-        self._timeout_s = timeout_s
+        self._timeout_s = decoding.timeout_s
         self._jobs: deque[Job] = deque()
         self._answers: queue.Queue[Answer] = queue.Queue(QUEUED_ANSWERS)
         self._wake_read, self._wake_write = self._context.Pipe(duplex=False)
         self._closing = False
         self._error: BaseException | None = None
         self.pending = 0
-        self._workers = [self._start() for _ in range(workers)]
+        self._workers = [self._start() for _ in range(decoding.workers)]
         self._thread = threading.Thread(target=self._supervise, name="decode-pool", daemon=True)
         self._thread.start()
 
@@ -63,7 +89,7 @@ class WorkerPool:
         self.close()
 
     def submit(self, job: Job) -> None:
-        """Queue a job. Decoding goes before inspecting, so that tracks begun are finished first."""
+        """Queue a job. Decoding takes precedence over inspecting, so that tracks begun are finished first."""
         self.pending += 1
         if isinstance(job, Inspect):
             self._jobs.append(job)
@@ -72,7 +98,7 @@ class WorkerPool:
         self._wake_write.send(None)
 
     def next_answer(self) -> Answer | None:
-        """The next answer; None when every submitted job has had its last one."""
+        """Return the next answer, or None when every submitted job is done."""
         while self.pending:
             try:
                 answer = self._answers.get(timeout=_POLL_S)
@@ -86,7 +112,7 @@ class WorkerPool:
         return None
 
     def close(self) -> None:
-        """End the workers at once; jobs not answered yet are dropped."""
+        """Stop the workers at once and drop the jobs that are not done."""
         self._closing = True
         self._wake_write.send(None)
         self._thread.join()
@@ -107,18 +133,18 @@ class WorkerPool:
                 self._collect()
                 self._kill_hung()
         except BaseException as error:
-            # Handed over, or the consumer would wait for ever.
+            # The consumer raises it; without it, it would never stop waiting.
             self._error = error
 
     def _hand_out(self) -> None:
         for position, worker in enumerate(self._workers):
             if worker.job is None and self._jobs:
                 if not worker.process.is_alive():
-                    # It died idle, of whatever: no file of ours is to blame.
+                    # It died while idle, so no file is to blame.
                     _end(worker)
                     worker = self._workers[position] = self._start()
                 worker.job = self._jobs.popleft()
-                worker.heard_s = time.monotonic()
+                worker.last_answer_s = time.monotonic()
                 try:
                     worker.connection.send(worker.job)
                 except OSError:
@@ -139,7 +165,8 @@ class WorkerPool:
         except (EOFError, OSError):
             self._lost(position, "")
             return
-        worker.heard_s = time.monotonic()
+        worker.ready = True
+        worker.last_answer_s = time.monotonic()
         if isinstance(answer, Heartbeat):
             return
         if not isinstance(answer, Frame):
@@ -154,34 +181,35 @@ class WorkerPool:
                 break
             except queue.Full:
                 continue
-        # A worker whose pipe was full all this while was not hung: we were not listening.
+        # A worker whose pipe was full all this while was not hung: nobody was reading.
         blocked_s = time.monotonic() - blocked_s
         for worker in self._workers:
-            worker.heard_s += blocked_s
+            worker.last_answer_s += blocked_s
 
     def _kill_hung(self) -> None:
         now_s = time.monotonic()
         for position, worker in enumerate(self._workers):
-            silent = worker.job is not None and now_s - worker.heard_s > self._timeout_s
+            allowed_s = self._timeout_s if worker.ready else max(self._timeout_s, START_S)
+            silent = worker.job is not None and now_s - worker.last_answer_s > allowed_s
             if silent and not worker.connection.poll():
                 self._lost(position, f"no progress for {self._timeout_s:g} s; decoding was stopped")
 
     def _lost(self, position: int, reason: str) -> None:
-        """Report the job of a worker that died or must die, and put a new worker in its place."""
+        """Replace a worker that died or has to be killed, and report its job as failed."""
         worker = self._workers[position]
         _end(worker)
         self._workers[position] = self._start()
         if worker.job is not None:
             code = worker.process.exitcode
             crash = f"the decoder crashed (signal {-code})" if code and code < 0 else f"the decoder ended (code {code})"
-            self._put(Failed(worker.job.path, reason or crash))
+            self._put(Failed(worker.job.file, reason or crash))
 
 
 def _end(worker: _Worker) -> None:
     worker.connection.close()
-    # A worker that died by itself must keep its own exit code: it is the reason the user reads.
+    # Wait first: the exit code of a worker that died by itself is part of the reason that users read.
     worker.process.join(timeout=0.2)
     if worker.process.is_alive():
         worker.process.kill()
-        # A process in the middle of a call to a dead network drive cannot even be killed; it is left behind.
+        # A process that waits for a dead network drive cannot be killed; it is left behind.
         worker.process.join(timeout=5)

@@ -1,7 +1,7 @@
-"""What happens inside one worker process: inspect a file, or decode it to frames. Imports no torch.
+"""The work of one worker process: inspect a file, or decode it to frames. Imports no torch.
 
-A job comes in through the pipe, its answers go out: any number of `Frame`, then one of `Inspected`, `Finished`,
-`Failed`. `Heartbeat` says that a job is slow, not hung.
+A job comes in through the pipe and its answers go out: any number of `Frame`, then one `Inspected`, `Finished` or
+`Failed`. A `Heartbeat` tells a slow job from a hung one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,33 +18,33 @@ from pathlib import Path
 from musictagger.audio.decode import Decoded, decode_frames
 from musictagger.audio.digest import audio_digest
 from musictagger.audio.frames import FrameRule, Wave
+from musictagger.audio.walk import FoundFile
 from musictagger.errors import AudioError, reason_of
 from musictagger.tags.containers.table import container_of
 from musictagger.tags.fields import FileTags, read_tags
 
-BEAT_S = 1.0
+HEARTBEAT_S = 1.0
 
 
 class ChangedMeanwhileError(AudioError):
-    """The file is not the one that the job was made for."""
+    """The file has changed since the job was made for it."""
 
 
 @dataclass(frozen=True)
 class Inspect:
-    """Job: the identity of a file's audio, and its tags."""
+    """Job: the digest of a file's audio, and its tags."""
 
-    path: Path
+    file: FoundFile
 
 
 @dataclass(frozen=True)
 class Decode:
-    """Job: a file's frames, mono at `rate_hz`. `size` and `mtime_ns` are those its digest was taken at."""
+    """Job: the frames of a file, mono at `rate_hz`. `file` is the file as it was when its `digest` was taken."""
 
-    path: Path
+    file: FoundFile
+    digest: str
     rate_hz: int
     rule: FrameRule
-    size: int
-    mtime_ns: int
 
 
 Job = Inspect | Decode
@@ -52,11 +52,9 @@ Job = Inspect | Decode
 
 @dataclass(frozen=True)
 class Inspected:
-    """Answer to `Inspect`."""
+    """Answer to `Inspect`; `file` is the file as it was inspected."""
 
-    path: Path
-    size: int
-    mtime_ns: int
+    file: FoundFile
     digest: str
     tags: FileTags
 
@@ -65,7 +63,7 @@ class Inspected:
 class Frame:
     """One frame, float32 [samples]. Index 0 starts the track over (see decode_frames)."""
 
-    path: Path
+    file: FoundFile
     index: int
     wave: Wave
 
@@ -74,22 +72,23 @@ class Frame:
 class Finished:
     """Answer to `Decode`, after its frames."""
 
-    path: Path
+    file: FoundFile
+    digest: str
     decoded: Decoded
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The job's file cannot be used; `transient` when the reason lies outside the file and may be over soon."""
+    """A file that cannot be used; a `transient` failure has its cause outside the file and may soon be over."""
 
-    path: Path
+    file: FoundFile
     reason: str
     transient: bool = False
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Still at work."""
+    """The job is still going on."""
 
 
 Answer = Inspected | Frame | Finished | Failed
@@ -97,11 +96,12 @@ Send = Callable[[Answer | Heartbeat], None]
 
 
 def serve(connection: Connection) -> None:
-    """A worker's life: answer jobs until the pipe closes."""
+    """Do jobs until the pipe is closed: the main function of a worker process."""
     # Ctrl-C reaches the whole process group; only the main process decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _silence_native_libraries()
     try:
+        connection.send(Heartbeat())
         while True:
             run(connection.recv(), connection.send)
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -110,7 +110,7 @@ def serve(connection: Connection) -> None:
 
 
 def _silence_native_libraries() -> None:
-    """libsndfile's and FFmpeg's parts print warnings straight to standard error, over the progress bar."""
+    """Keep the warnings of libsndfile and FFmpeg, which go straight to standard error, off the progress bar."""
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, 2)
     os.close(sink)
@@ -118,68 +118,75 @@ def _silence_native_libraries() -> None:
 
 def run(job: Job, send: Send) -> None:
     """Do one job and send its answers; every failure becomes a `Failed` with its reason."""
+    beat = _heartbeats(send)
     try:
         if isinstance(job, Inspect):
-            send(_inspect(job.path, _beater(send)))
+            send(_inspect(job.file.path, beat))
         else:
-            _decode(job, send)
+            for answer in decode(job, beat):
+                send(answer)
     except ChangedMeanwhileError as error:
-        send(Failed(job.path, error.reason, transient=True))
+        send(Failed(job.file, error.reason, transient=True))
     except AudioError as error:
-        send(Failed(job.path, error.reason))
+        send(Failed(job.file, error.reason))
     except MemoryError:
-        send(Failed(job.path, "needs more memory than there is", transient=True))
+        send(Failed(job.file, "not enough memory", transient=True))
     except OSError as error:
-        send(Failed(job.path, reason_of(error), transient=True))
+        send(Failed(job.file, reason_of(error), transient=True))
     except Exception as error:
-        # A decoder's surprise costs this file, not the worker; its kind and text are the reason the user reads.
-        send(Failed(job.path, f"{type(error).__name__}: {error}"))
+        # An unforeseen error of a decoder costs this file, not the worker; its type and text are what users read.
+        send(Failed(job.file, f"{type(error).__name__}: {error}"))
 
 
 def _inspect(path: Path, beat: Callable[[], None]) -> Inspected:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise AudioError(path, "is no file but a pipe, a socket or a device")
+        raise AudioError(path, "not a regular file but a pipe, a socket or a device")
     if not status.st_size:
         raise AudioError(path, "the file is empty")
+    file = FoundFile(path, status.st_size, status.st_mtime_ns)
     digest = audio_digest(path, beat)
     try:
         tags = read_tags(path)
     except AudioError:
-        # Damaged tags say nothing of the sound. Writing to such a file is refused later, with the reason.
+        # The audio may be intact although the tags are damaged. Writing to such a file is refused later.
         tags = FileTags(container_of(path).name)
-    _require_unchanged(path, status.st_size, status.st_mtime_ns)
-    return Inspected(path, status.st_size, status.st_mtime_ns, digest, tags)
+    _require_unchanged(file)
+    return Inspected(file, digest, tags)
 
 
-def _decode(job: Decode, send: Send) -> None:
-    _require_unchanged(job.path, job.size, job.mtime_ns)
-    frames = decode_frames(job.path, job.rate_hz, job.rule, _beater(send))
+def decode(job: Decode, beat: Callable[[], None] = lambda: None) -> Iterator[Frame | Finished]:
+    """Yield the frames of a file, then `Finished`.
+
+    Raises AudioError when the file cannot be decoded or has changed, OSError when it is not accessible.
+    """
+    _require_unchanged(job.file)
+    frames = decode_frames(job.file.path, job.rate_hz, job.rule, beat)
     while True:
         try:
             index, wave = next(frames)
         except StopIteration as end:
-            _require_unchanged(job.path, job.size, job.mtime_ns)
-            send(Finished(job.path, end.value))
+            _require_unchanged(job.file)
+            yield Finished(job.file, job.digest, end.value)
             return
-        send(Frame(job.path, index, wave))
+        yield Frame(job.file, index, wave)
 
 
-def _require_unchanged(path: Path, size: int, mtime_ns: int) -> None:
-    """Scores must never be filed under the digest of another content."""
-    status = path.stat()
-    if (status.st_size, status.st_mtime_ns) != (size, mtime_ns):
-        raise ChangedMeanwhileError(path, "changed while it was being scanned; scan it again")
+def _require_unchanged(file: FoundFile) -> None:
+    """Scores must never be filed under the digest of other audio."""
+    status = file.path.stat()
+    if (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns):
+        raise ChangedMeanwhileError(file.path, "changed while it was being scanned; scan it again")
 
 
-def _beater(send: Send) -> Callable[[], None]:
-    """A beat at most once a second, however often it is called."""
+def _heartbeats(send: Send) -> Callable[[], None]:
+    """Return a function that sends a heartbeat, at most one every HEARTBEAT_S however often it is called."""
     last_s = time.monotonic()
 
     def beat() -> None:
         nonlocal last_s
         now_s = time.monotonic()
-        if now_s - last_s >= BEAT_S:
+        if now_s - last_s >= HEARTBEAT_S:
             last_s = now_s
             send(Heartbeat())
 

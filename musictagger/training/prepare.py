@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,9 +26,11 @@ from musictagger.datasets import (
 from musictagger.errors import BadRequestError, printable
 from musictagger.models.card import Category
 from musictagger.models.vocabulary import tags_for
+from musictagger.pipeline.pool import Decoding
 from musictagger.progress import Progress
 from musictagger.records import FloatArray
-from musictagger.training.distillation.targets import DistilledTargets, Teachers, load_teachers, teach
+from musictagger.training.distillation.targets import DistilledTargets, Teachers
+from musictagger.training.distillation.teacher_scores import cache_teacher_scores, load_teachers
 from musictagger.training.material import Material
 from musictagger.training.melcache.cache import Cached, MelCache
 from musictagger.training.options import TrainOptions
@@ -91,7 +92,6 @@ def prepare(
     settings: Settings,
     cache_folder: Path,
     progress: Progress,
-    stop: Callable[[], bool],
 ) -> Prepared | None:
     """Fill the caches for the training and validation tracks; None when stopped before they are full.
 
@@ -104,29 +104,26 @@ def prepare(
     # What teachers say of the test split is what the student is measured by.
     splits = SPLITS if teachers else LEARNT_FROM
     wanted = [example for example in dataset.examples if example.split in splits]
-    how: dict[str, Any] = {
-        "workers": decoders(settings),
-        "timeout_s": settings.decode_timeout,
-        "progress": progress,
-        "stop": stop,
-    }
+    decoding = Decoding(decoders(settings), settings.decode_timeout)
     lengths = {example.path: example.duration_s for example in wanted if example.duration_s is not None}
-    filled = cache.fill([example.path for example in wanted], durations=lengths, **how)
+    filled = cache.fill([example.path for example in wanted], decoding=decoding, progress=progress, durations=lengths)
     if filled.interrupted:
         return None
     digests = {path: entry.digest for path, entry in filled.entries.items()}
-    taught = teach(teachers, digests, cache_folder, device=settings.device, **how)
-    if taught.interrupted:
+    passes = cache_teacher_scores(
+        teachers, digests, cache_folder, decoding=decoding, progress=progress, device=settings.device
+    )
+    if passes.interrupted:
         return None
-    failures = {**filled.failures, **taught.failures}
+    failures = {**filled.failures, **passes.failures}
     whole = with_lengths(without(dataset, failures, progress), filled.entries)
     if len(lengths) < len(wanted):
         for line in split_lines(whole):
             progress.say(line)
     require_usable(whole, LEARNT_FROM, taught=bool(teachers))
     # The test split is heard only when all is over; a sound that it shares should not cost a whole training.
-    digests = cache.digests([example.path for example in dataset.examples], **how)
-    if stop():
+    digests = cache.digests([example.path for example in dataset.examples], decoding=decoding, progress=progress)
+    if progress.stopping:
         return None
     _tell_leaks(check_leaks(whole, digests, allow=options.allow_leak), progress)
     if teachers:

@@ -128,16 +128,12 @@ def _trained(
 ) -> Outcome:
     options, settings = request.options, request.settings
     # The first process fills the caches; the others wait for it, find them full, and stop when all do.
-    ready = processes.first and prepare(
-        dataset, origin.front_end, options, settings, request.cache_folder, progress, stop
-    )
+    ready = processes.first and prepare(dataset, origin.front_end, options, settings, request.cache_folder, progress)
     failures = processes.shared(ready.failures if ready else None)
     if failures is None:
         return _nothing((), interrupted=True)
     rest = without(dataset, failures, Silent())
-    prepared = ready or prepare(
-        rest, origin.front_end, options, settings, request.cache_folder, Silent(), lambda: False
-    )
+    prepared = ready or prepare(rest, origin.front_end, options, settings, request.cache_folder, Silent())
     assert prepared
     if options.head != "dense":
         if not processes.first:
@@ -152,7 +148,7 @@ def _trained(
         if fitted.interrupted or not processes.first:
             return Outcome(None, None, fitted.epochs, fitted.best_epoch, fitted.interrupted, None)
         model = _exported(request, prepared, origin, fitted)
-    return _measured(request, model, prepared.dataset, fitted, progress, stop)
+    return _measured(request, model, prepared.dataset, fitted, progress)
 
 
 def _nothing(lines: tuple[str, ...], *, interrupted: bool = False) -> Outcome:
@@ -341,13 +337,11 @@ def _export(
     return weights
 
 
-def _measured(
-    request: RunRequest, weights: Path, dataset: Dataset, fitted: TrainResult, progress: Progress, stop: Stop
-) -> Outcome:
+def _measured(request: RunRequest, weights: Path, dataset: Dataset, fitted: TrainResult, progress: Progress) -> Outcome:
     """Thresholds from the validation split; figures and report from the test split, or validation where it is empty."""
     settings, options = request.settings, request.options
     predictor = Predictor(load_model(weights, settings.plugin_folders), settings.device, settings.batch_size)
-    track_scores = _heard(predictor, dataset, "valid", settings, progress, stop)
+    track_scores = _heard(predictor, dataset, "valid", settings, progress)
     if track_scores.interrupted:
         # Thresholds of the tracks heard so far would look like those of all.
         return Outcome(weights, predictor.card, fitted.epochs, fitted.best_epoch, True, None)
@@ -364,7 +358,7 @@ def _measured(
     card.save(weights.with_suffix(".json"))
     split: Split = "test" if dataset.split("test") else "valid"
     if split == "test":
-        track_scores = _heard(predictor, dataset, "test", settings, progress, stop)
+        track_scores = _heard(predictor, dataset, "test", settings, progress)
     if track_scores.interrupted:
         return Outcome(weights, card, fitted.epochs, fitted.best_epoch, True, None)
     try:
@@ -399,9 +393,7 @@ def _measured(
     return Outcome(weights, card, fitted.epochs, fitted.best_epoch, False, report)
 
 
-def _heard(
-    predictor: Predictor, dataset: Dataset, split: Split, settings: Settings, progress: Progress, stop: Stop
-) -> TrackScores:
+def _heard(predictor: Predictor, dataset: Dataset, split: Split, settings: Settings, progress: Progress) -> TrackScores:
     paths = [example.path for example in dataset.split(split)]
     progress.start(f"{split} split", len(paths), "tracks")
     track_scores = score_tracks(predictor, paths, settings, progress)

@@ -220,7 +220,7 @@ class Trainer:
         mel = augment.pitch_shift(mel, front_end, options, random)
         mel = augment.gain_and_tilt(mel, front_end, options, random)
         mel = augment.add_noise(mel, front_end, options, random)
-        mel, target = augment.mixup(self._log_mel.frame(mel), target, options, random)
+        mel, target = augment.mixup(self._log_mel.normalise(mel), target, options, random)
         return augment.spec_augment(mel, options, random), target
 
     def _finish_epoch(self, on_record: Callable[[Record], None]) -> None:

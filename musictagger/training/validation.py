@@ -41,7 +41,7 @@ def validate(
     scores: list[FloatArray] = []
     losses: list[float] = []
     for number, frames in spaced_frames(material.valid, material.read_mel, material.front_end, MAX_FRAMES):
-        mel = log_mel.frame(torch.from_numpy(np.stack(frames)).to(device))
+        mel = log_mel.normalise(torch.from_numpy(np.stack(frames)).to(device))
         with precision:
             logits: Tensor = network(mel).logits.float()
         target = torch.from_numpy(material.target(material.valid[number], 0.0, math.inf))

@@ -1,7 +1,7 @@
 """What a student is to say: the scores of its teachers for any part of a track, and the track's own tags.
 
-Teachers are heard once (`teach`); from then on the target of a window at any offset is a weighted mean of what is on
-disk. `teach(teachers, {path: digest}, cache, ...)`, then `Teachers(teachers, cache).labels(digest, start_s, length_s)`.
+`cache_teacher_scores` scores each track once; the targets of an excerpt at any offset are weighted means of what is on
+disk: `Teachers(teachers, cache).labels(digest, start_s, length_s)`.
 """
 
 from __future__ import annotations
@@ -22,26 +22,7 @@ from musictagger.models.card import CATEGORIES, Card, Category
 from musictagger.models.vocabulary import meaning
 from musictagger.records import FloatArray
 from musictagger.scores.aggregate import merge_outputs
-from musictagger.training.distillation.teacher_scores import (
-    Taught,
-    Teacher,
-    load_teachers,
-    make_teacher,
-    read_rows,
-    teach,
-)
-
-__all__ = [
-    "DistilledTargets",
-    "Taught",
-    "Teacher",
-    "Teachers",
-    "decisions",
-    "load_teachers",
-    "make_teacher",
-    "mix",
-    "teach",
-]
+from musictagger.training.distillation.teacher_scores import Teacher, read_scores
 
 LOWEST, HIGHEST = 2.0**-24, 1 - 2.0**-12
 """Scores are kept as float16: between these two a logit is what was heard. Below lies only 0, and above only 1."""
@@ -80,7 +61,7 @@ class Teachers:
     """
 
     def __init__(self, teachers: Sequence[Teacher], cache: Path) -> None:
-        """`cache` is where `teach` put what they heard. Raises BadRequestError without any teacher."""
+        """`cache` is where `cache_teacher_scores` put what they heard. Raises BadRequestError without any teacher."""
         if not teachers:
             raise BadRequestError("no teacher is named; name at least one model whose scores are learnt")
         cards = [teacher.card for teacher in teachers]
@@ -138,12 +119,12 @@ class Teachers:
 
     def has(self, digest: str) -> bool:
         """Whether any teacher has heard a track."""
-        return any(read_rows(each.folder, digest, len(each.card.outputs)) is not None for each in self._sources)
+        return any(read_scores(each.folder, digest, len(each.card.outputs)) is not None for each in self._sources)
 
     def _read(self, digest: str) -> tuple[_Heard, ...]:
         heard = []
         for source in self._sources:
-            rows = read_rows(source.folder, digest, len(source.card.outputs))
+            rows = read_scores(source.folder, digest, len(source.card.outputs))
             if rows is not None:
                 scores = merge_outputs(rows["scores"], source.card).astype(np.float16)
                 seconds = (rows["start_s"].astype(np.float64), rows["end_s"].astype(np.float64))

@@ -1,13 +1,13 @@
-"""What teachers hear: each track once, in windows, and their scores kept on disk for every run to come.
+"""Cached teacher scores: each track is scored once by each teacher, window by window, and kept for later runs.
 
-`<cache>/teachers/<model>-<window>-<hop>/<ab>/<digest>.npy`: a row a window, with the part of the track it heard.
+`<cache>/teachers/<model>-<window>-<hop>/<ab>/<digest>.npy` holds one row per window, with its position in the track.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from musictagger.audio.decode import Decoded
 from musictagger.audio.frames import Wave, fill_frame
+from musictagger.audio.walk import FoundFile, stat_file
 from musictagger.config import Settings
 from musictagger.errors import MusictaggerError, printable, reason_of
 from musictagger.models.card import Card
@@ -25,30 +25,31 @@ from musictagger.models.find import find_or_pull
 from musictagger.models.inference import BATCH_FRAMES, Predictor, has_bfloat16, pick_device
 from musictagger.models.weights import Model, load_model
 from musictagger.paths import replacing
-from musictagger.pipeline.pool import DEFAULT_TIMEOUT_S
-from musictagger.pipeline.worker import Failed, Finished, Frame
+from musictagger.pipeline.analyse import BatchPredictor, Completed
+from musictagger.pipeline.pool import Decoding
+from musictagger.pipeline.stream import Event, Source, stream
+from musictagger.pipeline.worker import Failed, Finished, Frame, Inspected
 from musictagger.progress import SILENT, Progress
-from musictagger.records import FloatArray
-from musictagger.training.melcache.cache import stream_waves
+from musictagger.training.melcache.fill import whole_track
 
 HOPS_PER_WINDOW = 4
-"""Windows of a whole frame overlap by three quarters, so that any part of a track is heard by several of them."""
+"""Windows as long as a frame overlap by three quarters, so that several of them cover any excerpt of a track."""
 
 BATCH_S = 29.12
-"""Predictor's batches are made for frames of this length; of shorter windows a batch holds more."""
+"""BATCH_FRAMES counts frames of this length; a batch holds more of shorter windows."""
 
-Rows = npt.NDArray[Any]
-"""What one teacher heard in one track: [windows] of start_s, end_s (float32) and scores (float16 [outputs])."""
+WindowScores = npt.NDArray[Any]
+"""One teacher's scores of one track: [windows] of start_s, end_s (float32) and scores (float16 [outputs])."""
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model and how it listens: windows of `window_samples` every `hop_samples`, at its own rate."""
+    """A model and its windows: `window_samples` every `hop_samples`, at the sample rate of its front end."""
 
     model: Model
-    """With the front end cut to the window."""
+    """With a front end whose frame is the window."""
     key: str
-    """The key of the model as it came."""
+    """The key of the original model."""
     hop_samples: int
 
     @property
@@ -62,15 +63,15 @@ class Teacher:
         return self.card.front_end.frame_samples
 
     def folder(self, cache: Path) -> Path:
-        """Where its scores are kept."""
+        """Return the folder of its scores."""
         return cache / "teachers" / f"{self.key[:16]}-{self.window_samples}-{self.hop_samples}"
 
 
 def make_teacher(model: Model) -> Teacher:
-    """A model as a teacher.
+    """Make a teacher of a model.
 
-    A backbone that averages over patches (musicnn) hears them one by one, so that its scores can be put together again
-    for any part of a track; any other hears what it was trained on, one frame, every quarter of a frame.
+    A backbone that averages over patches (musicnn) scores them one by one, so that the scores of any excerpt can be
+    computed from theirs; any other scores what it was trained on, one frame, every quarter of a frame.
     """
     front_end = model.card.front_end
     patch: int | None = getattr(model.bare, "patch_columns", None)
@@ -86,9 +87,9 @@ def load_teachers(
     settings: Settings,
     progress: Progress = SILENT,
 ) -> list[Teacher]:
-    """The models of these names (or paths) as teachers; a published one is fetched when it is missing.
+    """Load the models of these names (or paths) as teachers; fetch a published one that is missing.
 
-    Raises BadRequestError for a name nobody knows, ModelError when a model cannot be fetched or loaded.
+    Raises BadRequestError for an unknown name, ModelError when a model cannot be fetched or loaded.
     """
     teachers = []
     for name in dict.fromkeys(names):
@@ -98,281 +99,241 @@ def load_teachers(
 
 
 @dataclass(frozen=True)
-class Taught:
-    """How it went: files that a teacher could not hear, with the reason, and whether it was stopped before the end."""
+class TeacherPasses:
+    """The files that a teacher could not score, with the reasons, and whether the work was interrupted."""
 
     failures: Mapping[Path, str]
     interrupted: bool
 
 
-def teach(
+def cache_teacher_scores(
     teachers: Sequence[Teacher],
     tracks: Mapping[Path, str],
     cache: Path,
     *,
+    decoding: Decoding,
     progress: Progress,
     device: str = "auto",
-    workers: int = 1,
-    timeout_s: float = DEFAULT_TIMEOUT_S,
-    stop: Callable[[], bool] = lambda: False,
-) -> Taught:
-    """Let every teacher hear what it has not heard of `tracks` (files with the digests of their sounds).
+) -> TeacherPasses:
+    """Compute the missing scores of `tracks`, files with the digests of their audio.
 
-    What is done is kept whatever happens and not done again. A sound in several files is heard once; where one of
-    them fails the others are tried. Raises MusictaggerError where the disk refuses.
+    Teachers with the same sample rate share the decoding. Finished scores are kept, also when `progress.stopping` ends
+    the work early. Raises MusictaggerError when scores cannot be written.
     """
     failures: dict[Path, str] = {}
     by_rate: dict[int, list[Teacher]] = {}
     for teacher in teachers:
         by_rate.setdefault(teacher.card.front_end.sample_rate_hz, []).append(teacher)
-    for rate_hz, together in by_rate.items():
-        all_lessons = [_Lesson(teacher, cache, device, tracks) for teacher in together]
-        for lesson in all_lessons:
-            progress.say(lesson.standing())
-        lessons = [lesson for lesson in all_lessons if lesson.missing]
-        _hear(lessons, rate_hz, progress, workers, timeout_s, stop)
-        for lesson in lessons:
-            for path, reason in lesson.failures.items():
-                failures.setdefault(path, f"teacher {lesson.name}: {reason}")
-        if any(lesson.unheard() for lesson in lessons):
-            return Taught(failures, True)
-    return Taught(failures, False)
+    for rate_hz, group in by_rate.items():
+        passes = [_TeacherPass(teacher, cache, device, tracks) for teacher in group]
+        for each in passes:
+            progress.say(each.describe())
+        run = _Run([each for each in passes if each.missing], tracks, progress)
+        complete = run.score(rate_hz, decoding)
+        failures = run.failures() | failures
+        if not complete:
+            return TeacherPasses(failures, True)
+    return TeacherPasses(failures, False)
 
 
-def _hear(
-    lessons: Sequence[_Lesson],
-    rate_hz: int,
-    progress: Progress,
-    workers: int,
-    timeout_s: float,
-    stop: Callable[[], bool],
-) -> None:
-    """Decode what any of these teachers has not heard, once for all of them."""
-    unheard = {digest for lesson in lessons for digest in lesson.missing}
-    if not unheard:
-        return
-    progress.start("teachers " + ", ".join(lesson.name for lesson in lessons), len(unheard), "tracks")
-    begun_s = told_s = time.monotonic()
-
-    def advance() -> None:
-        """A sound is done when no teacher can hear it any more; the speed is that of the music, not of each teacher."""
-        nonlocal told_s
-        told_s = time.monotonic()
-        still = {digest for lesson in lessons for digest in lesson.unheard()}
-        heard_s = max(lesson.heard_s for lesson in lessons)
-        progress.advance(len(unheard - still), x_real_time=heard_s / max(1e-3, time.monotonic() - begun_s))
-
-    while not stop():
-        begun = [lesson.begin() for lesson in lessons]
-        if not any(begun):
-            break
-        paths = list(dict.fromkeys(path for lesson in lessons for path in lesson.waiting))
-        for answer in stream_waves(paths, rate_hz, workers=workers, timeout_s=timeout_s, stop=stop):
-            for lesson in lessons:
-                if answer.path in lesson.waiting:
-                    lesson.take(answer)
-            # Counting looks at every sound, so not after each.
-            if not isinstance(answer, Frame) and time.monotonic() - told_s > 1:
-                advance()
-        for lesson in lessons:
-            lesson.end()
-        advance()
-
-
-def row_type(outputs: int) -> np.dtype[Any]:
-    """Of the rows of a teacher with so many outputs."""
+def score_type(outputs: int) -> np.dtype[Any]:
+    """Return the type of a row of `WindowScores` of a teacher with this number of outputs."""
     return np.dtype([("start_s", "<f4"), ("end_s", "<f4"), ("scores", "<f2", (outputs,))])
 
 
-def rows_path(folder: Path, digest: str) -> Path:
-    """The file of one sound."""
+def scores_path(folder: Path, digest: str) -> Path:
+    """Return the file of a track's scores."""
     return folder / digest[:2] / f"{digest}.npy"
 
 
-def read_rows(folder: Path, digest: str, outputs: int) -> Rows | None:
-    """What a teacher heard of a sound; None where it has not, or where the file is damaged."""
+def read_scores(folder: Path, digest: str, outputs: int) -> WindowScores | None:
+    """Read a teacher's scores of a track; None when they are missing or the file is damaged."""
     try:
-        rows = np.load(rows_path(folder, digest), allow_pickle=False)
+        rows = np.load(scores_path(folder, digest), allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    good = rows.dtype == row_type(outputs) and rows.ndim == 1 and len(rows) and np.isfinite(rows["scores"]).all()
-    return rows if good else None
+    intact = rows.dtype == score_type(outputs) and rows.ndim == 1 and len(rows) and np.isfinite(rows["scores"]).all()
+    return rows if intact else None
 
 
-def _write_rows(folder: Path, digest: str, rows: Rows) -> None:
-    path = rows_path(folder, digest)
+def _write_scores(folder: Path, digest: str, rows: WindowScores) -> None:
+    path = scores_path(folder, digest)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.save(file, rows, allow_pickle=False)
     except OSError as error:
         raise MusictaggerError(
-            f"{printable(folder)}: {reason_of(error)}; the teachers' scores that are "
-            "there are whole and are kept. Make room or choose another cache folder, and run the same command again"
+            f"{printable(folder)}: {reason_of(error)}. Teacher scores already cached are kept; "
+            "run the same command again to go on, or choose another folder for the cache"
         ) from error
 
 
-@dataclass(eq=False)
-class _Listener:
-    """One track on its way through one teacher. It holds one window, one hop and one block of sound."""
+class _Run:
+    """The passes of teachers with one sample rate over the tracks that any of them has not scored."""
 
-    path: Path
+    def __init__(self, passes: Sequence[_TeacherPass], tracks: Mapping[Path, str], progress: Progress) -> None:
+        self._passes, self._tracks, self._progress = passes, tracks, progress
+        self._failed: dict[Path, str] = {}
+
+    def score(self, rate_hz: int, decoding: Decoding) -> bool:
+        """Return whether every track has been dealt with."""
+        sources = self._sources()
+        if not sources:
+            return True
+        names = ", ".join(each.name for each in self._passes)
+        self._progress.start(f"teachers {names}", len(sources), "tracks")
+        begun_s, done, scored_s = time.monotonic(), 0, 0.0
+        rule = whole_track(rate_hz)
+        with stream(sources, rate_hz=rate_hz, rule=rule, decoding=decoding, progress=self._progress) as events:
+            for event in events:
+                if self._progress.stopping:
+                    break
+                self._take(event)
+                if not isinstance(event, Frame | Inspected):
+                    done += 1
+                    scored_s += event.decoded.duration_s if isinstance(event, Finished) else 0.0
+                    self._progress.advance(done, x_real_time=scored_s / max(1e-3, time.monotonic() - begun_s))
+        for each in self._passes:
+            each.flush()
+        return done == len(sources)
+
+    def failures(self) -> dict[Path, str]:
+        """Return the files without scores, with the reason of the first teacher concerned."""
+        return {
+            path: f"teacher {each.name}: {reason}"
+            for each in reversed(self._passes)
+            for path, digest in self._tracks.items()
+            if digest in each.missing and (reason := each.unusable.get(digest) or self._failed.get(path))
+        }
+
+    def _sources(self) -> list[Source]:
+        missing = {digest for each in self._passes for digest in each.missing}
+        sources = []
+        for path, digest in self._tracks.items():
+            if digest in missing:
+                file = stat_file(path)
+                if isinstance(file, FoundFile):
+                    sources.append(Source(file, digest))
+                else:
+                    self._failed[path] = file.reason
+        return sources
+
+    def _take(self, event: Event) -> None:
+        path = event.file.path
+        if isinstance(event, Failed):
+            self._failed[path] = event.reason
+        for each in self._passes:
+            if self._tracks[path] in each.missing:
+                each.take(event)
+
+
+@dataclass(eq=False)
+class _Windows:
+    """Cuts the blocks of a track into a teacher's windows. It holds one window, one hop and one block."""
+
     window: int
     hop: int
-    held: Wave = field(default_factory=lambda: np.zeros(0, np.float32))
-    held_from: int = 0
-    next_start: int = 0
     spans: list[tuple[int, int]] = field(default_factory=list)
     """Start and end of each window, in samples of the track."""
-    scores: dict[int, FloatArray] = field(default_factory=dict)
-    decoded: Decoded | None = None
-
-    @property
-    def complete(self) -> bool:
-        return self.decoded is not None and len(self.scores) == len(self.spans)
+    _held: Wave = field(default_factory=lambda: np.zeros(0, np.float32))
+    _held_from: int = 0
+    _next_start: int = 0
 
     def push(self, block: Wave) -> Iterator[tuple[int, Wave]]:
-        """Take the next block, float32 [samples]; the windows that it completes, each with its number."""
-        self.held = np.concatenate([self.held, block])
-        total = self.held_from + len(self.held)
-        while self.next_start + self.window <= total:
-            yield self._window(self.next_start)
-            self.next_start += self.hop
+        """Take the next block, float32 [samples]; yield the windows that it completes, each with its number."""
+        self._held = np.concatenate([self._held, block])
+        total = self._held_from + len(self._held)
+        while self._next_start + self.window <= total:
+            yield self._window(self._next_start)
+            self._next_start += self.hop
         # The last window of a track may begin before the next one that is due.
-        keep_from = max(self.held_from, min(self.next_start, total - self.window))
-        self.held, self.held_from = self.held[keep_from - self.held_from :].copy(), keep_from
+        keep_from = max(self._held_from, min(self._next_start, total - self.window))
+        self._held, self._held_from = self._held[keep_from - self._held_from :].copy(), keep_from
 
     def finish(self) -> Iterator[tuple[int, Wave]]:
-        """What no window has reached: the end of the track or, where it is shorter than one, all of it, repeated."""
-        total = self.held_from + len(self.held)
+        """Yield one more window for the end of the track; a track shorter than a window is repeated to fill it."""
+        total = self._held_from + len(self._held)
         if not self.spans and total:
             self.spans.append((0, total))
-            yield 0, fill_frame(self.held, self.window)
+            yield 0, fill_frame(self._held, self.window)
         elif self.spans and self.spans[-1][1] < total:
             yield self._window(total - self.window)
 
     def _window(self, start: int) -> tuple[int, Wave]:
         self.spans.append((start, start + self.window))
-        offset = start - self.held_from
-        return len(self.spans) - 1, self.held[offset : offset + self.window]
-
-    def rows(self, rate_hz: int, outputs: int) -> Rows:
-        """All windows with their scores."""
-        rows = np.zeros(len(self.spans), row_type(outputs))
-        rows["start_s"], rows["end_s"] = np.array(self.spans).T / rate_hz
-        rows["scores"] = np.stack([self.scores[number] for number in range(len(self.spans))])
-        return rows
+        offset = start - self._held_from
+        return len(self.spans) - 1, self._held[offset : offset + self.window]
 
 
-class _Lesson:
-    """One teacher's pass over many tracks, whose sound is handed to it piece by piece (`take`)."""
+class _TeacherPass:
+    """One teacher's pass over many tracks, whose audio arrives in blocks."""
 
     def __init__(self, teacher: Teacher, cache: Path, device: str, tracks: Mapping[Path, str]) -> None:
-        self._teacher, self._folder, self._device = teacher, teacher.folder(cache), device
+        self._teacher, self._folder, self._device, self._tracks = teacher, teacher.folder(cache), device, tracks
         self._outputs = len(teacher.card.outputs)
-        self._digests = tracks
-        files: dict[str, list[Path]] = {}
-        for path, digest in tracks.items():
-            files.setdefault(digest, []).append(path)
-        self.missing = {d: f for d, f in files.items() if read_rows(self._folder, d, self._outputs) is None}
-        """Files of each sound that is still to be heard, without those that were tried."""
-        self.waiting: dict[Path, str] = {}
-        """Files being heard, with the digests of their sounds."""
-        self.failures: dict[Path, str] = {}
-        self.heard_s = 0.0
-        self._sounds = len(files)
-        self._tracks: dict[Path, _Listener] = {}
-        self._batch: list[tuple[_Listener, int, Wave]] = []
+        digests = set(tracks.values())
+        self._total = len(digests)
+        self.missing = {digest for digest in digests if read_scores(self._folder, digest, self._outputs) is None}
+        """Digests without scores."""
+        self.unusable: dict[str, str] = {}
+        """Those of tracks that cannot be scored, with the reasons."""
+        self._windows: dict[Path, _Windows] = {}
 
     @property
     def name(self) -> str:
-        """The teacher's."""
         return self._teacher.card.name
 
-    def unheard(self) -> set[str]:
-        """Sounds that are being heard, or that have a file which was not tried."""
-        return {*self.waiting.values(), *(digest for digest, paths in self.missing.items() if paths)}
+    def describe(self) -> str:
+        return f"teacher {self.name}: {self._total - len(self.missing):,} of {self._total:,} tracks already scored"
 
-    def standing(self) -> str:
-        """What was heard before, as a sentence."""
-        return f"teacher {self.name}: has heard {self._sounds - len(self.missing):,} of {self._sounds:,} tracks"
+    def take(self, event: Event) -> None:
+        path = event.file.path
+        match event:
+            case Frame():
+                if event.index == 0:
+                    self._windows[path] = _Windows(self._teacher.window_samples, self._teacher.hop_samples)
+                self._predict(path, self._windows[path].push(event.wave))
+            case Finished() if event.decoded.status == "ok":
+                windows = self._windows[path]
+                self._predict(path, windows.finish())
+                self._store(self._predictor.finish(path, len(windows.spans)))
+            case Finished():
+                self.unusable[event.digest] = event.decoded.status
+                self._discard(path)
+            case Failed():
+                self._discard(path)
 
-    def begin(self) -> bool:
-        """Take up one file of each sound; of what failed, a copy elsewhere may still be readable. False for nothing."""
-        self.missing = {digest: paths for digest, paths in self.missing.items() if paths}
-        self.waiting = {paths.pop(0): digest for digest, paths in self.missing.items()}
-        return bool(self.waiting)
-
-    def take(self, answer: Frame | Finished | Failed) -> None:
-        """A piece of a track, its end, or why there is none."""
-        if isinstance(answer, Frame):
-            self._frame(answer)
-        elif isinstance(answer, Failed):
-            self._fail(answer.path, answer.reason)
-        elif answer.decoded.status != "ok":
-            self._fail(answer.path, answer.decoded.status)
-        else:
-            track = self._tracks[answer.path]
-            self._score_full(track, track.finish())
-            track.decoded = answer.decoded
-            if track.complete:
-                self._complete(track)
-
-    def end(self) -> None:
-        """Score what is left. Only a pass that was stopped leaves tracks unfinished."""
-        self._score()
-        self._tracks.clear()
+    def flush(self) -> None:
+        """Score the windows that wait for a full batch."""
+        if self._windows:
+            self._store(self._predictor.flush())
 
     @cached_property
-    def _predict(self) -> Predictor:
+    def _predictor(self) -> BatchPredictor:
         device = pick_device(self._device)
         windows = round(BATCH_FRAMES.get(device.type, 8) * BATCH_S / self._teacher.card.front_end.frame_s)
-        # Where it is the faster one: its rounding, 0.02 of a logit on average, is far below what teachers differ by, so
-        # that the cache does not tell its scores from those of float32.
-        return Predictor(self._teacher.model, str(device), max(1, windows), bfloat16=has_bfloat16(device))
+        # bfloat16 where it is faster: its rounding, 0.02 of a logit on average, is far below what teachers differ by,
+        # so the cache does not distinguish its scores from those of float32.
+        predictor = Predictor(self._teacher.model, str(device), max(1, windows), bfloat16=has_bfloat16(device))
+        return BatchPredictor(predictor)
 
-    def _frame(self, frame: Frame) -> None:
-        if frame.index == 0:
-            self._forget(frame.path)
-            self._tracks[frame.path] = _Listener(frame.path, self._teacher.window_samples, self._teacher.hop_samples)
-        track = self._tracks[frame.path]
-        self._score_full(track, track.push(frame.wave))
-
-    def _score_full(self, track: _Listener, windows: Iterator[tuple[int, Wave]]) -> None:
+    def _predict(self, path: Path, windows: Iterable[tuple[int, Wave]]) -> None:
         for number, wave in windows:
-            self._batch.append((track, number, wave))
-            if len(self._batch) >= self._predict.batch_frames:
-                self._score()
+            self._store(self._predictor.add(path, number, wave))
 
-    def _score(self) -> None:
-        if not self._batch:
-            return
-        batch, self._batch = self._batch, []
-        scores = self._predict([wave for _, _, wave in batch]).scores
-        for (track, number, _), score in zip(batch, scores, strict=True):
-            track.scores[number] = score
-        for track in dict.fromkeys(track for track, _, _ in batch):
-            if track.complete:
-                self._complete(track)
+    def _store(self, completed: Completed) -> None:
+        for path, prediction in completed:
+            digest, spans = self._tracks[path], self._windows.pop(path).spans
+            rows = np.zeros(len(spans), score_type(self._outputs))
+            rows["start_s"], rows["end_s"] = np.array(spans).T / self._teacher.card.front_end.sample_rate_hz
+            rows["scores"] = prediction.scores
+            if np.isfinite(rows["scores"]).all():
+                _write_scores(self._folder, digest, rows)
+                self.missing.discard(digest)
+            else:
+                self.unusable[digest] = "its scores are not finite; are the file's samples absurdly large?"
 
-    def _complete(self, track: _Listener) -> None:
-        assert track.decoded is not None
-        rows = track.rows(self._teacher.card.front_end.sample_rate_hz, self._outputs)
-        if not np.isfinite(rows["scores"]).all():
-            self._fail(track.path, "its scores for it are no numbers; are the file's samples absurdly large?")
-            return
-        del self._tracks[track.path]
-        digest = self.waiting.pop(track.path)
-        del self.missing[digest]
-        self.failures = {path: why for path, why in self.failures.items() if self._digests[path] != digest}
-        _write_rows(self._folder, digest, rows)
-        self.heard_s += track.decoded.duration_s
-
-    def _fail(self, path: Path, reason: str) -> None:
-        self._forget(path)
-        del self.waiting[path]
-        self.failures[path] = reason
-
-    def _forget(self, path: Path) -> None:
-        track = self._tracks.pop(path, None)
-        self._batch = [waiting for waiting in self._batch if waiting[0] is not track]
+    def _discard(self, path: Path) -> None:
+        if self._windows.pop(path, None) is not None:
+            self._predictor.discard(path)

@@ -92,7 +92,7 @@ def embed_tracks(
     for batch in _batches(spaced_frames(tracks, read_mel, front_end, most), size):
         mel = torch.from_numpy(np.stack([frame for _, frame in batch])).to(device)
         with torch.inference_mode():
-            embeddings.append(ready(log_mel.frame(mel)).embedding.float().cpu())
+            embeddings.append(ready(log_mel.normalise(mel)).embedding.float().cpu())
         numbers += [number for number, _ in batch]
         advance(numbers[-1] + 1)
         if stop():

@@ -1,19 +1,8 @@
-"""The mel of whole tracks on disk, made once for every sound, so that training never decodes.
+"""The log-mel spectrograms of whole tracks on disk, computed once per track, so that training never decodes.
 
-`cache = MelCache(folder, front_end)`; `cache.estimate(paths)` says what is missing and how much room it takes;
-`cache.fill(paths, ...)` makes it; `cache.mel(digest)` is then a track as memory, float16 [columns, n_mels], in the
-values of `LogMel.level`: a window is `mel[start : start + columns]`, and `LogMel.frame` of it, turned, is what the
-model hears. A track shorter than one frame is as long as it is.
-
-Whoever needs the waves themselves, at whatever rate, takes them block by block from `stream_waves`:
-
-    for answer in stream_waves(paths, rate_hz, workers=2, timeout_s=120, block_s=30, stop=stop):
-        Frame(path, index, wave)   the next block of a track, float32 [samples] mono; index 0 starts the track over
-        Finished(path, decoded)    no more blocks; music only where decoded.status == "ok"
-        Failed(path, reason)       forget its blocks
-
-(the three are those of musictagger.pipeline.worker; blocks of up to `workers` tracks are interleaved, each track's in
-order, the last one of a track shorter, none repeated or dropped).
+`MelCache.fill` computes what is missing; `MelCache.mel(digest)` is then a track, memory-mapped, float16 [columns,
+n_mels], in the values of `LogMel.spectrogram`: `mel[start : start + columns]` is a training excerpt, and
+`LogMel.normalise` of its transpose is the input of the backbone. A track shorter than one frame is not repeated.
 """
 
 from __future__ import annotations
@@ -24,7 +13,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,37 +22,37 @@ import mutagen
 from musictagger.audio.frames import evenly
 from musictagger.audio.frontend import FrontEnd
 from musictagger.audio.logmel import LogMel
-from musictagger.audio.walk import FoundFile
-from musictagger.errors import MusictaggerError, printable, reason_of
-from musictagger.pipeline.pool import DEFAULT_TIMEOUT_S, WorkerPool
+from musictagger.audio.walk import FoundFile, stat_file
+from musictagger.errors import MusictaggerError, printable
+from musictagger.pipeline.pool import Decoding
+from musictagger.pipeline.stream import Source, stream
+from musictagger.pipeline.worker import Inspected
 from musictagger.progress import Progress
-from musictagger.training.melcache.files import Mel, check_mel, disk_errors, mel_bytes, open_mel, sweep_unfinished
-from musictagger.training.melcache.fill import Filler, MissingMel, inspected, stream_waves
+from musictagger.training.melcache.files import Mel, MelFolder, disk_errors, mel_bytes, sweep_unfinished
+from musictagger.training.melcache.fill import fill_mels, whole_track
 from musictagger.training.melcache.index import FILE_NAME, FileIndex
 
-__all__ = ["CacheEstimate", "Cached", "Filled", "MelCache", "stream_waves"]
-
 OPEN_FILES = 256
-"""Tracks kept open by one process, a quarter of the files that it may usually have open."""
+"""Tracks kept open by one process: a quarter of the usual limit of open files."""
 
 HEADERS_READ = 400
-"""Files asked for their length, evenly spaced: with lengths that differ by a half, the sum is good to 3 %."""
+"""Files whose headers are read for an estimate, evenly spaced: with lengths that vary by half, it is good to 3 %."""
 
 SPARE_SHARE = 0.05
-"""Room asked for beyond what the plan needs."""
+"""Free space required beyond the estimate."""
 
-LEVEL_VERSION = 1
-"""Goes up when decoding, resampling or `LogMel.level` begin to give other values: then all is made anew."""
+SPECTROGRAM_VERSION = 1
+"""Must be raised when decoding, resampling or `LogMel.spectrogram` change their results: all tracks are then redone."""
 
-_LEAST_BYTES_A_S = 500
-"""A file is not longer than its size at 4 kbit/s, whatever its header says."""
-_USUAL_S = 240.0
-"""The length of a track where no header tells any."""
+_MIN_BYTES_PER_S = 500
+"""4 kbit/s: limits the length of a file by its size, whatever its header states."""
+_TYPICAL_S = 240.0
+"""The length assumed for a track when no header states one."""
 
 
 @dataclass(frozen=True)
 class Cached:
-    """A track in the cache: the digest of its sound, its mel columns, its length to one hop."""
+    """A track in the cache: its digest, the number of its columns, its length to the precision of one hop."""
 
     digest: str
     columns: int
@@ -72,7 +61,7 @@ class Cached:
 
 @dataclass(frozen=True)
 class Filled:
-    """What became of the files: those that are cached, and those that cannot be used, with the reason."""
+    """The files that are cached, and those that cannot be used, with the reasons."""
 
     entries: Mapping[Path, Cached]
     failures: Mapping[Path, str]
@@ -81,7 +70,7 @@ class Filled:
 
 @dataclass(frozen=True)
 class CacheEstimate:
-    """What `fill` would make. Copies of one sound are counted each: which they are is known only when they are read."""
+    """What `fill` would compute. Copies count separately, since they are recognised only when they are read."""
 
     folder: Path
     cached: int
@@ -99,8 +88,7 @@ class CacheEstimate:
         )
 
     def require_room(self) -> None:
-        """Raise MusictaggerError where the disk has too little room."""
-        # What headers state is not exact, and a disk filled to its last byte serves nobody.
+        """Raise MusictaggerError when the disk has too little free space."""
         if self.needed_bytes * (1 + SPARE_SHARE) > self.free_bytes:
             raise MusictaggerError(f"{self}; free some space, or choose another folder for the cache")
 
@@ -109,146 +97,129 @@ class CacheEstimate:
 class _Survey:
     entries: dict[Path, Cached] = field(default_factory=dict)
     failures: dict[Path, str] = field(default_factory=dict)
-    todo: list[MissingMel] = field(default_factory=list)
+    todo: list[Source] = field(default_factory=list)
 
 
 class MelCache:
-    """The mel of tracks under one front end in `folder`, which may hold those of other front ends as well."""
+    """The spectrograms of one front end in `folder`, which may hold those of other front ends as well."""
 
     def __init__(self, folder: Path, front_end: FrontEnd) -> None:
         self.folder = folder
         self.front_end = front_end
-        self._own = folder / level_key(front_end)
-        self._opened = functools.lru_cache(OPEN_FILES)(self._open)
+        self._mels = MelFolder(folder / spectrogram_key(front_end), front_end.n_mels)
+        self._opened = functools.lru_cache(OPEN_FILES)(self._mels.open)
 
     def __reduce__(self) -> tuple[type[MelCache], tuple[Path, FrontEnd]]:
-        """A process that is started anew opens files of its own."""
+        """Another process opens its own files."""
         return type(self), (self.folder, self.front_end)
 
     def mel(self, digest: str) -> Mel:
-        """A track, read-only memory-mapped float16 [columns, n_mels]. Raises MusictaggerError where it is gone."""
+        """Return a track, read-only, float16 [columns, n_mels]. Raises MusictaggerError when it is missing."""
         return self._opened(digest)
 
     def estimate(self, paths: Sequence[Path], durations: Mapping[Path, float] | None = None) -> CacheEstimate:
-        """What `fill` would make of `paths`; `durations` in seconds stand in where a file's header tells none."""
+        """Estimate the work of `fill`. `durations`, in seconds, replace those that headers do not state."""
         index = FileIndex(self.folder / FILE_NAME)
-        return self._plan(self._survey(paths, index), durations or {})
+        return self._estimate(self._survey(paths, index), durations or {})
 
-    def digests(
-        self,
-        paths: Sequence[Path],
-        *,
-        workers: int,
-        progress: Progress,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        stop: Callable[[], bool] = lambda: False,
-    ) -> dict[Path, str]:
-        """Which sounds are in files whose mel nobody needs; a file that cannot be read is left out.
+    def digests(self, paths: Sequence[Path], *, decoding: Decoding, progress: Progress) -> dict[Path, str]:
+        """Return the digests of files that need no spectrogram, without those that cannot be read.
 
-        Ends early once `stop` says True. Raises MusictaggerError where the disk refuses.
+        Ends early once `progress.stopping`. Raises MusictaggerError when the index cannot be written.
         """
         index = FileIndex(self.folder / FILE_NAME)
-        files = [file for path in dict.fromkeys(paths) if isinstance(file := _file(path), FoundFile)]
+        files = [file for path in dict.fromkeys(paths) if isinstance(file := stat_file(path), FoundFile)]
         digests = {file.path: digest for file in files if (digest := index.digest(file)) is not None}
-        unknown = [file.path for file in files if file.path not in digests]
+        unknown = [Source(file) for file in files if file.path not in digests]
         if not unknown:
             return digests
         progress.start("looking for copies", len(unknown), "tracks")
-        with disk_errors(self.folder), contextlib.closing(index):
-            answers = inspected(unknown, workers=workers, timeout_s=timeout_s, stop=stop)
-            for done, answer in enumerate(answers, 1):
-                digests[answer.path] = answer.digest
-                progress.advance(done)
-                index.record(FoundFile(answer.path, answer.size, answer.mtime_ns), answer.digest)
+        rate_hz = self.front_end.sample_rate_hz
+        with (
+            disk_errors(self.folder),
+            contextlib.closing(index),
+            # Since every digest counts as known, nothing is decoded.
+            stream(
+                unknown,
+                rate_hz=rate_hz,
+                rule=whole_track(rate_hz),
+                decoding=decoding,
+                progress=progress,
+                known=lambda digest: True,
+            ) as events,
+        ):
+            done = 0
+            for event in events:
+                if progress.stopping:
+                    break
+                if isinstance(event, Inspected):
+                    index.record(event.file, event.digest)
+                    digests[event.file.path] = event.digest
+                else:
+                    done += 1
+                    progress.advance(done)
         return digests
 
     def fill(
         self,
         paths: Sequence[Path],
         *,
-        workers: int,
+        decoding: Decoding,
         progress: Progress,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        stop: Callable[[], bool] = lambda: False,
         durations: Mapping[Path, float] | None = None,
     ) -> Filled:
-        """Make what is missing of `paths`; a file that cannot be used is among the failures and stops nothing.
+        """Compute the missing spectrograms of `paths`; a file that cannot be used is among the failures.
 
-        Says its plan first. Once `stop` says True, or after any error, what is done is kept and is not done again.
-        Raises MusictaggerError where the disk has too little room, before the start or on the way.
+        Reports the estimate first. Finished tracks are kept, also when `progress.stopping` ends the work early, and
+        after any error. Raises MusictaggerError when the disk has too little space, at the start or later.
         """
-        sweep_unfinished(self._own)
+        sweep_unfinished(self._mels.folder)
         index = FileIndex(self.folder / FILE_NAME)
         survey = self._survey(paths, index)
-        plan = self._plan(survey, durations or {})
-        progress.say(str(plan))
-        plan.require_room()
-        whole = self._fill(survey, index, workers, timeout_s, progress, stop) if survey.todo else True
+        estimate = self._estimate(survey, durations or {})
+        progress.say(str(estimate))
+        estimate.require_room()
+        complete = self._fill(survey, index, decoding, progress) if survey.todo else True
         ordered = [path for path in dict.fromkeys(paths) if path in survey.entries]
-        return Filled({path: survey.entries[path] for path in ordered}, survey.failures, not whole)
+        return Filled({path: survey.entries[path] for path in ordered}, survey.failures, not complete)
 
-    def _fill(
-        self,
-        survey: _Survey,
-        index: FileIndex,
-        workers: int,
-        timeout_s: float,
-        progress: Progress,
-        stop: Callable[[], bool],
-    ) -> bool:
+    def _fill(self, survey: _Survey, index: FileIndex, decoding: Decoding, progress: Progress) -> bool:
+        """Fill in the survey; return whether every file has been dealt with."""
         progress.start("mel cache", len(survey.todo), "tracks")
-        begun_s, done, made_s = time.monotonic(), 0, 0.0
-
-        def tell(path: Path, digest: str | None, columns: int, reason: str) -> None:
-            nonlocal done, made_s
-            if digest is None or reason:
-                survey.failures[path] = reason
-            else:
-                survey.entries[path] = self._entry(digest, columns)
-                made_s += survey.entries[path].duration_s
-            done += 1
-            progress.advance(done, x_real_time=made_s / max(1e-3, time.monotonic() - begun_s))
-
-        def record(file: FoundFile, digest: str) -> None:
+        begun_s, done, cached_s = time.monotonic(), 0, 0.0
+        logmel = LogMel(self.front_end)
+        filled = fill_mels(survey.todo, self._mels, logmel, index, decoding=decoding, progress=progress)
+        try:
+            with contextlib.closing(filled):
+                for done, file in enumerate(filled, 1):
+                    if file.reason:
+                        survey.failures[file.path] = file.reason
+                    elif entry := self._entry(file.digest):
+                        survey.entries[file.path] = entry
+                        cached_s += entry.duration_s
+                    progress.advance(done, x_real_time=cached_s / max(1e-3, time.monotonic() - begun_s))
+        finally:
             with disk_errors(self.folder):
-                index.record(file, digest)
-
-        workers = max(1, min(workers, len(survey.todo)))
-        with WorkerPool(workers, timeout_s) as pool:
-            filler = Filler(
-                self._own,
-                LogMel(self.front_end),
-                pool,
-                workers,
-                path_of=self._path,
-                cached_columns=self._columns,
-                inspected=record,
-                done=tell,
-            )
-            try:
-                return filler.run(survey.todo, stop)
-            finally:
-                with disk_errors(self.folder):
-                    index.close()
+                index.close()
+        return done == len(survey.todo)
 
     def _survey(self, paths: Iterable[Path], index: FileIndex) -> _Survey:
-        """What is cached, what is not there, and what is to do."""
+        """Sort files into those that are cached, those that cannot be read, and those to compute."""
         survey = _Survey()
         for path in dict.fromkeys(paths):
-            file = _file(path)
-            if isinstance(file, str):
-                survey.failures[path] = file
+            file = stat_file(path)
+            if not isinstance(file, FoundFile):
+                survey.failures[path] = file.reason
                 continue
             digest = index.digest(file)
-            columns = digest and self._columns(digest)
-            if digest and columns:
-                survey.entries[path] = self._entry(digest, columns)
+            if digest and (entry := self._entry(digest)):
+                survey.entries[path] = entry
             else:
-                survey.todo.append(MissingMel(file, digest))
+                survey.todo.append(Source(file, digest))
         return survey
 
-    def _plan(self, survey: _Survey, durations: Mapping[Path, float]) -> CacheEstimate:
-        seconds = _total_s([todo.file for todo in survey.todo], durations)
+    def _estimate(self, survey: _Survey, durations: Mapping[Path, float]) -> CacheEstimate:
+        seconds = _total_s([source.file for source in survey.todo], durations)
         front_end = self.front_end
         columns = round(seconds * front_end.sample_rate_hz / front_end.hop_samples) + len(survey.todo)
         needed = mel_bytes(columns, front_end.n_mels) if survey.todo else 0
@@ -256,74 +227,52 @@ class MelCache:
             self.folder, len(survey.entries), len(survey.todo), seconds / 3600, needed, _free_bytes(self.folder)
         )
 
-    def _entry(self, digest: str, columns: int) -> Cached:
-        duration_s = (columns - 1) * self.front_end.hop_samples / self.front_end.sample_rate_hz
-        return Cached(digest, columns, duration_s)
-
-    def _path(self, digest: str) -> Path:
-        return self._own / digest[:2] / f"{digest}.npy"
-
-    def _columns(self, digest: str) -> int | None:
-        """Of a whole file; a damaged one is removed, so that it is made again."""
-        path = self._path(digest)
-        with disk_errors(self.folder):
-            columns = check_mel(path, self.front_end.n_mels)
-            if columns is None:
-                path.unlink(missing_ok=True)
-        return columns
-
-    def _open(self, digest: str) -> Mel:
-        return open_mel(self._path(digest), self.front_end.n_mels)
+    def _entry(self, digest: str) -> Cached | None:
+        columns = self._mels.columns(digest)
+        if columns is None:
+            return None
+        return Cached(digest, columns, (columns - 1) * self.front_end.hop_samples / self.front_end.sample_rate_hz)
 
 
-def level_key(front_end: FrontEnd) -> str:
-    """16 hex digits that two front ends share when `LogMel.level` gives the same under both."""
-    numbers = front_end.to_json() | {"version": LEVEL_VERSION}
+def spectrogram_key(front_end: FrontEnd) -> str:
+    """Return 16 hex digits, the same for front ends with the same `LogMel.spectrogram`."""
+    numbers = front_end.to_json() | {"version": SPECTROGRAM_VERSION}
     for later in ("frame_hops", "top_db", "reference", "standardise"):
         del numbers[later]
     for other in ("gain",) if front_end.compression == "db" else ("mel_exponent", "amin"):
         del numbers[other]
     numbers["f_max_hz"] = front_end.f_max_hz or front_end.sample_rate_hz / 2
-    # 1 and 1.0 are the same number.
+    # 1 and 1.0 must give the same key.
     plain = {name: float(value) if isinstance(value, int | float) else value for name, value in numbers.items()}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _file(path: Path) -> FoundFile | str:
-    """A file, or why it is not there."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        return reason_of(error)
-    return FoundFile(path, status.st_size, status.st_mtime_ns)
-
-
 def _total_s(files: Sequence[FoundFile], durations: Mapping[Path, float]) -> float:
-    """The length of all files, in proportion to that of some where they are many.
+    """Return the length of all files, extrapolated from evenly spaced ones when there are many.
 
-    A header counts before the labels: those of FMA give the length of the track, and the file is 30 s of it.
+    Headers take precedence over `durations`: FMA's labels state the length of a track of which the file holds 30 s.
     """
-    asked = [files[index] for index in evenly(list(range(len(files))), HEADERS_READ)]
-    told = [_stated_s(file) or durations.get(file.path) for file in asked]
-    known = [seconds for seconds in told if seconds is not None]
-    return len(files) * (sum(known) / len(known) if known else _USUAL_S)
+    sample = [files[index] for index in evenly(list(range(len(files))), HEADERS_READ)]
+    stated = [_stated_s(file) or durations.get(file.path) for file in sample]
+    known = [seconds for seconds in stated if seconds is not None]
+    return len(files) * (sum(known) / len(known) if known else _TYPICAL_S)
 
 
 def _stated_s(file: FoundFile) -> float | None:
-    """A file's length as its header has it."""
+    """Return the length that a file's header states."""
     try:
         found = mutagen.File(file.path)
         seconds = float(found.info.length)
     except Exception:
-        # A damaged header can trip mutagen in any way; the decoder will say what is wrong with the file.
+        # A damaged header can make mutagen fail in any way; the decoder will report what is wrong with the file.
         return None
-    return min(seconds, file.size / _LEAST_BYTES_A_S) if seconds > 0 else None
+    return min(seconds, file.size / _MIN_BYTES_PER_S) if seconds > 0 else None
 
 
 def _free_bytes(folder: Path) -> int:
-    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     with disk_errors(folder):
-        return shutil.disk_usage(there).free
+        return shutil.disk_usage(existing).free
 
 
 def _size(count: int) -> str:

@@ -1,7 +1,7 @@
-"""Mel files: one track's float16 [columns, n_mels] each, written whole or not at all, opened as memory.
+"""Mel files: the spectrogram of one track each, float16 [columns, n_mels], written atomically, memory-mapped.
 
-They are plain .npy files. Their header is always of the same length, so that it can be written last, when the number
-of columns is known, and so that a file's size alone says how many columns it must hold.
+They are plain .npy files. Their header always has the same length, so that it can be written last, when the number of
+columns is known, and so that the number of columns follows from a file's size.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,10 @@ Mel = npt.NDArray[np.float16]
 """Mel columns of a track, float16 [columns, n_mels]."""
 
 HEADER_BYTES = 128
-"""Of version 1.0 of the .npy format: 64 would do, but for a number of columns of eight digits."""
+"""The header of version 1.0 of the .npy format: 64 bytes would not hold a number of columns of eight digits."""
 
 ABANDONED_S = 3600
-"""An unfinished file that nobody wrote into for so long belongs to a run that was killed."""
+"""An unfinished file not written to for this long belongs to a run that was killed."""
 
 _MAGIC = b"\x93NUMPY\x01\x00"
 
@@ -35,44 +36,61 @@ def mel_bytes(columns: int, n_mels: int) -> int:
     return HEADER_BYTES + columns * n_mels * np.dtype(np.float16).itemsize
 
 
-def check_mel(path: Path, n_mels: int) -> int | None:
-    """The number of columns in the file at `path`, None where there is none or it is not one of ours, or not whole.
+@dataclass(frozen=True)
+class MelFolder:
+    """The mel files of one front end: `folder`/ab/ab....npy, named by the digests of the tracks."""
 
-    Raises OSError where that cannot be found out.
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEADER_BYTES)
-            size = os.fstat(file.fileno()).st_size
-    except FileNotFoundError:
-        return None
-    columns, rest = divmod(size - HEADER_BYTES, mel_bytes(1, n_mels) - HEADER_BYTES)
-    return columns if columns > 0 and not rest and head == _header(columns, n_mels) else None
+    folder: Path
+    n_mels: int
 
+    def path(self, digest: str) -> Path:
+        """Return the file of a track."""
+        return self.folder / digest[:2] / f"{digest}.npy"
 
-def open_mel(path: Path, n_mels: int) -> Mel:
-    """The columns of the file at `path`, read-only memory, float16 [columns, n_mels].
+    def columns(self, digest: str) -> int | None:
+        """Return the number of columns of a track, None when it is not cached. Remove a damaged file."""
+        path = self.path(digest)
+        with disk_errors(self.folder):
+            columns = self._columns(path)
+            if columns is None:
+                path.unlink(missing_ok=True)
+        return columns
 
-    Raises MusictaggerError where the file is gone or damaged.
-    """
-    try:
-        columns = check_mel(path, n_mels)
-        if columns is None:
-            raise ValueError("damaged" if path.exists() else "gone")
-        mapped = np.memmap(path, np.dtype("<f2"), "r", HEADER_BYTES, (columns, n_mels))
-    except (OSError, ValueError) as error:
-        raise MusictaggerError(
-            f"{printable(path)}: this part of the mel cache cannot be read ({reason_of(error)}); "
-            "run the same command again, which makes it anew"
-        ) from error
-    # A plain view: every slice of a memmap costs several microseconds more.
-    return np.asarray(mapped)
+    def open(self, digest: str) -> Mel:
+        """Return a track, read-only and memory-mapped, float16 [columns, n_mels].
+
+        Raises MusictaggerError when its file is missing or damaged.
+        """
+        path = self.path(digest)
+        try:
+            columns = self._columns(path)
+            if columns is None:
+                raise ValueError("damaged" if path.exists() else "missing")
+            mapped = np.memmap(path, np.dtype("<f2"), "r", HEADER_BYTES, (columns, self.n_mels))
+        except (OSError, ValueError) as error:
+            raise MusictaggerError(
+                f"{printable(path)}: this file of the mel cache cannot be read ({reason_of(error)}); "
+                "run the same command again to replace it"
+            ) from error
+        # A plain view: every slice of a memmap costs several microseconds more.
+        return np.asarray(mapped)
+
+    def _columns(self, path: Path) -> int | None:
+        """Return the number of columns of an intact file, None for any other. Raises OSError."""
+        try:
+            with path.open("rb") as file:
+                head = file.read(HEADER_BYTES)
+                size = os.fstat(file.fileno()).st_size
+        except FileNotFoundError:
+            return None
+        columns, rest = divmod(size - HEADER_BYTES, mel_bytes(1, self.n_mels) - HEADER_BYTES)
+        return columns if columns > 0 and not rest and head == _header(columns, self.n_mels) else None
 
 
 class MelWriter:
-    """A mel file in the making: `append` columns, then `finish` under its name, or `discard`.
+    """Writes a mel file: `append` columns, then `finish` under its name, or `discard`.
 
-    Raises MusictaggerError where the disk refuses, and then nothing is left of it.
+    Raises MusictaggerError when writing fails, and then leaves no file behind.
     """
 
     def __init__(self, folder: Path, n_mels: int) -> None:
@@ -86,20 +104,20 @@ class MelWriter:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what was written."""
+        """Drop the columns written so far."""
         self.columns = 0
         with self._discarding():
             self._file.seek(HEADER_BYTES)
             self._file.truncate()
 
     def append(self, mel: Mel) -> None:
-        """Write columns, float16 [any number, n_mels]."""
+        """Write columns, float16 [columns, n_mels]."""
         self.columns += len(mel)
         with self._discarding():
             self._file.write(np.ascontiguousarray(mel, "<f2").data)
 
     def finish(self, path: Path) -> int:
-        """Give the file its header and, once it is durable, its name; returns the number of columns."""
+        """Write the header and, once the file is durable, give it its name. Return the number of columns."""
         with self._discarding():
             self._file.seek(0)
             self._file.write(_header(self.columns, self._n_mels))
@@ -111,9 +129,9 @@ class MelWriter:
         return self.columns
 
     def discard(self) -> None:
-        """Leave nothing behind. What `finish` has named stays."""
+        """Remove the file, unless `finish` has given it its name."""
         with contextlib.suppress(OSError):
-            # Closing writes what is held back, and the disk may be full.
+            # Closing flushes buffered columns, and the disk may be full.
             self._file.close()
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
@@ -129,7 +147,7 @@ class MelWriter:
 
 
 def sweep_unfinished(folder: Path) -> None:
-    """Remove what killed runs left."""
+    """Remove the unfinished files of killed runs."""
     for path in _unfinished(folder).glob("*.npy"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > ABANDONED_S:
@@ -138,12 +156,12 @@ def sweep_unfinished(folder: Path) -> None:
 
 @contextlib.contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn errors of the system into a MusictaggerError that names the folder of the mel cache."""
+    """Turn an OSError into a MusictaggerError that names the folder of the mel cache."""
     try:
         yield
     except OSError as error:
         raise MusictaggerError(
-            f"mel cache {printable(folder)}: {reason_of(error)}. What was cached before is whole and is kept; "
+            f"mel cache {printable(folder)}: {reason_of(error)}. Tracks already cached are kept; "
             "run the same command again to go on, or choose another folder for the cache"
         ) from error
 

@@ -1,4 +1,4 @@
-"""Which sound is in which file, as last seen: lines of JSON, appended, so that a killed run loses at most one."""
+"""Digests of files as last seen: lines of JSON, appended, so that a killed run loses at most one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FILE_NAME = "files.jsonl"
 
 
 class FileIndex:
-    """The digests of files that have not changed since. A line that is damaged, or of a newer kind, is passed over."""
+    """The digests of files that have not changed since. Lines that are damaged or of a newer format are ignored."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -21,25 +21,25 @@ class FileIndex:
         self._file: BufferedWriter | None = None
 
     def digest(self, file: FoundFile) -> str | None:
-        """The digest of a file with this path, size and time of change, None if it is not known."""
+        """Return the digest of a file with this path, size and modification time, None when it is unknown."""
         size, mtime_ns, digest = self._known.get(_key(file.path), (None, None, ""))
         return digest if (size, mtime_ns) == (file.size, file.mtime_ns) else None
 
     def record(self, file: FoundFile, digest: str) -> None:
-        """Keep the digest of a file. Raises OSError."""
+        """Store the digest of a file. Raises OSError."""
         key = _key(file.path)
         self._known[key] = (file.size, file.mtime_ns, digest)
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("ab")
-            # The line before may have been cut short.
+            # The last line may be incomplete.
             self._file.write(b"\n" if self._file.tell() else b"")
         line = {"path": key, "size": file.size, "mtime_ns": file.mtime_ns, "digest": digest}
         self._file.write(json.dumps(line).encode() + b"\n")
         self._file.flush()
 
     def close(self) -> None:
-        """Raises OSError."""
+        """Close the file of the index. Raises OSError."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -54,7 +54,7 @@ def _read(path: Path) -> dict[str, tuple[int, int, str]]:
     try:
         lines = path.read_bytes().splitlines()
     except OSError:
-        # Then every file is inspected again: slower, and nothing worse.
+        # Every file is then inspected again, which only takes longer.
         return known
     for line in lines:
         try:
