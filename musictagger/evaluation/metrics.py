@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import rankdata
 
 from musictagger.evaluation.bootstrap import Counts, Statistic, once, ratio
 from musictagger.evaluation.checks import DoubleArray, Indices, Truth, validate_tags
@@ -40,9 +41,7 @@ def ranking_statistic(truth: Truth, scores: DoubleArray) -> Statistic:
     Both are NaN where a sample has no positive or no negative of the tag: an AP of 1.0 for a tag that every track has
     would tell nothing about the scores.
     """
-    order, start, end = tied_ranges(np.ascontiguousarray(scores.T))
-    sorted_truth = np.take_along_axis(truth.T, order, axis=1)
-    tags = [_Ranked.of(*columns) for columns in zip(order, start, end, sorted_truth, strict=True)]
+    tags = [_Ranked.of(*columns) for columns in zip(truth.T, scores.T, strict=True)]
     return lambda counts: np.stack([tag.metrics(counts) for tag in tags], axis=-1)
 
 
@@ -54,23 +53,6 @@ def auc_roc(truth: npt.ArrayLike, scores: npt.ArrayLike, names: Sequence[str]) -
     statistic = ranking_statistic(*validate_tags(truth, scores, names))
     auc: DoubleArray = statistic(once(len(np.asarray(truth))))[0, 0]
     return auc
-
-
-def tied_ranges(values: DoubleArray) -> tuple[Indices, Indices, Indices]:
-    """For each line of [lines, n]: the order from highest to lowest, and the start and end of each place's run of ties.
-
-    All are [lines, n] over places in that order; `end` is the first place after the run.
-    """
-    order = np.argsort(-values, axis=1, kind="stable")
-    ranked = np.take_along_axis(values, order, axis=1)
-    first = np.ones(ranked.shape, np.bool_)
-    first[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
-    last = np.ones(ranked.shape, np.bool_)
-    last[:, :-1] = first[:, 1:]
-    places = np.arange(ranked.shape[1])
-    start = np.maximum.accumulate(np.where(first, places, 0), axis=1)
-    end = np.minimum.accumulate(np.where(last, places + 1, len(places))[:, ::-1], axis=1)[:, ::-1]
-    return order, start, end
 
 
 @dataclass(frozen=True)
@@ -85,11 +67,13 @@ class _Ranked:
     end_positive: Indices
 
     @classmethod
-    def of(cls, order: Indices, start: Indices, end: Indices, truth: Truth) -> _Ranked:
-        places = np.flatnonzero(truth)
-        before = np.concatenate([[0], np.cumsum(truth)])
-        start, end = start[places], end[places]
-        return cls(order, places, start, end, before[start], before[end])
+    def of(cls, truth: Truth, scores: DoubleArray) -> _Ranked:
+        order = np.argsort(-scores, kind="stable")
+        rising, ranked_truth = -scores[order], truth[order]
+        positives = np.flatnonzero(ranked_truth)
+        start, end = (np.searchsorted(rising, rising[positives], side) for side in ("left", "right"))
+        before = np.concatenate([[0], np.cumsum(ranked_truth)])
+        return cls(order, positives, start, end, before[start], before[end])
 
     def metrics(self, counts: Counts) -> DoubleArray:
         """AUC and AP in each sample, [resamples, 2]."""
@@ -149,11 +133,8 @@ def jaccard_per_track(truth: Truth, predicted: Truth) -> DoubleArray:
 
 def _places(scores: DoubleArray) -> tuple[Indices, Indices]:
     """The number of tags with a higher score, and with the same score (itself included), both [tracks, tags]."""
-    order, start, end = tied_ranges(scores)
-    above, tied = np.empty_like(start), np.empty_like(start)
-    np.put_along_axis(above, order, start, axis=1)
-    np.put_along_axis(tied, order, end - start, axis=1)
-    return above, tied
+    first, last = (rankdata(-scores, method, axis=1).astype(np.intp) for method in ("min", "max"))
+    return first - 1, last - first + 1
 
 
 def tag_confusion(truth: Truth, predicted: Truth) -> npt.NDArray[np.int64]:

@@ -16,7 +16,6 @@ from sklearn.linear_model import LogisticRegression
 
 from musictagger.errors import BadRequestError
 from musictagger.evaluation.checks import DoubleArray, Truth, validate_tags
-from musictagger.evaluation.metrics import tied_ranges
 from musictagger.models.calibration import METHODS, Calibration, Curve, Method, logit
 
 MIN_CALIBRATION_POSITIVES = 5
@@ -63,18 +62,18 @@ def fit_thresholds(
         raise BadRequestError(f"min_precision is {min_precision}, not between 0 and 1")
     values, f1 = dict.fromkeys(names, float(default)), dict[str, float]()
     below = []
-    fit = _can_be_fitted(flags, min_positives)
-    for name, tag_truth, tag_scores in _columns(names, flags, checked, fit):
-        values[name], f1[name], reached = _best_threshold(tag_truth, tag_scores, min_precision)
+    for column in _can_be_fitted(flags, min_positives):
+        name = names[column]
+        values[name], f1[name], reached = _best_threshold(flags[:, column], checked[:, column], min_precision)
         if not reached:
             below.append(name)
-    return Thresholds(values, f1, _unfitted(names, fit), tuple(below))
+    return Thresholds(values, f1, tuple(name for name in names if name not in f1), tuple(below))
 
 
 def _best_threshold(truth: Truth, scores: DoubleArray, min_precision: float) -> tuple[float, float, bool]:
     """The threshold, its F1, and whether it reaches the precision; from [tracks] with at least one positive."""
-    order, _, end = (line[0] for line in tied_ranges(scores[None]))
-    cuts = np.unique(end)
+    order = np.argsort(-scores, kind="stable")
+    cuts = np.flatnonzero(np.append(np.diff(scores[order]), 1)) + 1
     right = np.cumsum(truth[order])[cuts - 1]
     precision, f1 = right / cuts, 2 * right / (cuts + truth.sum())
     reached = precision >= min_precision
@@ -108,10 +107,12 @@ def fit_calibration(
     _require_unit_scores(checked, names)
     if method not in METHODS:
         raise BadRequestError(f"calibration {method!r} is not one of {', '.join(METHODS)}")
-    fit = _can_be_fitted(flags, min_positives) & (flags.sum(axis=0) <= len(flags) - min_positives)
     fit_curve = _fit_isotonic if method == "isotonic" else _fit_platt
-    fitted = {name: fit_curve(truth, scores) for name, truth, scores in _columns(names, flags, checked, fit)}
-    curves = {name: curve for name, curve in fitted.items() if curve is not None}
+    curves = {}
+    for column in _can_be_fitted(flags, min_positives, min_negatives=min_positives):
+        curve = fit_curve(flags[:, column], checked[:, column])
+        if curve is not None:
+            curves[names[column]] = curve
     return Calibration(curves, tuple(name for name in names if name not in curves))
 
 
@@ -172,16 +173,9 @@ def platt(margins: DoubleArray, truth: Truth) -> tuple[float, float]:
     return float(model.coef_[0, 0]) / scale, float(model.intercept_[0])
 
 
-def _can_be_fitted(truth: Truth, min_positives: int) -> Truth:
-    fit: Truth = (truth.sum(axis=0) >= max(min_positives, 1)) & ~truth.all(axis=0)
-    return fit
-
-
-def _columns(
-    names: Sequence[str], truth: Truth, scores: DoubleArray, wanted: Truth
-) -> list[tuple[str, Truth, DoubleArray]]:
-    return [(names[column], truth[:, column], scores[:, column]) for column in np.flatnonzero(wanted).tolist()]
-
-
-def _unfitted(names: Sequence[str], fit: Truth) -> tuple[str, ...]:
-    return tuple(name for name, fitted in zip(names, fit, strict=True) if not fitted)
+def _can_be_fitted(truth: Truth, min_positives: int, min_negatives: int = 1) -> list[int]:
+    """The columns with enough positives and negatives, at least one of each."""
+    positives = truth.sum(axis=0)
+    enough = (positives >= max(min_positives, 1)) & (len(truth) - positives >= max(min_negatives, 1))
+    columns: list[int] = np.flatnonzero(enough).tolist()
+    return columns
