@@ -19,7 +19,7 @@ import pytest
 import soundfile
 from helpers import TINY, contents, make_model, run, write_tone
 
-from musictagger.cli.options import opened_journal
+from musictagger.cli.options import opened_writer
 from musictagger.config import load_settings
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE
 from musictagger.models.inference import load_predictor
@@ -398,9 +398,9 @@ class Meddler(Silent):
 
 def scan_while(music: Path, meddle: Callable[[], object]) -> Report:
     settings = load_settings({"write": "fill"})
-    with opened_journal(settings) as (store, journal):
+    with opened_writer(settings) as writer:
         predictor = load_predictor(settings)
-        return run_scan([music], store, journal, predictor, settings, ScanOptions(), Meddler(meddle))
+        return run_scan([music], writer.store, writer.journal, predictor, settings, ScanOptions(), Meddler(meddle))
 
 
 def test_a_folder_that_vanishes_while_it_is_scanned(music: Path) -> None:
@@ -417,10 +417,10 @@ def test_a_file_replaced_while_it_is_scanned_never_gets_the_scores_of_another(mu
     before = {row[3]: row[13] for row in contents(home / "library.db")}
     make_model(home / "models", "other", seed=1)
     settings = load_settings({"model": "other"})
-    with opened_journal(settings) as (store, journal):
+    with opened_writer(settings) as writer:
         predictor = load_predictor(settings)
         meddler = Meddler(lambda: write_tone(music / "a.flac", 50, 999))
-        report = run_scan([music], store, journal, predictor, settings, ScanOptions(), meddler)
+        report = run_scan([music], writer.store, writer.journal, predictor, settings, ScanOptions(), meddler)
     assert [path.name for path, _ in report.failures] == ["a.flac"]
     assert "changed while it was being scanned" in report.failures[0][1]
     assert scan(music, "--write", "none")["summary"]["tagged"] == 1
@@ -447,10 +447,16 @@ def test_a_drive_that_goes_away_and_comes_back_costs_nothing(music: Path, home: 
     make_model(home / "models", "other", seed=1)
     settings = load_settings({"model": "other", "write": "none"})
     away = music.parent / "away"
-    with opened_journal(settings) as (store, journal):
+    with opened_writer(settings) as writer:
         predictor = load_predictor(settings)
         report = run_scan(
-            [music], store, journal, predictor, settings, ScanOptions(), Meddler(lambda: music.rename(away))
+            [music],
+            writer.store,
+            writer.journal,
+            predictor,
+            settings,
+            ScanOptions(),
+            Meddler(lambda: music.rename(away)),
         )
     assert len(report.failures) == 4
     away.rename(music)

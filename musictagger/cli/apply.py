@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from musictagger.cli.changes import apply_plan, wanted_plan
-from musictagger.cli.options import json_output, pass_settings, safety_options, view_options, write_options
+from musictagger.cli.options import (
+    json_output,
+    opened_writer,
+    pass_settings,
+    safety_options,
+    view_options,
+    write_options,
+)
 
 if TYPE_CHECKING:
     from musictagger.config import Settings
@@ -21,9 +28,11 @@ if TYPE_CHECKING:
 @view_options
 @pass_settings
 def command(what: tuple[str, ...], as_json: bool, settings: Settings) -> int:
-    """Write a saved plan, or the plan for the tracks that QUERY finds (all, without one).
+    """Write a saved plan, or the plan for the tracks that QUERY finds (without QUERY: all tracks).
 
     A file that has changed since the plan was made is refused; the others are written. `musictagger undo` takes it
-    back. What a saved plan writes is settled: options that decide it, such as --write, are refused.
+    back. Options that decide what is written, such as --write, cannot be combined with a saved plan.
     """
-    return apply_plan(wanted_plan(what, settings), " ".join(what), as_json, settings)
+    plan = wanted_plan(what, settings)
+    with opened_writer(settings) as writer:
+        return apply_plan(plan, " ".join(what), as_json, writer)

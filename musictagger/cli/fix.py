@@ -1,4 +1,4 @@
-"""`musictagger fix`: the user's own word on a track, which no scan and no model touches."""
+"""`musictagger fix`: the user's own decisions about a track, which no scan and no model changes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from musictagger.cli.changes import apply_plan
-from musictagger.cli.options import ExistingPath, chosen_view, pass_settings, safety_options, view_options
+from musictagger.cli.options import (
+    ExistingPath,
+    chosen_view,
+    opened_writer,
+    pass_settings,
+    safety_options,
+    view_options,
+)
 from musictagger.errors import BadRequestError, printable
 
 if TYPE_CHECKING:
@@ -19,10 +26,12 @@ if TYPE_CHECKING:
 
 @click.command("fix")
 @click.argument("paths", nargs=-1, required=True, type=ExistingPath)
-@click.option("--genre", multiple=True, metavar="NAME", help="The track's genre, whatever a model says; repeatable.")
+@click.option(
+    "--genre", multiple=True, metavar="NAME", help="The track's genre, whatever the model predicts; repeatable."
+)
 @click.option("--not", "excluded", multiple=True, metavar="NAME", help="Never this genre; repeatable.")
-@click.option("--lock/--unlock", default=None, help="Write nothing into this file any more, or do so again.")
-@click.option("--forget", is_flag=True, help="Forget what was fixed; the model decides again.")
+@click.option("--lock/--unlock", default=None, help="Never write into this file, or allow it again.")
+@click.option("--forget", is_flag=True, help="Forget these decisions; the model decides again.")
 @safety_options
 @view_options
 @pass_settings
@@ -34,22 +43,22 @@ def command(
     forget: bool,
     settings: Settings,
 ) -> int:
-    """Decide for PATHS yourself. It is remembered with the sound, so it outlasts renaming, rescans and new models.
+    """Decide for PATHS yourself. Decisions belong to the audio, so they survive renaming, rescans and new models.
 
     \b
-      musictagger fix song.mp3 --genre Jazz        this is what it is; written at once
-      musictagger fix song.mp3 --not Pop           anything but this
-      musictagger fix song.mp3 --lock              leave this file alone
+      musictagger fix song.mp3 --genre Jazz        set the genre; written at once
+      musictagger fix song.mp3 --not Pop           never choose this genre
+      musictagger fix song.mp3 --lock              never write into this file
     """
     if not (genre or excluded or forget or lock is not None):
-        raise BadRequestError("say what to fix: --genre, --not, --lock, --unlock or --forget")
+        raise BadRequestError("nothing to fix is given: use --genre, --not, --lock, --unlock or --forget")
     for name in (*genre, *excluded):
         if not name.strip() or not name.isprintable():
-            raise BadRequestError(f"{name!r} is no genre: a name of visible characters is")
+            raise BadRequestError(f"{name!r} is not a genre: its name must have visible characters only")
     from musictagger.audio.walk import absolute
     from musictagger.library.store import Store
     from musictagger.library.view import look
-    from musictagger.pipeline.writing import plan_track
+    from musictagger.pipeline.writing import plan_tracks
     from musictagger.tags.plan import Plan
 
     wanted = [absolute(path) for path in paths]
@@ -59,12 +68,12 @@ def command(
             _decide(store, row, genre, excluded, lock, forget)
         store.commit()
         rows = _rows(store, model_id, wanted) if genre else []
-        changes = [plan_track(track, settings) for track in look(rows, view)]
+        plan = Plan(tuple(plan_tracks(look(rows, view), settings)))
     if not genre:
-        click.echo(f"{len(wanted)} remembered; `musictagger plan` shows what follows from it")
+        click.echo(f"{len(wanted)} remembered; `musictagger plan` shows what would be written")
         return 0
-    plan = Plan(tuple(change for change in changes if change is not None))
-    return apply_plan(plan, "fix " + " ".join(map(printable, paths)), False, settings)
+    with opened_writer(settings) as writer:
+        return apply_plan(plan, "fix " + " ".join(map(printable, paths)), False, writer)
 
 
 def _rows(store: Store, model_id: int, paths: list[Path]) -> list[TrackRow]:
@@ -78,7 +87,7 @@ def _rows(store: Store, model_id: int, paths: list[Path]) -> list[TrackRow]:
 def _decide(
     store: Store, row: TrackRow, genre: tuple[str, ...], excluded: tuple[str, ...], lock: bool | None, forget: bool
 ) -> None:
-    """Add to what was decided before; `forget` starts anew."""
+    """Add to earlier decisions, or replace them with `forget`."""
     assert row.digest is not None
     genres = None if forget else row.chosen_genres
     never = [] if forget else list(row.excluded_genres or [])

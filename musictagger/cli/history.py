@@ -1,4 +1,4 @@
-"""`musictagger history`: what was written into files, run by run."""
+"""`musictagger history`: list what was written into files, by run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from musictagger.errors import BadRequestError, printable
 @json_output
 @debug_option
 def command(run: int | None, as_json: bool, **flags: Any) -> int:
-    """List the runs that wrote into files, the newest first; `musictagger undo --run ID` takes one back."""
+    """List the runs that wrote into files, newest first; `musictagger undo --run ID` takes one back."""
     from musictagger.cli import documents
     from musictagger.config import load_settings
     from musictagger.tags.journal import Journal
@@ -23,7 +23,7 @@ def command(run: int | None, as_json: bool, **flags: Any) -> int:
 
     journal_file = load_settings(flags).journal_file
     if not journal_file.exists():
-        raise BadRequestError("nothing was written yet: there is no history")
+        raise BadRequestError("there is no history: nothing has been written yet")
     with Journal(journal_file, create=False) as journal:
         runs = [known for known in journal.runs() if run in (None, known.id)]
         if run is not None and not runs:

@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from musictagger.cli.progress import Quiet
     from musictagger.config import Settings
     from musictagger.library.reader import LibraryReader
-    from musictagger.library.store import Store
     from musictagger.library.view import View
     from musictagger.models.card import Card
-    from musictagger.tags.journal import Journal
+    from musictagger.pipeline.writing import TagWriter
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -195,8 +194,8 @@ def _asked_model(library: LibraryReader, settings: Settings) -> tuple[int, Card]
 
 
 @contextmanager
-def opened_journal(settings: Settings, *, new: bool = False) -> Iterator[tuple[Store, Journal]]:
-    """Open the library for writing, and the journal, in which interrupted writes are settled first.
+def opened_writer(settings: Settings, *, new: bool = False) -> Iterator[TagWriter]:
+    """Open the library and the journal for writing; interrupted writes are settled first.
 
     A library that the settings name must exist, unless `new`. The default one may have been deleted: the journal still
     knows what was written. Raises StoreError if another process is writing to the same library.
@@ -213,8 +212,9 @@ def opened_journal(settings: Settings, *, new: bool = False) -> Iterator[tuple[S
         Store(settings.db_location, create=create) as store,
         Journal(settings.journal_file) as journal,
     ):
-        TagWriter(journal, store, WriteOptions.of(settings)).recover()
-        yield store, journal
+        writer = TagWriter(journal, store, WriteOptions.of(settings))
+        writer.recover()
+        yield writer
 
 
 @contextmanager

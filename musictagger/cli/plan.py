@@ -1,4 +1,4 @@
-"""`musictagger plan`: what would be written, and why."""
+"""`musictagger plan`: show what would be written, and why."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 @view_options
 @pass_settings
 def command(query: tuple[str, ...], out: Path | None, as_json: bool, settings: Settings) -> int:
-    """Show what would be written into the files that QUERY finds (all, without one), and why. Writes nothing.
+    """Show what would be written into the files that QUERY finds (without QUERY: all files), and why.
 
-    The plan is computed from the library: no file is opened.
+    The plan is computed from the library: no file is opened, and none is written.
     """
     from musictagger.cli import documents
     from musictagger.tags.plan import save_plan

@@ -1,4 +1,4 @@
-"""`musictagger review`: walk through a plan and decide file by file."""
+"""`musictagger review`: go through a plan and decide file by file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from musictagger.cli.changes import apply_opened, wanted_plan
+from musictagger.cli.changes import apply_plan, wanted_plan
 from musictagger.cli.options import (
     ExistingPath,
-    opened_journal,
+    opened_writer,
     pass_settings,
     safety_options,
     view_options,
@@ -39,7 +39,7 @@ KEYS: Mapping[Key, str] = {
 
 @dataclass
 class Decisions:
-    """What was decided so far: changes accepted, and albums and artists accepted whole."""
+    """The changes accepted so far, and the albums and artists of which all changes are accepted."""
 
     accepted: list[FileChange] = field(default_factory=list)
     edited: list[FileChange] = field(default_factory=list)
@@ -65,23 +65,23 @@ def command(what: tuple[str, ...], out: Path | None, settings: Settings) -> int:
     from musictagger.tags.plan import save_plan
 
     plan = wanted_plan(what, settings)
-    # Opened before the first question: nobody should decide for an hour and then hear that a scan is running.
-    with opened_journal(settings) as (store, journal):
-        decisions = _walk(plan, _rows(plan, store))
-        _remember(decisions, store)
+    # Opened before the first question, so that a running scan is reported at once and not after all decisions.
+    with opened_writer(settings) as writer:
+        decisions = _walk(plan, _rows(plan, writer.store))
+        _remember(decisions, writer.store)
         accepted = replace(plan, changes=tuple(decisions.accepted))
         click.echo(f"{len(accepted.changes)} of {len(plan.changes)} accepted")
         if out:
             save_plan(accepted, out)
             click.echo(f"saved; `musictagger apply {printable(out)}` writes them")
             return 0
-        return apply_opened(accepted, "review", False, store, journal, settings) if accepted.changes else 0
+        return apply_plan(accepted, "review", False, writer) if accepted.changes else 0
 
 
 def _rows(plan: Plan, store: Store) -> dict[Path, TrackRow]:
-    """What the library knows of the plan's files."""
+    """The rows of the library for the files of a plan."""
     paths = [change.path for change in plan.changes]
-    # Artist, album and digest are the same whichever model is asked.
+    # Artist, album and digest do not depend on the model.
     return {row.path: row for rows in store.tracks(0, paths) for row in rows}
 
 
@@ -103,7 +103,7 @@ def _walk(plan: Plan, rows: Mapping[Path, TrackRow]) -> Decisions:
             key = _ask(artist, album)
             change = _edited(change) if key == "e" else change
         except click.Abort:
-            # Ctrl-C, or the end of the input: what was decided until here stands.
+            # Ctrl-C, or the end of the input: the decisions up to here are kept.
             click.echo()
             break
         if key == "q":
@@ -120,7 +120,7 @@ def _walk(plan: Plan, rows: Mapping[Path, TrackRow]) -> Decisions:
 
 
 def _ask(artist: str | None, album: str | None) -> Key:
-    """One key; Enter accepts. Raises click.Abort at the end of the input."""
+    """Ask for one key; Enter accepts. Raises click.Abort at the end of the input."""
     offered = {key: text for key, text in KEYS.items() if (key != "l" or album) and (key != "r" or artist)}
     question = ", ".join(f"[{key}] {text}" for key, text in offered.items())
     while True:
@@ -128,7 +128,7 @@ def _ask(artist: str | None, album: str | None) -> Key:
         for key in offered:
             if answer == key:
                 return key
-        click.echo(f"{answer!r} is none of {', '.join(offered)}")
+        click.echo(f"{answer!r} is not one of {', '.join(offered)}")
 
 
 def _edited(change: FileChange) -> FileChange:
@@ -145,7 +145,7 @@ def _edited(change: FileChange) -> FileChange:
 
 
 def _remember(decisions: Decisions, store: Store) -> None:
-    """Edited genres are the user's own choice from now on."""
+    """Store edited genres as the user's own choice."""
     genres = {change.path: list(change.after["genre"]) for change in decisions.edited}
     for rows in store.tracks(0, list(genres)):
         for row in rows:

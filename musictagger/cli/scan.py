@@ -13,7 +13,7 @@ from musictagger.cli.options import (
     json_output,
     library_options,
     model_options,
-    opened_journal,
+    opened_writer,
     pass_settings,
     quiet_option,
     safety_options,
@@ -65,10 +65,11 @@ def command(paths: tuple[Path, ...], as_json: bool, quiet: bool, settings: Setti
     options = ScanOptions(**flags)
     with progress.reporter(quiet) as reporter, stoppable(reporter):
         _require_paths(paths)
-        with opened_journal(settings, new=True) as (store, journal):
+        with opened_writer(settings, new=True) as writer:
+            store = writer.store
             predictor = load_predictor(settings, reporter)
             reporter.say(f"{predictor.card.name} on {predictor.device}, library {store.location}")
-            report = scan(paths, store, journal, predictor, settings, options, reporter)
+            report = scan(paths, store, writer.journal, predictor, settings, options, reporter)
             reporter.close()
             tracks = _in_scope(store, predictor.card, settings, paths)
             if as_json:

@@ -1,4 +1,4 @@
-"""`musictagger undo`: put fields back as they were."""
+"""`musictagger undo`: restore the former values of fields."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from musictagger.cli.changes import tell
+from musictagger.cli.changes import report_outcome
 from musictagger.cli.options import (
     ExistingPath,
     json_output,
     library_options,
-    opened_journal,
+    opened_writer,
     pass_settings,
     safety_options,
     stoppable,
@@ -21,8 +21,7 @@ from musictagger.errors import BadRequestError, printable
 
 if TYPE_CHECKING:
     from musictagger.config import Settings
-    from musictagger.library.store import Store
-    from musictagger.tags.journal import Journal
+    from musictagger.pipeline.writing import TagWriter
     from musictagger.tags.journalfile import JournalEntry
 
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 @click.argument("paths", nargs=-1, type=ExistingPath)
 @click.option("--run", type=int, metavar="ID", help="Undo this run (`musictagger history` lists them).")
 @click.option("--last", is_flag=True, help="Undo the last run that wrote something and is not undone.")
-@click.option("--dry-run", is_flag=True, help="Show what would be put back; touch no music file.")
+@click.option("--dry-run", is_flag=True, help="Show what would be restored; write nothing.")
 @json_output
 @safety_options
 @library_options
@@ -38,19 +37,17 @@ if TYPE_CHECKING:
 def command(
     paths: tuple[Path, ...], run: int | None, last: bool, dry_run: bool, as_json: bool, settings: Settings
 ) -> int:
-    """Put every field back exactly as it was: of a run, of the last one, or of everything written to PATHS.
+    """Restore the exact former value of every field that a run, the last run, or any run on PATHS wrote.
 
-    PATHS are files or folders. A field that somebody changed since is left alone and reported. An undo is a run
-    too, and can be undone.
+    PATHS are files or folders. A field that another program has changed since is left alone and reported. An undo is
+    a run too, and can be undone.
     """
     from musictagger.cli import progress
-    from musictagger.pipeline.writing import TagWriter
-    from musictagger.tags.safewrite import WriteOptions
 
     if sum([bool(paths), run is not None, last]) != 1:
-        raise BadRequestError("say what to undo: --last, --run ID, or files and folders")
-    with opened_journal(settings) as (store, journal):
-        entries = _chosen(journal, store, paths, run, last)
+        raise BadRequestError("nothing to undo is given: use --last, --run ID, or files and folders")
+    with opened_writer(settings) as writer:
+        entries = _chosen(writer, paths, run, last)
         if not entries:
             where = " there" if paths else ""
             raise BadRequestError(f"there is nothing to undo{where}; `musictagger history` lists what was written")
@@ -58,11 +55,10 @@ def command(
             _print(entries)
             return 0
         note = " ".join(map(printable, paths)) or f"run {entries[0].run_id}"
-        new_run = journal.start_run("undo", note)
+        new_run = writer.journal.start_run("undo", note)
         with progress.reporter(quiet=False) as reporter, stoppable(reporter):
-            writer = TagWriter(journal, store, WriteOptions.of(settings))
             outcome = writer.undo(entries, new_run, stop=lambda: reporter.stopping)
-    return tell(new_run, outcome, as_json, "put back")
+    return report_outcome(new_run, outcome, as_json, "put back")
 
 
 def _print(entries: list[JournalEntry]) -> None:
@@ -71,11 +67,12 @@ def _print(entries: list[JournalEntry]) -> None:
             click.echo(f"{printable(entry.path)}: {name} back to {printable('; '.join(values)) or '(none)'}")
 
 
-def _chosen(journal: Journal, store: Store, paths: tuple[Path, ...], run: int | None, last: bool) -> list[JournalEntry]:
+def _chosen(writer: TagWriter, paths: tuple[Path, ...], run: int | None, last: bool) -> list[JournalEntry]:
+    journal = writer.journal
     runs = journal.runs()
     if last:
-        standing = [known.id for known in runs if known.kind != "undo" and known.counts.get("written")]
-        return journal.entries(run_id=standing[0]) if standing else []
+        written = [known.id for known in runs if known.kind != "undo" and known.counts.get("written")]
+        return journal.entries(run_id=written[0]) if written else []
     if run is not None:
         if run not in {known.id for known in runs}:
             raise BadRequestError(f"there is no run {run}; `musictagger history` lists them")
@@ -83,8 +80,8 @@ def _chosen(journal: Journal, store: Store, paths: tuple[Path, ...], run: int | 
     from musictagger.audio.walk import absolute
 
     roots = [absolute(path) for path in paths]
-    # A file that was moved is known by its sound.
-    digests = store.digests_under(roots)
+    # A file that was moved is recognised by the digest of its audio.
+    digests = writer.store.digests_under(roots)
     undone = {known.id for known in runs if known.kind == "undo"}
     return [
         entry

@@ -22,7 +22,7 @@ from musictagger.pipeline.analyse import Outcome, analyse
 from musictagger.pipeline.pool import Decoding
 from musictagger.pipeline.stream import Known, Source, stream
 from musictagger.pipeline.worker import Failed, Inspected
-from musictagger.pipeline.writing import TagWriter, plan_track
+from musictagger.pipeline.writing import TagWriter, plan_tracks
 from musictagger.progress import Progress
 from musictagger.records import Analysed
 from musictagger.tags.containers.table import writable
@@ -244,7 +244,7 @@ class _Scan:
         """Plan and write the fields of the tracks noted."""
         paths, self._to_write = [file.path for file in self._to_write], []
         tracks = [track for rows in self._store.tracks(self._model_id, paths) for track in look(rows, self._view)]
-        changes = [change for track in tracks if (change := plan_track(track, self._settings)) is not None]
+        changes = plan_tracks(tracks, self._settings)
         self._report.untaggable.update(
             track.row.container for track in tracks if track.genres and not writable(track.row.container)
         )

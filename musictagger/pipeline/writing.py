@@ -37,8 +37,12 @@ class Outcome:
     stopped: bool = False
 
 
-def plan_track(track: TrackView, settings: Settings) -> FileChange | None:
-    """The changes that the settings and the user's choices mean for one track's file; None for none."""
+def plan_tracks(tracks: Iterable[TrackView], settings: Settings) -> list[FileChange]:
+    """The changes to the files of `tracks` that follow from the settings and the user's choices."""
+    return [change for track in tracks if (change := _plan_track(track, settings)) is not None]
+
+
+def _plan_track(track: TrackView, settings: Settings) -> FileChange | None:
     row = track.row
     if row.locked or row.failure is not None or not writable(row.container):
         return None

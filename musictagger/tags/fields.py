@@ -10,6 +10,7 @@ import struct
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from musictagger.audio.formats.base import MalformedError
 from musictagger.errors import AudioError, TagWriteError
@@ -94,14 +95,14 @@ def _check(values: Values) -> None:
                 raise MalformedError(f"a {field} of {text!r} cannot be written")
 
 
-def _open_to_read(path: Path, join: str = DEFAULT_JOIN) -> TagFile:
+def _open_to_read(path: Path, join: str = DEFAULT_JOIN) -> TagFile[Any]:
     try:
         return _open(path, join)
     except (MalformedError, struct.error) as error:
         raise AudioError(path, f"its tags cannot be read: {error}") from error
 
 
-def _open(path: Path, join: str = DEFAULT_JOIN) -> TagFile:
+def _open(path: Path, join: str = DEFAULT_JOIN) -> TagFile[Any]:
     """Raises MalformedError for a container that cannot be tagged, or for damage."""
     container = container_of(path)
     if container.open is None:

@@ -38,7 +38,6 @@ from musictagger.tags.journalfile import (
     entry_of,
     from_json,
     open_journal_file,
-    to_json,
     utc,
     writing,
 )
@@ -111,8 +110,8 @@ class Journal:
                 run_id=run_id,
                 path=absolute(edit.path),
                 digest=edit.digest,
-                before=to_json(edit.before),
-                after=to_json(edit.after),
+                before=dict(edit.before),
+                after=dict(edit.after),
                 state="intended",
                 owner=self._owner,
             )
@@ -122,7 +121,7 @@ class Journal:
 
     def settle(self, entry_id: int, state: State, reason: str = "", after: Values | None = None) -> None:
         """Record the outcome of an entry. `after`: the values as stored, where they are not those intended."""
-        changes = {"state": state, "reason": reason, "at": now()} | ({} if after is None else {"after": to_json(after)})
+        changes = {"state": state, "reason": reason, "at": now()} | ({} if after is None else {"after": dict(after)})
         with self._writing() as session:
             found = session.scalar(
                 update(JournalEntryRow)

@@ -89,8 +89,8 @@ class JournalEntryRow(_Base):
     run_id: Mapped[int] = mapped_column(ForeignKey("run.id"), index=True)
     path: Mapped[Path] = mapped_column(PathText, index=True)
     digest: Mapped[str | None] = mapped_column(String(64))
-    before: Mapped[dict[str, list[str]]] = mapped_column(JSON)
-    after: Mapped[dict[str, list[str]]] = mapped_column(JSON)
+    before: Mapped[dict[Field, Sequence[str]]] = mapped_column(JSON)
+    after: Mapped[dict[Field, Sequence[str]]] = mapped_column(JSON)
     state: Mapped[str] = mapped_column(String(16), index=True)
     reason: Mapped[str] = mapped_column(Text, default="")
     at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
@@ -158,14 +158,9 @@ def entry_of(row: JournalEntryRow) -> JournalEntry:
     return JournalEntry(row.id, row.run_id, row.path, row.digest, before, after, state, row.reason, utc(row.at))
 
 
-def to_json(values: Values) -> dict[str, list[str]]:
-    """Values as their column stores them."""
-    return {field: list(texts) for field, texts in values.items()}
-
-
-def from_json(values: Mapping[str, Sequence[str]]) -> dict[Field, tuple[str, ...]]:
-    """The inverse of `to_json`."""
-    return {cast(Field, field): tuple(texts) for field, texts in values.items()}
+def from_json(values: Mapping[Field, Sequence[str]]) -> dict[Field, tuple[str, ...]]:
+    """The values that a column stores."""
+    return {field: tuple(texts) for field, texts in values.items()}
 
 
 def utc(time_: datetime) -> datetime:

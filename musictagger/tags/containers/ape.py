@@ -13,7 +13,7 @@ from typing import NamedTuple
 from musictagger.audio.formats import stream
 from musictagger.audio.formats.base import MalformedError, open_bytes
 from musictagger.audio.formats.surrounding import last_tag_bytes, skip_id3v2, trailing_tags
-from musictagger.tags.containers.base import Container, ItemFile, fingerprint_span, splice
+from musictagger.tags.containers.base import Container, TagFile, fingerprint_span, splice
 
 _HAS_HEADER, _IS_HEADER = 1 << 31, 1 << 29
 
@@ -24,7 +24,7 @@ class _Item(NamedTuple):
     value: bytes
 
 
-class ApeFile(ItemFile[_Item]):
+class ApeFile(TagFile[_Item]):
     """The APEv2 tag nearest to the end, before an ID3v1 or Lyrics3 tag if there is one."""
 
     system = "APEv2"

@@ -12,7 +12,7 @@ from mutagen.asf import ASF, ASFBaseAttribute, ASFUnicodeAttribute
 
 from musictagger.audio.formats import asf
 from musictagger.audio.formats.base import MalformedError
-from musictagger.tags.containers.base import Container, ItemFile, fingerprint, raise_oserror
+from musictagger.tags.containers.base import Container, TagFile, fingerprint, raise_oserror
 
 _REWRITTEN = {
     bytes.fromhex("3326b2758e66cf11a6d900aa0062ce6c"): "content description",
@@ -25,7 +25,7 @@ _Attribute = tuple[str, ASFBaseAttribute]
 _EXTENSION = bytes.fromhex("b503bf5f2ea9cf118ee300c00c205365")
 
 
-class AsfFile(ItemFile[_Attribute]):
+class AsfFile(TagFile[_Attribute]):
     """The attributes of an ASF header."""
 
     system = "ASF"

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from musictagger.audio.formats.base import BLOCK_BYTES, ByteReader, Format, MalformedError
 from musictagger.tags.containers.systems import System
@@ -15,42 +15,24 @@ from musictagger.tags.containers.systems import System
 Item = TypeVar("Item")
 
 
-class TagFile(ABC):
-    """The tags of one file, read when it is opened. Keys are those of LOCATIONS, `TXXX:MOOD` for instance."""
+class TagFile(ABC, Generic[Item]):
+    """The tags of one file, read when it is opened: items, of which those under other keys are never decoded.
+
+    Keys are those of LOCATIONS, `TXXX:MOOD` for instance.
+    """
 
     system: System
     """The tag system of the file, or the one that it will get."""
-
-    @abstractmethod
-    def get(self, key: str) -> tuple[str, ...]:
-        """The values under `key`, unchanged; text that cannot be decoded gets replacement characters."""
-
-    @abstractmethod
-    def set(self, key: str, values: tuple[str, ...]) -> None:
-        """Put `values` under `key`, or remove it when there are none. Raises MalformedError where it cannot."""
-
-    def stored(self, values: tuple[str, ...]) -> tuple[str, ...]:
-        """The values that `get` will return after `values` were set, saved and read again."""
-        return values
-
-    @abstractmethod
-    def save(self) -> None:
-        """Write into the file, in place. Raises OSError, or MalformedError before anything was written."""
-
-    @abstractmethod
-    def others(self, keys: Collection[str]) -> dict[str, str]:
-        """A fingerprint of everything in the file but the values under `keys` and the audio, each under a name."""
-
-
-class ItemFile(TagFile, Generic[Item]):
-    """A tag made of items. Those under other keys are never decoded, and saved byte for byte."""
-
     item_name = "item"
     one_item = False
     """Whether all values of a key belong into one item."""
     _items: list[Item]
     _around: Mapping[str, str] = {}
     """Fingerprints of what else is neither an item nor audio."""
+
+    @abstractmethod
+    def save(self) -> None:
+        """Write into the file, in place. Raises OSError, or MalformedError before anything was written."""
 
     @abstractmethod
     def _is(self, item: Item, key: str) -> bool:
@@ -69,9 +51,11 @@ class ItemFile(TagFile, Generic[Item]):
         """A name for an item, and all of its bytes."""
 
     def get(self, key: str) -> tuple[str, ...]:
+        """The values under `key`, unchanged; text that cannot be decoded gets replacement characters."""
         return tuple(text for item in self._items if self._is(item, key) for text in self._texts(item))
 
     def set(self, key: str, values: tuple[str, ...]) -> None:
+        """Put `values` under `key`, or remove it when there are none. Raises MalformedError where it cannot."""
         old = [item for item in self._items if self._is(item, key)]
         if self._holds(key, values, old):
             return
@@ -84,6 +68,10 @@ class ItemFile(TagFile, Generic[Item]):
         behind = [item for item in self._items[first:] if not self._is(item, key)]
         self._items = [*self._items[:first], *self._new_items(key, values, old), *behind]
 
+    def stored(self, values: tuple[str, ...]) -> tuple[str, ...]:
+        """The values that `get` will return after `values` were set, saved and read again."""
+        return values
+
     def _holds(self, key: str, values: tuple[str, ...], old: Sequence[Item]) -> bool:
         return values == self.get(key) and (not self.one_item or len(old) == bool(values))
 
@@ -91,6 +79,7 @@ class ItemFile(TagFile, Generic[Item]):
         return [item for item in self._items if not any(self._is(item, key) for key in keys)]
 
     def others(self, keys: Collection[str]) -> dict[str, str]:
+        """A fingerprint of everything in the file but the values under `keys` and the audio, each under a name."""
         items = [self._raw(item) for item in self._others(keys)]
         named = {f"{self.item_name} {index} {name}": fingerprint(raw) for index, (name, raw) in enumerate(items)}
         return {**named, **self._around}
@@ -106,7 +95,7 @@ class Container:
     format: Format
     systems: tuple[System, ...] = ()
     """The tag systems it may have; an untagged file gets the first one. () for none."""
-    open: Callable[[Path, str], TagFile] | None = None
+    open: Callable[[Path, str], TagFile[Any]] | None = None
     """Read the tags of a file. The text joins several values in a tag system of one value."""
     refusal: str = ""
     """Why files of a container without a tag system are not written."""

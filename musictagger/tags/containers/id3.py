@@ -14,7 +14,7 @@ from pathlib import Path
 
 from musictagger.audio.formats.base import MalformedError
 from musictagger.audio.formats.surrounding import synchsafe
-from musictagger.tags.containers.base import ItemFile
+from musictagger.tags.containers.base import TagFile
 from musictagger.tags.containers.systems import System
 
 PADDING_BYTES = 2048
@@ -34,7 +34,7 @@ class Id3Frame:
     raw: bytes
 
 
-class Id3File(ItemFile[Id3Frame]):
+class Id3File(TagFile[Id3Frame]):
     """A file with an ID3v2 tag, wherever in the file it lies."""
 
     item_name = "frame"

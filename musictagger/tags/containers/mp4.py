@@ -15,7 +15,7 @@ from pathlib import Path
 from musictagger.audio.formats.base import MalformedError, open_bytes
 from musictagger.audio.formats.mp4 import MP4, mp4_atoms
 from musictagger.audio.formats.table import sniff
-from musictagger.tags.containers.base import Container, ItemFile, fingerprint, fingerprint_span, splice
+from musictagger.tags.containers.base import Container, TagFile, fingerprint, fingerprint_span, splice
 
 PADDING_BYTES = 2048
 _PARENTS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"udta", b"ilst", b"moof", b"traf", b"mfra"}
@@ -72,7 +72,7 @@ def _atom(name: bytes, body: bytes) -> Atom:
     return Atom(name, body)
 
 
-class Mp4File(ItemFile[Atom]):
+class Mp4File(TagFile[Atom]):
     """The `ilst` atom of an MP4 file, in `moov.udta.meta`."""
 
     system = "MP4"

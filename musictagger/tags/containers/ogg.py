@@ -96,12 +96,7 @@ class OggFile(CommentFile):
 
 def _container(name: str, title: str, codec: _Codec) -> Container:
     return Container(
-        name,
-        title,
-        ogg.OGG,
-        ("Vorbis comments",),
-        lambda path, join: OggFile(path, codec),
-        magic=(codec.magic,),
+        name, title, ogg.OGG, ("Vorbis comments",), lambda path, join: OggFile(path, codec), magic=(codec.magic,)
     )
 
 

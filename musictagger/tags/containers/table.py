@@ -15,30 +15,13 @@ from musictagger.tags.containers.base import Container
 
 _REFUSED = (
     Container(
-        "matroska",
-        "Matroska",
-        MATROSKA,
-        refusal="Matroska files are read but never written: no safe writer exists",
+        "matroska", "Matroska", MATROSKA, refusal="Matroska files are read but never written: no safe writer exists"
     ),
     Container(
-        "aac",
-        "raw AAC",
-        STREAM,
-        refusal="a raw AAC stream has no place for tags; put it into an M4A file",
-        magic=ADTS,
+        "aac", "raw AAC", STREAM, refusal="a raw AAC stream has no place for tags; put it into an M4A file", magic=ADTS
     ),
-    Container(
-        "ogg",
-        "other Ogg",
-        OGG,
-        refusal="this Ogg file holds no Vorbis, Opus, Speex or FLAC stream first",
-    ),
-    Container(
-        "unknown",
-        "anything else",
-        STREAM,
-        refusal="its contents are of no kind that musictagger can tag",
-    ),
+    Container("ogg", "other Ogg", OGG, refusal="this Ogg file holds no Vorbis, Opus, Speex or FLAC stream first"),
+    Container("unknown", "anything else", STREAM, refusal="its contents are of no kind that musictagger can tag"),
 )
 
 CONTAINERS: Mapping[str, Container] = {

@@ -9,14 +9,14 @@ import struct
 from collections.abc import Collection, Sequence
 
 from musictagger.audio.formats.base import MalformedError
-from musictagger.tags.containers.base import ItemFile, fingerprint
+from musictagger.tags.containers.base import TagFile, fingerprint
 
 BLOCK_MAX_BYTES = (1 << 24) - 1
 """Size of the largest metadata block of FLAC."""
 OUR_VENDOR = b"musictagger"
 
 
-class CommentFile(ItemFile[bytes]):
+class CommentFile(TagFile[bytes]):
     """A file with one comment header. Its items are `KEY=value` as bytes."""
 
     system = "Vorbis comments"
