@@ -51,7 +51,7 @@ def command(
       musictagger fix song.mp3 --lock              never write into this file
     """
     if not (genre or excluded or forget or lock is not None):
-        raise BadRequestError("nothing to fix is given: use --genre, --not, --lock, --unlock or --forget")
+        raise BadRequestError("choose what to fix: --genre, --not, --lock, --unlock or --forget")
     for name in (*genre, *excluded):
         if not name.strip() or not name.isprintable():
             raise BadRequestError(f"{name!r} is not a genre: its name must have visible characters only")

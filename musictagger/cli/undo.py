@@ -45,7 +45,7 @@ def command(
     from musictagger.cli import progress
 
     if sum([bool(paths), run is not None, last]) != 1:
-        raise BadRequestError("nothing to undo is given: use --last, --run ID, or files and folders")
+        raise BadRequestError("choose what to undo: --last, --run ID, or files and folders")
     with opened_writer(settings) as writer:
         entries = _chosen(writer, paths, run, last)
         if not entries:

@@ -156,7 +156,7 @@ class TagWriter:
         try:
             status, tags = path.stat(), read_tags(path)
         except (OSError, AudioError):
-            # The write is valid whatever happened to the file since; the next scan will find out.
+            # The write is valid whatever happened to the file since; the next scan will notice.
             return
         self.store.record_written(FoundFile(path, status.st_size, status.st_mtime_ns), tags)
         self.store.commit()

@@ -108,17 +108,8 @@ def write_fields(edit: Edit, options: WriteOptions = DEFAULT_OPTIONS, step: Step
         try:
             step("copy")
             shutil.copyfile(target, temporary)
-            step("compare")
-            found = read_planned(temporary, edit)
-            wanted = stored_form(temporary, edit.after, id3v23_join=options.id3v23_join)
-            if all(found[field] == values for field, values in wanted.items()):
+            if not _edited(target, temporary, edit, options.id3v23_join, step):
                 return original
-            digest = edit.digest or audio_digest(target)
-            others = snapshot(temporary, tuple(wanted))
-            step("save")
-            set_fields(temporary, edit.after, id3v23_join=options.id3v23_join)
-            step("verify")
-            _verify(target, temporary, wanted, others, digest)
             step("attributes")
             _copy_attributes(target, temporary, original, options.preserve_mtime)
             step("sync")
@@ -137,6 +128,22 @@ def write_fields(edit: Edit, options: WriteOptions = DEFAULT_OPTIONS, step: Step
         sync_folder(target.parent)
         written = target.stat()
     return written
+
+
+def _edited(target: Path, temporary: Path, edit: Edit, join: str, step: Step) -> bool:
+    """Give the copy its new values and verify it. False, with nothing done, where it holds them already."""
+    step("compare")
+    found = read_planned(temporary, edit)
+    wanted = stored_form(temporary, edit.after, id3v23_join=join)
+    if all(found[field] == values for field, values in wanted.items()):
+        return False
+    digest = edit.digest or audio_digest(target)
+    others = snapshot(temporary, tuple(wanted))
+    step("save")
+    set_fields(temporary, edit.after, id3v23_join=join)
+    step("verify")
+    _verify(target, temporary, wanted, others, digest)
+    return True
 
 
 def read_planned(path: Path, edit: Edit) -> dict[Field, tuple[str, ...]]:
