@@ -1,4 +1,4 @@
-"""Which field lives where, and that writing one leaves every other byte that means something as it was."""
+"""Fields are read and written in every container, and nothing else in the file changes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ texts = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters=
 
 
 def rich(container: str, folder: Path, *, picture_bytes: int = 3000) -> Path:
-    """A file with everything people put into tags: pictures, comments, unknown frames, chapters, several values."""
+    """A file with all kinds of tags: pictures, comments, unknown frames, chapters, several values."""
     path = media.make(container, folder, tags=TAGS)
     if container == "m4a-fragmented":
         return path
@@ -83,7 +83,7 @@ def _rich_id3(tags: Any, data: bytes) -> None:
     tags.add(id3.TDRC(encoding=3, text=["1999-02-03T04:05"]))
 
 
-def sound(path: Path) -> bytes:
+def decoded(path: Path) -> bytes:
     with av.open(path) as file:
         return b"".join(np.ascontiguousarray(frame.to_ndarray()).tobytes() for frame in file.decode(audio=0))
 
@@ -92,7 +92,7 @@ def sound(path: Path) -> bytes:
 
 
 @pytest.mark.parametrize("container", media.EXTENSIONS)
-def test_containers_are_told_by_content(container: str, tmp_path: Path) -> None:
+def test_containers_are_recognised_by_content(container: str, tmp_path: Path) -> None:
     path = media.make(container, tmp_path, name="no extension")
     assert container_of(path).name == EXPECTED.get(container, container)
     assert writable(container_of(path).name) == (container in media.TAGGABLE)
@@ -100,10 +100,10 @@ def test_containers_are_told_by_content(container: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("picture_bytes", [300, 200_000])
 @pytest.mark.parametrize("container", media.TAGGABLE)
-def test_fields_are_written_and_nothing_else(container: str, picture_bytes: int, tmp_path: Path) -> None:
+def test_only_the_given_fields_are_written(container: str, picture_bytes: int, tmp_path: Path) -> None:
     path = rich(container, tmp_path, picture_bytes=picture_bytes)
     before, digest, fields = snapshot(path), audio_digest(path), read_fields(path)
-    heard = sound(path) if container in DECODABLE else b""
+    samples = decoded(path) if container in DECODABLE else b""
     assert fields["genre"] == ("Rock",)
     assert len(before) >= 4
     for values in (NEW, {"genre": ("x" * 40_000,)}, {"mood": ()}, {"provenance": ("y" * 9_000,)}, {"genre": ("A",)}):
@@ -111,7 +111,7 @@ def test_fields_are_written_and_nothing_else(container: str, picture_bytes: int,
         assert read_fields(path, tuple(values)) == values  # type: ignore[arg-type]
         assert snapshot(path) == before
         assert audio_digest(path) == digest
-        assert (sound(path) if heard else b"") == heard
+        assert (decoded(path) if samples else b"") == samples
     set_fields(path, fields)
     assert read_fields(path) == fields
 
@@ -188,7 +188,7 @@ def test_containers_without_tags_are_refused_with_a_reason(container: str, tmp_p
 @pytest.mark.parametrize("container", media.TAGGABLE)
 @quiet
 @given(at=st.floats(0, 1), junk=st.binary(min_size=1, max_size=30))
-def test_damaged_files_are_refused_or_come_out_right(container: str, tmp_path: Path, at: float, junk: bytes) -> None:
+def test_damaged_files_are_refused_or_written_correctly(container: str, tmp_path: Path, at: float, junk: bytes) -> None:
     path = rich(container, tmp_path)
     data = path.read_bytes()
     place = round(at * min(len(data), 4000))
@@ -210,7 +210,7 @@ def test_values_that_no_file_can_hold_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("container", media.TAGGABLE)
-def test_a_field_of_an_empty_text_is_as_good_as_none_but_not_the_same(container: str, tmp_path: Path) -> None:
+def test_an_empty_text_counts_as_missing_but_is_stored(container: str, tmp_path: Path) -> None:
     path = media.make(container, tmp_path, tags={"title": "T"})
     everything = snapshot(path, ())
     set_fields(path, {"genre": ("",)})
@@ -272,7 +272,7 @@ def test_the_version_of_the_tag_is_kept(version: int, tmp_path: Path) -> None:
     set_fields(path, {"genre": ("(17)", "Indie"), "mood": ("calm", "übel")}, id3v23_join=" / ")
     data = path.read_bytes()
     assert data[3] == version
-    assert path.stat().st_size == size  # the padding took it
+    assert path.stat().st_size == size  # the padding absorbed the change
     assert snapshot(path) == before
     for name, content in frames[:3]:
         assert name.encode() in data and content in data
@@ -324,7 +324,7 @@ def test_sizes_as_itunes_once_wrote_them(tmp_path: Path) -> None:
     assert (tags["TCON"].text, tags["TALB"].text) == (["x" * 500], ["A"])
 
 
-def test_a_footer_goes_and_the_audio_stays(tmp_path: Path) -> None:
+def test_a_footer_is_removed_and_the_audio_kept(tmp_path: Path) -> None:
     tag = id3(4, ("TIT2", b"\0T"), flags=0x10)
     path = with_tag(tmp_path, tag + b"3DI" + tag[3:10])
     digest = audio_digest(path)
@@ -354,7 +354,7 @@ def test_a_footer_goes_and_the_audio_stays(tmp_path: Path) -> None:
         (3, b"\0caf\xe9", ("café",), ("café",)),
     ],
 )
-def test_genres_as_they_are_found(
+def test_stored_genres_and_their_meaning(
     version: int, content: bytes, raw: tuple[str, ...], names: tuple[str, ...], tmp_path: Path
 ) -> None:
     path = with_tag(tmp_path, id3(version, ("TIT2", b"\0T"), ("TCON", content)))
@@ -362,7 +362,7 @@ def test_genres_as_they_are_found(
     assert read_tags(path).genres == names
     old = path.read_bytes()
     set_fields(path, {"genre": raw})
-    assert path.read_bytes() == old  # the same values are the same bytes, in whatever encoding they were
+    assert path.read_bytes() == old  # writing the same values changes no byte, in any encoding
     set_fields(path, {"genre": (*raw, "New")})
     set_fields(path, {"genre": raw})
     assert read_fields(path)["genre"] == raw
@@ -388,7 +388,7 @@ def test_several_genre_frames_become_one(tmp_path: Path) -> None:
     assert read_fields(path)["genre"] == ("A", "B", "C")
 
 
-def test_tags_behind_an_mp3_are_left_alone(tmp_path: Path) -> None:
+def test_tags_behind_an_mp3_are_not_changed(tmp_path: Path) -> None:
     file = io.BytesIO()
     ape = mutagen.apev2.APEv2()
     ape["Genre"] = "Ape genre"
@@ -412,7 +412,7 @@ def test_tags_behind_an_mp3_are_left_alone(tmp_path: Path) -> None:
         id3(4, ("TCON", b"\x09what")),
     ],
 )
-def test_tags_that_cannot_be_copied_faithfully_are_refused(tag: bytes, tmp_path: Path) -> None:
+def test_tags_that_cannot_be_copied_exactly_are_refused(tag: bytes, tmp_path: Path) -> None:
     path = with_tag(tmp_path, tag)
     if tag[-1:] == b"\xff" and len(tag) > 30:
         path.write_bytes(b"ID3\x04\0\0" + synchsafe(len(tag) - 10) + tag[10:] + media.payload("mp3"))
@@ -449,11 +449,11 @@ def test_rf64_and_odd_chunks(tmp_path: Path) -> None:
 # ---- Vorbis comments, MP4, APEv2 ----------------------------------------------------------------------------------
 
 
-def test_comments_that_are_not_utf8_stay_as_they_are(tmp_path: Path) -> None:
+def test_comments_that_are_not_utf8_are_kept(tmp_path: Path) -> None:
     for container in ("flac", "vorbis", "opus", "speex", "oggflac"):
         path = media.make(container, tmp_path, tags={"title": "QQQQ", "genre": "old"})
         path.write_bytes(path.read_bytes().replace(b"QQQQ", b"\xff\xfe\xe9Q"))
-        media_ogg_checksums(path)
+        fix_ogg_checksums(path)
         before = snapshot(path)
         set_fields(path, {"genre": ("Jazz", "Blues")})
         assert b"\xff\xfe\xe9Q" in path.read_bytes()
@@ -461,12 +461,12 @@ def test_comments_that_are_not_utf8_stay_as_they_are(tmp_path: Path) -> None:
         assert "\ufffd" in (read_tags(path).title or "")
 
 
-def media_ogg_checksums(path: Path) -> None:
+def fix_ogg_checksums(path: Path) -> None:
     if path.read_bytes()[:4] == b"OggS":
         path.write_bytes(media.with_serial(path.read_bytes(), 5))
 
 
-def test_keys_keep_their_place_and_spelling(tmp_path: Path) -> None:
+def test_keys_keep_their_position_and_spelling(tmp_path: Path) -> None:
     path = media.make("flac", tmp_path)
     file: Any = mutagen.File(path)
     file.tags.extend([("Genre", "a"), ("TITLE", "T"), ("GENRE", "b"), ("odd", "")])
@@ -483,10 +483,10 @@ def test_flac_without_a_block_of_comments(tmp_path: Path) -> None:
     file.metadata_blocks = [block for block in file.metadata_blocks if block.code == 0]
     file.tags = None
     file.save(padding=lambda info: 0)
-    before, heard = snapshot(path), sound(path)
+    before, samples = snapshot(path), decoded(path)
     set_fields(path, {"genre": ("Jazz",)})
     assert read_tags(path).genres == ("Jazz",)
-    assert (snapshot(path), sound(path)) == (before, heard)
+    assert (snapshot(path), decoded(path)) == (before, samples)
 
 
 def test_flac_padding_takes_small_changes(tmp_path: Path) -> None:
@@ -537,7 +537,7 @@ def test_numbered_genres_of_mp4(tmp_path: Path) -> None:
 
 
 def _shrunk(data: bytes, by: int) -> bytes:
-    """Make the parents of `ilst` smaller, after 6 of its bytes were taken out. The index stands behind the audio."""
+    """Make the parents of `ilst` smaller, after 6 of its bytes were removed. The index is behind the audio."""
     for name in (b"moov", b"udta", b"meta"):
         at = data.rindex(name) - 4
         data = data[:at] + (int.from_bytes(data[at : at + 4], "big") - by).to_bytes(4, "big") + data[at + 4 :]
@@ -549,12 +549,12 @@ def test_mp4_offsets_follow_the_audio(tmp_path: Path) -> None:
     data = path.read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")
     at = data.index(b"stco") + 12
-    old, heard = struct.unpack(">I", data[at : at + 4])[0], sound(path)
+    old, samples = struct.unpack(">I", data[at : at + 4])[0], decoded(path)
     set_fields(path, {"genre": ("x" * 5000,)})
     data = path.read_bytes()
     at = data.index(b"stco") + 12
     assert struct.unpack(">I", data[at : at + 4])[0] - old > 5000
-    assert sound(path) == heard
+    assert decoded(path) == samples
 
 
 def test_a_snapshot_sees_offsets_that_were_not_moved(tmp_path: Path) -> None:
@@ -613,13 +613,13 @@ def test_merging(existing: tuple[str, ...], chosen: list[str], mode: Any, result
 
 
 @given(existing=st.lists(st.text()), chosen=st.lists(st.text()))
-def test_append_never_touches_what_is_there(existing: list[str], chosen: list[str]) -> None:
+def test_append_never_changes_existing_values(existing: list[str], chosen: list[str]) -> None:
     merged = merge_genres(tuple(existing), chosen, "append")
     assert merged[: len(existing)] == tuple(existing)
     assert merge_genres(merged, chosen, "append") == merged
 
 
-def test_genre_names_beyond_the_list_stay() -> None:
+def test_genre_numbers_beyond_the_list_are_kept() -> None:
     assert genre_names("255") == ("255",)
     assert genre_names("(255)x") == ("255", "x")
     assert genre_names("") == ()

@@ -1,7 +1,7 @@
-"""A journalled write that fails or is killed anywhere: the file is the old or the new one, and the journal knows which.
+"""A journalled write that fails or is killed at any point leaves the old file or the new one, as the journal records.
 
-`uv run python tests/test_faults.py` tries every fault there is, in every container, and prints how many (some minutes);
-the tests try all steps and limits, and a sample of the calls into the system. Each fault has a process of its own.
+`uv run python tests/test_faults.py` tries every fault in every container and prints their number (eight minutes).
+The tests try all steps and limits, and a sample of the system calls. Each fault has a process of its own.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Outcome = str
 _EXIT_CODES: dict[Outcome, int] = {"written": 0, "other": 1, "refused": 3, "no journal": 4, "interrupted": 5}
 _FIRED = 16
 
-# What a call is made on decides whether it is one into the system; these say nothing to it, or change nothing there.
+# The module or type of a function decides whether it is a system call; these make none, or change nothing.
 _MODULES = frozenset({"posix", "fcntl", "_io", "io", "_sqlite3", "sqlite3"})
 _TYPES = frozenset({"_io", "_sqlite3", "sqlite3"})
 _SILENT = frozenset({"fspath", "getpid", "urandom", "_path_normpath", "tell", "seek", "fileno", "get_blocking"})
@@ -52,7 +52,7 @@ _HARMLESS = frozenset({"read", "readinto", "stat", "lstat", "fstat", "access", "
 
 @dataclass(frozen=True)
 class Scene:
-    """A file, the bytes it has and is to have, what must come back, and a journal with one run."""
+    """A file, its old and new bytes, the values that an undo must restore, and a journal with one run."""
 
     container: str
     path: Path
@@ -68,7 +68,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Fault:
-    """`arm` is called in the new process, just before the write, and returns what the write calls at each step.
+    """`arm` is called in the new process, just before the write, and returns the `step` of the write.
 
     Its argument is to be called when the fault happens. `kill_after_s`: from outside, so long after the start.
     """
@@ -129,7 +129,7 @@ def is_system_call(function: Any, harmless_too: bool) -> bool:
 
 
 def at_call(number: int, harmless_too: bool, action: Callable[[Any], None]) -> None:
-    """From now on count calls into the system, and do `action` with the function before the one of this number."""
+    """Count system calls from now on, and call `action` with the function before the one of this number."""
     left = number
 
     def profile(frame: FrameType, event: str, function: Any) -> None:
@@ -165,7 +165,7 @@ def killed_at_call(number: int) -> Fault:
 
 
 def full_disk(limit_bytes: int) -> Fault:
-    """No file may become larger: not the copy, and not the journal either."""
+    """Limit the size of all files: of the copy and of the journal."""
 
     def arm(fired: Callable[[], None]) -> Step:
         fired()
@@ -196,7 +196,7 @@ def limit_faults(scene: Scene) -> Iterator[Fault]:
 
 
 def call_faults(scene: Scene, at_most: int | None) -> Iterator[Fault]:
-    """All calls that can fail, and all that could leave something half done; or `at_most` of each, evenly spaced."""
+    """All calls that can fail, and all that could be interrupted half-way; or `at_most` of each, evenly spaced."""
     for fault, harmless_too in ((call_fails, True), (killed_at_call, False)):
         count = calls_of_a_write(scene, harmless_too)
         every = 1 if at_most is None else max(1, count // at_most)
@@ -235,7 +235,7 @@ def write(scene: Scene, journal: Journal, step: Step) -> None:
 
 
 def try_fault(scene: Scene, fault: Fault) -> bool:
-    """Let the fault happen, and check what it left. Returns whether it did happen. Raises AssertionError."""
+    """Cause the fault, and check the result. Returns whether it happened. Raises AssertionError."""
     reset(scene)
     pid = os.fork()
     if pid == 0:
@@ -282,15 +282,15 @@ def run_child(scene: Scene, fault: Fault) -> None:
 
 
 def check_what_is_left(scene: Scene, outcome: Outcome) -> None:
-    assert outcome != "other", f"an error that is none of musictagger's: {scene.error.read_text()}"
+    assert outcome != "other", f"an error of another kind than musictagger's: {scene.error.read_text()}"
     found = scene.path.read_bytes()
     assert found in (scene.old, scene.new), "neither the old file nor the new one"
     left = [path.name for path in scene.path.parent.iterdir() if path != scene.path]
     assert all(name.startswith(".musictagger-") and name.endswith(".tmp") for name in left)
     sweep(scene.path.parent)
-    assert list(scene.path.parent.iterdir()) == [scene.path], "temporary files stay"
+    assert list(scene.path.parent.iterdir()) == [scene.path], "temporary files are left"
     if outcome in ("written", "refused"):
-        assert (found == scene.new) == (outcome == "written"), "not what the writer said"
+        assert (found == scene.new) == (outcome == "written"), "the outcome does not match the file"
     with Journal(scene.journal) as journal:
         journal.recover()
         entries = journal.entries(states=get_args(State))
@@ -313,7 +313,7 @@ def undo(scene: Scene, journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("container", media.TAGGABLE)
-def test_every_step_fails_or_is_killed(container: str, tmp_path: Path) -> None:
+def test_a_failure_or_kill_at_every_step(container: str, tmp_path: Path) -> None:
     scene = make_scene(container, tmp_path)
     tried = [try_fault(scene, fault) for fault in step_faults(ERRORS[:2])]
     assert len(tried) == len(STEPS) * 3
@@ -327,13 +327,13 @@ def test_a_full_disk(container: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("container", media.TAGGABLE)
-def test_some_calls_into_the_system(container: str, tmp_path: Path) -> None:
+def test_a_sample_of_system_calls(container: str, tmp_path: Path) -> None:
     scene = make_scene(container, tmp_path)
     assert sum(try_fault(scene, fault) for fault in call_faults(scene, at_most=6)) >= 10
 
 
 def main() -> None:
-    """Try everything, say what harmed a file, and how many faults there were."""
+    """Try all faults; print those that did harm, and the number of faults."""
     counts: Counter[str] = Counter()
     harmed = 0
     for container in media.TAGGABLE:

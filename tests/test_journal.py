@@ -1,4 +1,4 @@
-"""The journal: what it says is on disk before a file changes, and is true whenever and however a write ends."""
+"""The journal is durable before a file changes, and correct however and whenever a write ends."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SONG = Path("/music/song.mp3")
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where the journal is; folders of music are apart."""
+    """The path of the journal, outside of the music folder."""
     return tmp_path / "data" / "journal.db"
 
 
@@ -104,7 +104,7 @@ def raise_at(name: str, error: BaseException) -> Callable[[str], None]:
 
 
 def killed_write(file: Path, path: Path, name: str, after: Any = JAZZ) -> None:
-    """A process that writes and is killed before the step `name`."""
+    """Write in a process that is killed before the step `name`."""
 
     def action() -> None:
         with Journal(file) as journal:
@@ -190,7 +190,7 @@ def test_unknown_ids_are_refused(file: Path) -> None:
 # ---- on disk ------------------------------------------------------------------------------------------------------
 
 
-def test_an_entry_is_there_after_a_kill_right_behind_it(file: Path) -> None:
+def test_an_entry_survives_a_kill_right_after_it(file: Path) -> None:
     program = (
         "import os, signal, sys; from pathlib import Path; from musictagger.tags.journal import Journal\n"
         "from musictagger.tags.safewrite import Edit\n"
@@ -208,7 +208,7 @@ def test_an_entry_is_there_after_a_kill_right_behind_it(file: Path) -> None:
 
 
 def test_commits_reach_the_disk(file: Path) -> None:
-    for _ in range(2):  # a new file, and one that is there
+    for _ in range(2):  # a new file, then an existing one
         with Journal(file) as journal, journal._engine.connect() as connection:
             assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
             assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
@@ -222,7 +222,7 @@ def _append(file: Path, name: str, count: int) -> None:
             journal.settle(journal.intend(run, Edit(Path(f"/{name}/{number}"), ROCK, JAZZ)), "written")
 
 
-def test_several_processes_make_and_fill_one_journal(file: Path) -> None:
+def test_several_processes_create_and_fill_one_journal(file: Path) -> None:
     def start(name: str) -> int:
         pid = os.fork()
         if pid == 0:
@@ -265,10 +265,10 @@ def test_a_journal_that_is_busy(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
                 other.execute("BEGIN IMMEDIATE")
                 with pytest.raises(StoreError, match=r"journal\.db: another program is writing"):
                     impatient.start_run("scan", "")
-                assert len(all_of(impatient)) == 1, "reading goes on"
+                assert len(all_of(impatient)) == 1, "reading is still possible"
 
 
-# ---- files that are none of ours, places where there can be none --------------------------------------------------
+# ---- files of other programs, places where a journal cannot be --------------------------------------------------
 
 
 def test_a_newer_journal(file: Path) -> None:
@@ -279,7 +279,7 @@ def test_a_newer_journal(file: Path) -> None:
         Journal(file)
 
 
-def test_files_of_other_programs_are_left_alone(tmp_path: Path) -> None:
+def test_files_of_other_programs_are_not_changed(tmp_path: Path) -> None:
     text, foreign, library = tmp_path / "text.db", tmp_path / "foreign.db", tmp_path / "library.db"
     text.write_text("these are notes, and nothing else\n" * 40)
     with contextlib.closing(sqlite3.connect(foreign)) as connection:
@@ -295,25 +295,25 @@ def test_files_of_other_programs_are_left_alone(tmp_path: Path) -> None:
     assert names(tmp_path) == ["foreign.db", "library.db", "text.db"]
 
 
-def test_the_library_cannot_be_the_journal_nor_reset_it(file: Path) -> None:
+def test_a_library_is_not_created_in_a_journal(file: Path) -> None:
     Journal(file).close()
     with pytest.raises(StoreError, match="another program"):
         Store(str(file), create=True)
 
 
-def test_a_journal_that_is_not_there(file: Path) -> None:
+def test_a_missing_journal(file: Path) -> None:
     with pytest.raises(StoreError, match="no journal yet"):
         Journal(file, create=False)
     assert not file.parent.exists()
     file.parent.mkdir()
-    file.touch()  # as a kill while it is made can leave it
+    file.touch()  # as a kill during its creation can leave it
     with pytest.raises(StoreError, match="no journal yet"):
         Journal(file, create=False)
     Journal(file).close()
     Journal(file, create=False).close()
 
 
-def test_places_where_no_journal_can_be(tmp_path: Path) -> None:
+def test_places_where_a_journal_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place, reason in (
         (tmp_path, "cannot be opened"),
@@ -338,7 +338,7 @@ def test_a_read_only_journal_can_be_read(file: Path) -> None:
         file.parent.chmod(0o755)
 
 
-def test_a_journal_that_cannot_take_another_entry(file: Path, music: Path) -> None:
+def test_a_full_disk_prevents_the_write(file: Path, music: Path) -> None:
     path = media.make("mp3", music, tags=TAGS)
     old = path.read_bytes()
     with Journal(file) as journal:
@@ -357,7 +357,7 @@ def test_a_journal_that_cannot_take_another_entry(file: Path, music: Path) -> No
     assert names(music) == [path.name]
 
 
-def test_no_lock_no_write(file: Path, music: Path) -> None:
+def test_without_a_lock_nothing_is_written(file: Path, music: Path) -> None:
     path = media.make("mp3", music, tags=TAGS)
     old = path.read_bytes()
     with Journal(file) as journal:
@@ -373,7 +373,7 @@ def test_no_lock_no_write(file: Path, music: Path) -> None:
 
 
 @pytest.mark.parametrize("container", media.TAGGABLE)
-def test_two_writes_are_undone_the_last_first(container: str, file: Path, music: Path) -> None:
+def test_two_writes_are_undone_in_reverse_order(container: str, file: Path, music: Path) -> None:
     path = media.make(container, music, tags=TAGS)
     old, digest = snapshot(path, ()), audio_digest(path)
     with Journal(file) as journal:
@@ -386,7 +386,7 @@ def test_two_writes_are_undone_the_last_first(container: str, file: Path, music:
             undo(journal, entry)
         assert [entry.state for entry in all_of(journal)] == ["written", "written", "undone", "undone"]
         assert [run.kind for run in journal.runs()] == ["undo", "undo", "apply", "apply"]
-    assert snapshot(path, ()) == old, "the values are byte for byte the same, and so is all else"
+    assert snapshot(path, ()) == old, "the values and all else are the same, byte for byte"
     assert audio_digest(path) == digest
     assert names(music) == [path.name]
     assert names(file.parent) == [file.name]
@@ -398,7 +398,7 @@ def old_tag(path: Path) -> Path:
     return path
 
 
-def test_several_values_that_become_one_are_recorded_as_stored(file: Path, music: Path) -> None:
+def test_joined_values_are_recorded_as_stored(file: Path, music: Path) -> None:
     path = old_tag(media.make("mp3", music))
     old = snapshot(path, ())
     with Journal(file) as journal:
@@ -423,7 +423,7 @@ def test_nothing_to_write_makes_no_entry(file: Path, music: Path) -> None:
         assert len(all_of(journal)) == len(journal.runs()) == 1
 
 
-def test_what_is_refused_before_it_is_intended(file: Path, music: Path) -> None:
+def test_refusals_before_an_entry_is_made(file: Path, music: Path) -> None:
     path = media.make("opus", music, tags=TAGS)
     (music / "text.mp3").write_text("text " * 900)
     media.make("matroska", music)
@@ -444,7 +444,7 @@ def test_what_is_refused_before_it_is_intended(file: Path, music: Path) -> None:
         assert all_of(journal) == []
 
 
-def test_what_an_undo_could_not_put_back_is_left_alone(file: Path, music: Path) -> None:
+def test_values_that_an_undo_could_not_restore_are_not_changed(file: Path, music: Path) -> None:
     """Two frames of which the second is empty: written again, it would be one frame with one value."""
     path = media.make("mp3", music)
     frames = b"TCON\0\0\0\x05\0\0\x03Rock" + b"TCON\0\0\0\x01\0\0\x03"
@@ -459,7 +459,7 @@ def test_what_an_undo_could_not_put_back_is_left_alone(file: Path, music: Path) 
         write(journal, path, after={"mood": ("calm",)})
 
 
-def test_a_refused_write_is_an_entry_that_failed(file: Path, music: Path) -> None:
+def test_a_refused_write_becomes_a_failed_entry(file: Path, music: Path) -> None:
     path = media.make("flac", music, tags=TAGS)
     path.chmod(0o444)
     with Journal(file) as journal:
@@ -475,7 +475,7 @@ def test_a_refused_write_is_an_entry_that_failed(file: Path, music: Path) -> Non
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9 \xff.mp3", b"a\nb\x1b[31m.mp3"])
-def test_odd_names(name: bytes, file: Path, music: Path) -> None:
+def test_unusual_file_names(name: bytes, file: Path, music: Path) -> None:
     path = media.make("mp3", music, name=os.fsdecode(name), tags=TAGS)
     killed_write(file, path, "settle")
     with Journal(file) as journal:
@@ -511,7 +511,7 @@ def settled_and_restored(file: Path, path: Path, old: bytes, name: str) -> None:
 
 
 @pytest.mark.parametrize("container", media.TAGGABLE)
-def test_the_process_may_be_killed_at_every_step(container: str, file: Path, music: Path) -> None:
+def test_a_kill_at_any_step_can_be_recovered(container: str, file: Path, music: Path) -> None:
     path = media.make(container, music, tags=TAGS)
     old, everything = path.read_bytes(), snapshot(path, ())
     for name in STEPS:
@@ -523,7 +523,7 @@ def test_the_process_may_be_killed_at_every_step(container: str, file: Path, mus
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()])
 @pytest.mark.parametrize("container", media.TAGGABLE)
-def test_every_step_may_fail(container: str, error: BaseException, file: Path, music: Path) -> None:
+def test_a_failure_at_any_step_is_settled(container: str, error: BaseException, file: Path, music: Path) -> None:
     path = media.make(container, music, tags=TAGS)
     old = path.read_bytes()
     for name in STEPS:
@@ -541,7 +541,7 @@ def test_every_step_may_fail(container: str, error: BaseException, file: Path, m
 
 @pytest.mark.parametrize("container", ["mp3", "flac", "vorbis", "m4a", "wav"])
 def test_a_process_killed_at_any_moment(container: str, file: Path, music: Path) -> None:
-    """Killed from outside, in the journal's own work too."""
+    """A kill from outside, also while the journal itself writes."""
     path = media.make(container, music, tags=TAGS)
     old = path.read_bytes()
     for milliseconds in (1, 3, 6, 10, 15, 20, 30):
@@ -575,7 +575,7 @@ def test_a_process_killed_at_any_moment(container: str, file: Path, music: Path)
 
 @pytest.mark.parametrize("seed", range(12))
 def test_any_sequence_of_interrupted_writes_can_be_undone(seed: int, file: Path, music: Path) -> None:
-    """Kills without a recovery in between, by commands that then write the same file."""
+    """Several killed writes of the same file, without a recovery in between."""
     choose = random.Random(seed)
     path = media.make(choose.choice(["mp3", "flac", "m4a"]), music, tags=TAGS)
     old = snapshot(path, ())
@@ -597,7 +597,7 @@ def test_any_sequence_of_interrupted_writes_can_be_undone(seed: int, file: Path,
     assert snapshot(path, ()) == old
 
 
-def test_a_settlement_that_cannot_be_written(file: Path, music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_after_the_write(file: Path, music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is written, and then the journal's disk is full."""
 
     def fail(*arguments: object) -> None:
@@ -631,7 +631,7 @@ def recovered(file: Path) -> list[tuple[State, str]]:
         return [(entry.state, entry.reason) for entry in settled]
 
 
-def test_recovery_by_what_the_file_holds(file: Path, music: Path) -> None:
+def test_recovery_uses_the_values_in_the_file(file: Path, music: Path) -> None:
     path = media.make("flac", music, tags=TAGS)
     intended(file, path)
     assert recovered(file) == [("failed", "interrupted before the file was changed")]
@@ -655,7 +655,7 @@ def test_recovery_by_what_the_file_holds(file: Path, music: Path) -> None:
     assert recovered(file) == []
 
 
-def test_recovery_knows_values_that_were_joined(file: Path, music: Path) -> None:
+def test_recovery_recognises_joined_values(file: Path, music: Path) -> None:
     path = old_tag(media.make("mp3", music))
     set_fields(path, {"genre": ("Jazz", "Pop")})
     intended(file, path, {"genre": ("Rock",)}, {"genre": ("Jazz", "Pop")})
@@ -664,7 +664,7 @@ def test_recovery_knows_values_that_were_joined(file: Path, music: Path) -> None
         assert journal.entries()[0].after == {"genre": ("Jazz; Pop",)}
 
 
-def test_recovery_waits_for_a_drive_that_is_away(file: Path, music: Path) -> None:
+def test_recovery_waits_for_a_drive_that_is_not_mounted(file: Path, music: Path) -> None:
     path = media.make("wav", music, tags=TAGS)
     killed_write(file, path, "settle")
     sweep(music)
@@ -674,7 +674,7 @@ def test_recovery_waits_for_a_drive_that_is_away(file: Path, music: Path) -> Non
     assert recovered(file) == [("written", "")]
 
 
-def test_recovery_by_what_a_later_write_found(file: Path, music: Path) -> None:
+def test_recovery_uses_the_values_that_a_later_write_found(file: Path, music: Path) -> None:
     path = media.make("mp3", music, tags=TAGS)
     killed_write(file, path, "save")
     sweep(music)
@@ -686,7 +686,7 @@ def test_recovery_by_what_a_later_write_found(file: Path, music: Path) -> None:
     assert recovered(file) == [("written", ""), ("failed", "interrupted before the file was changed")]
 
 
-def test_writes_under_way_elsewhere_are_left_alone(file: Path, music: Path) -> None:
+def test_writes_in_progress_in_other_processes_are_not_settled(file: Path, music: Path) -> None:
     path = media.make("mp3", music, tags=TAGS)
     seen = []
 
@@ -719,7 +719,7 @@ def test_writes_under_way_elsewhere_are_left_alone(file: Path, music: Path) -> N
     assert recovered(file) == [("failed", "interrupted before the file was changed")]
 
 
-def test_lock_files_do_not_stay(file: Path, music: Path) -> None:
+def test_lock_files_are_removed(file: Path, music: Path) -> None:
     path = media.make("mp3", music, tags=TAGS)
     killed_write(file, path, "save")
     locks = [name for name in names(file.parent) if name.endswith(".lock")]

@@ -1,4 +1,4 @@
-"""A write that fails, or is killed, anywhere: the file is the old one or the new one, and nothing is left over."""
+"""A write that fails or is killed at any point leaves the old file or the new one, and no temporary files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def names(folder: Path) -> list[str]:
 
 
 def refused(path: Path, reason: str, **options: Any) -> None:
-    """The write fails for this reason, with this path, and leaves file and folder as they were."""
+    """Assert that the write fails for this reason, with this path, and changes neither file nor folder."""
     old = path.read_bytes() if path.is_file() else b""
     there = names(path.parent)
     with pytest.raises(TagWriteError, match=reason) as caught:
@@ -77,7 +77,7 @@ def raising(name: str, error: BaseException) -> Callable[[str], None]:
 
 
 def new_and_old(container: str, folder: Path) -> tuple[Path, bytes, bytes]:
-    """A file, its bytes, and the bytes it is to have after the write."""
+    """A file, its bytes, and its bytes after the write."""
     path = media.make(container, folder, tags=TAGS)
     old = path.read_bytes()
     write(path)
@@ -89,12 +89,12 @@ def new_and_old(container: str, folder: Path) -> tuple[Path, bytes, bytes]:
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt(), MemoryError()])
 @pytest.mark.parametrize("container", media.TAGGABLE)
-def test_every_step_may_fail(container: str, error: BaseException, tmp_path: Path) -> None:
+def test_a_failure_at_any_step_leaves_a_complete_file(container: str, error: BaseException, tmp_path: Path) -> None:
     path, old, new = new_and_old(container, tmp_path)
     for name in STEPS:
         last = name == "sync folder"
         if last and isinstance(error, OSError):
-            write(path, step=raising(name, error))  # the file is in place: this is no failed write
+            write(path, step=raising(name, error))  # the file is in place, so the write has not failed
         else:
             wanted = TagWriteError if isinstance(error, OSError) else type(error)
             with pytest.raises(wanted) as caught:
@@ -120,7 +120,7 @@ def in_child(action: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize("container", media.TAGGABLE)
-def test_the_process_may_be_killed_at_every_step(container: str, tmp_path: Path) -> None:
+def test_a_kill_at_any_step_leaves_a_complete_file(container: str, tmp_path: Path) -> None:
     path, old, new = new_and_old(container, tmp_path)
     for name in STEPS:
 
@@ -138,7 +138,7 @@ def test_the_process_may_be_killed_at_every_step(container: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("container", media.TAGGABLE)
-def test_a_disk_that_is_full_at_any_byte(container: str, tmp_path: Path) -> None:
+def test_a_full_disk_at_any_byte(container: str, tmp_path: Path) -> None:
     """A limit on the size of files fails real writes, in the copy and halfway through saving."""
     path, old, new = new_and_old(container, tmp_path)
     low, high = sorted((len(old), len(new)))
@@ -159,7 +159,7 @@ def test_a_disk_that_is_full_at_any_byte(container: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("container", media.TAGGABLE)
 def test_a_process_killed_at_any_moment(container: str, tmp_path: Path) -> None:
-    """Killed from outside, wherever it happens to be."""
+    """A kill from outside, at a moment unrelated to the steps."""
     path, old, new = new_and_old(container, tmp_path)
     for microseconds in (300, 800, 1500, 2500, 4000, 7000):
         pid = os.fork()
@@ -189,7 +189,7 @@ def test_failing_system_calls(call: str, tmp_path: Path, monkeypatch: pytest.Mon
     refused(path, "disk reports an error")
 
 
-def test_replace_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replacement_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -207,7 +207,7 @@ def test_replace_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (lambda path: path.write_bytes(b""), "cannot be read|no kind"),
     ],
 )
-def test_a_copy_that_came_out_wrong_is_never_used(harm: Any, reason: str, tmp_path: Path) -> None:
+def test_a_wrong_copy_is_never_used(harm: Any, reason: str, tmp_path: Path) -> None:
     path = media.make("mp3", tmp_path, tags=TAGS)
     path.write_bytes(path.read_bytes()[:-1] + b"\x55")
 
@@ -243,7 +243,7 @@ def test_a_file_changed_while_it_is_written(tmp_path: Path) -> None:
     assert names(tmp_path) == [path.name]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has leases")
 def test_a_file_open_for_writing_elsewhere(tmp_path: Path) -> None:
     path = media.make("mp3", tmp_path, tags=TAGS)
     command = "import sys, time; file = open(sys.argv[1], 'ab'); print('open', flush=True); time.sleep(60)"
@@ -254,7 +254,7 @@ def test_a_file_open_for_writing_elsewhere(tmp_path: Path) -> None:
             refused(path, "open for writing")
         finally:
             process.kill()
-    with path.open("rb"):  # somebody who only listens is no reason
+    with path.open("rb"):  # a reader does not prevent a write
         write(path)
 
 
@@ -283,14 +283,14 @@ def test_symbolic_links_stay_links(tmp_path: Path) -> None:
     refused(loop, "symbolic links form a loop")
 
 
-def test_what_is_no_regular_file(tmp_path: Path) -> None:
+def test_other_than_regular_files_are_refused(tmp_path: Path) -> None:
     refused(tmp_path, "not a regular file")
     refused(tmp_path / "nowhere.mp3", "it no longer exists")
     os.mkfifo(tmp_path / "pipe.mp3")
     refused(tmp_path / "pipe.mp3", "not a regular file")
 
 
-def test_what_is_no_music(tmp_path: Path) -> None:
+def test_other_than_music_is_refused(tmp_path: Path) -> None:
     for name, data in {"text.mp3": b"text " * 900, "empty.flac": b"", "a.mka": media.payload("matroska")}.items():
         (tmp_path / name).write_bytes(data)
         refused(tmp_path / name, "Matroska|no kind")
@@ -327,14 +327,14 @@ def test_attributes_are_kept(tmp_path: Path) -> None:
     assert write(path, after=ROCK).st_mtime_ns > before.st_mtime_ns
 
 
-def test_extended_attributes_that_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extended_attributes_that_cannot_be_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = media.make("flac", tmp_path, tags=TAGS)
     os.setxattr(path, "user.rating", b"5")
     monkeypatch.setattr(shutil, "copystat", lambda *arguments: None)
     refused(path, "extended attributes")
 
 
-def test_nothing_to_do_is_not_written(tmp_path: Path) -> None:
+def test_a_file_with_the_new_values_is_not_written(tmp_path: Path) -> None:
     path = media.make("mp3", tmp_path, tags=TAGS)
     inode = path.stat().st_ino
     assert write(path, after=ROCK).st_ino == inode == path.stat().st_ino
@@ -351,7 +351,7 @@ def test_several_values_in_an_old_tag_are_joined(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9 \xff.mp3", b"n" * 251 + b".mp3", b"a\nb\x1b[31m.mp3"])
-def test_names(name: bytes, tmp_path: Path) -> None:
+def test_unusual_file_names(name: bytes, tmp_path: Path) -> None:
     path = media.make("mp3", tmp_path, name=os.fsdecode(name), tags=TAGS)
     write(path)
     assert names(tmp_path) == [os.fsdecode(name)]
@@ -362,7 +362,7 @@ def test_names(name: bytes, tmp_path: Path) -> None:
     assert str(caught.value).isprintable()
 
 
-def test_sweep_takes_only_its_own(tmp_path: Path) -> None:
+def test_sweep_removes_only_files_of_ended_processes(tmp_path: Path) -> None:
     host = safewrite._HOST
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         dead = process.pid
@@ -383,7 +383,7 @@ def test_sweep_takes_only_its_own(tmp_path: Path) -> None:
     assert sweep(tmp_path / "nowhere") == []
 
 
-def test_sweep_takes_what_is_a_day_old_from_anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_removes_any_temporary_file_after_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / f".musictagger-ffffffff-{os.getpid()}-0123abcd.tmp"
     path.touch()
     assert sweep(tmp_path) == []

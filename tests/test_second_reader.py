@@ -1,4 +1,4 @@
-"""What was written is there for others: FFmpeg (through PyAV), TagLib and mutagen read every container back."""
+"""Other programs read the written tags of every container: FFmpeg (through PyAV), TagLib and mutagen."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def written(container: str, folder: Path) -> Path:
 
 
 def written_old(version: str, folder: Path, values: dict[Field, tuple[str, ...]]) -> Path:
-    """An MP3 whose tag is of an old version, which is kept."""
+    """An MP3 with a tag of an old version, which is kept."""
     path = media.make("mp3", folder)
     path.write_bytes(OLD_ID3[version] + path.read_bytes())
     return write(path, values)
@@ -64,7 +64,7 @@ def test_ffmpeg(container: str, tmp_path: Path) -> None:
     seen = ffmpeg(written(container, tmp_path))
     mood = {"mp3": "TMOO", "wav": "TMOO", "aiff": "TMOO", "wma": "WM/MOOD"}.get(container, "MOOD")
     assert (seen["TITLE"], seen["MUSICTAGGER"]) == ("Hi", LINE)
-    # Of several values it joins those of Vorbis comments, and shows the first one of all other containers.
+    # It joins several values of Vorbis comments, and shows the first value in all other containers.
     shown = slice(None) if container in VORBIS else slice(1)
     assert seen["GENRE"] == ";".join(NEW["genre"][shown])
     assert seen[mood] == ";".join(NEW["mood"][shown])
@@ -87,7 +87,7 @@ def test_ffmpeg_and_user_texts_beyond_ascii_in_old_id3(version: str, tmp_path: P
 
 
 def taglib_tags(path: Path) -> tuple[dict[str, list[str]], list[str]]:
-    """All tags under TagLib's own names, and the names of those that it has no name for."""
+    """All tags by TagLib's own names, and the keys of those without one."""
     taglib = pytest.importorskip("taglib", reason="pytaglib is not installed")
     with taglib.File(path) as file:
         return file.tags, file.unsupported
@@ -99,7 +99,7 @@ def test_taglib(container: str, tmp_path: Path) -> None:
     genres, moods = list(NEW["genre"]), list(NEW["mood"])
     assert seen["TITLE"] == ["Hi"]
     if container == "wma":
-        # It reads the header extension first, where second values live, and names only attributes that it knows.
+        # It reads the header extension, which holds the second values, first, and names only attributes that it knows.
         assert (seen["GENRE"], seen["MOOD"]) == (genres[::-1], moods[::-1])
         assert unnamed == ["MUSICTAGGER"]
     else:

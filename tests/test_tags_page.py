@@ -1,4 +1,4 @@
-"""docs/tags.md: its tables are made from the code's. `uv run python tests/test_tags_page.py` makes them again."""
+"""The tables of docs/tags.md are generated from the code: `uv run python tests/test_tags_page.py` updates them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ END = "<!-- end -->"
 
 
 def fields_table() -> list[str]:
-    """Containers with the same tag systems share rows: one for each system, that of untagged files first."""
+    """Containers with the same tag systems share rows, one for each system; untagged files get the first."""
     groups: dict[tuple[System, ...], list[str]] = {}
     for container in CONTAINERS.values():
         if container.systems:
@@ -46,7 +46,7 @@ def code(text: str) -> str:
 
 
 def with_tables(page: str) -> str:
-    """`page` with what stands between the markers made anew."""
+    """`page` with the text between the markers generated again."""
     for name, lines in {"fields": fields_table(), "refusals": refusals_table()}.items():
         begin = BEGIN.format(name)
         before, between, after = page.partition(begin + "\n")
@@ -56,7 +56,7 @@ def with_tables(page: str) -> str:
     return page
 
 
-def test_the_tables_are_those_of_the_code() -> None:
+def test_the_tables_match_the_code() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert page == with_tables(page), "run: uv run python tests/test_tags_page.py"
 
@@ -68,7 +68,7 @@ def test_every_container_is_in_the_tables() -> None:
     assert all(rule in made for rule in SEVERAL_VALUES.values())
 
 
-def test_the_text_tells_the_defaults() -> None:
+def test_the_text_states_the_defaults() -> None:
     page = PAGE.read_text(encoding="utf-8")
     settings = Settings()
     assert settings.id3v23_join == DEFAULT_JOIN

@@ -1,4 +1,4 @@
-"""Which files a walk finds, in which order, and what it says of what it cannot look at."""
+"""A walk finds music files in a fixed order, and reports files and folders that it cannot read."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def test_files_of_a_folder_come_before_its_folders_each_sorted_by_bytes(tmp_path
 
 
 @pytest.mark.parametrize("suffix", sorted(AUDIO_SUFFIXES))
-def test_music_is_known_by_its_extension_in_any_case(suffix: str, tmp_path: Path) -> None:
+def test_music_is_recognised_by_its_extension_in_any_case(suffix: str, tmp_path: Path) -> None:
     assert is_music(Path(f"song{suffix}"))
     assert is_music(Path(f"song.live{suffix.upper()}"))
 
 
-def test_every_extension_of_the_issue_is_known() -> None:
+def test_common_extensions_are_known() -> None:
     asked = ["mp3", "flac", "ogg", "oga", "opus", "m4a", "mp4", "aac", "wav", "aif", "aiff", "wma", "ape", "wv", "mka"]
     assert {f".{name}" for name in asked} <= AUDIO_SUFFIXES
 
 
 @pytest.mark.parametrize("name", ["cover.jpg", "song.mp3.part", "mp3", "notes.txt", "list.m3u", "song", "song."])
-def test_other_files_are_no_music(name: str, tmp_path: Path) -> None:
+def test_other_files_are_not_music(name: str, tmp_path: Path) -> None:
     touch(tmp_path / name)
     assert names(tmp_path) == []
 
@@ -56,14 +56,14 @@ def test_size_and_time_are_those_of_the_file(tmp_path: Path) -> None:
     assert list(walk([tmp_path])) == [FoundFile(path, 5, status.st_mtime_ns)]
 
 
-def test_hidden_files_and_folders_are_passed_over_unless_named(tmp_path: Path) -> None:
+def test_hidden_files_and_folders_are_skipped_unless_given(tmp_path: Path) -> None:
     for name in ("._a.mp3", ".hidden.mp3", ".Trash/b.mp3", "c.mp3"):
         touch(tmp_path / name)
     assert names(tmp_path) == ["c.mp3"]
     assert names(tmp_path, tmp_path / ".hidden.mp3", tmp_path / ".Trash") == ["c.mp3", ".Trash/b.mp3", ".hidden.mp3"]
 
 
-def test_a_file_that_is_named_is_taken_whatever_it_is_called(tmp_path: Path) -> None:
+def test_a_given_file_needs_no_known_extension(tmp_path: Path) -> None:
     path = touch(tmp_path / "notes.txt")
     assert [found.path for found in walk([path])] == [path]
 
@@ -97,7 +97,7 @@ def test_a_folder_reached_by_two_links_is_entered_once(tmp_path: Path) -> None:
     assert len(names(tmp_path)) == 1
 
 
-def test_a_link_to_nothing_is_reported_where_it_looks_like_music(tmp_path: Path) -> None:
+def test_a_broken_link_is_reported_if_its_name_looks_like_music(tmp_path: Path) -> None:
     (tmp_path / "gone.mp3").symlink_to("nowhere")
     (tmp_path / "loop.flac").symlink_to("loop.flac")
     (tmp_path / "gone.txt").symlink_to("nowhere")
@@ -122,7 +122,7 @@ def test_an_unreadable_folder_is_reported_and_stops_nothing(tmp_path: Path) -> N
 def test_a_folder_that_cannot_be_listed_is_reported_and_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As above, for whoever runs the tests as root."""
+    """As above, for tests run as root."""
     touch(tmp_path / "a/hidden.mp3")
     touch(tmp_path / "b/song.mp3")
     scandir = os.scandir
@@ -151,7 +151,7 @@ def test_a_folder_that_vanishes_during_the_walk_is_reported(tmp_path: Path) -> N
     assert isinstance(found[1], WalkProblem)
 
 
-def test_a_root_that_is_not_there_is_an_error_before_anything_is_found(tmp_path: Path) -> None:
+def test_a_missing_root_is_an_error_before_anything_is_found(tmp_path: Path) -> None:
     touch(tmp_path / "a.mp3")
     with pytest.raises(BadRequestError, match="missing: no such file or folder"):
         next(walk([tmp_path, tmp_path / "missing"]))
@@ -167,7 +167,7 @@ def test_a_root_that_is_not_there_is_an_error_before_anything_is_found(tmp_path:
         (b"", False), (b"\xff", False), (b"#!/bin/sh", False), (b"%PDF", False), (b"\x89PNG", False),
     ],
 )  # fmt: skip
-def test_all_files_are_known_by_content(head: bytes, music: bool, tmp_path: Path) -> None:
+def test_all_files_are_recognised_by_content(head: bytes, music: bool, tmp_path: Path) -> None:
     for name in ("song", "song.doc"):
         touch(tmp_path / name, head + bytes(20) * bool(head))
     assert names(tmp_path) == []
@@ -186,7 +186,7 @@ def test_all_files_are_known_by_content(head: bytes, music: bool, tmp_path: Path
         b"\xff\xff\xff\xff",
     ],
 )
-def test_what_begins_like_music_is_not_always_music(content: bytes, tmp_path: Path) -> None:
+def test_other_files_of_the_same_formats_are_not_music(content: bytes, tmp_path: Path) -> None:
     touch(tmp_path / "picture", content)
     assert names(tmp_path, all_files=True) == []
 
@@ -198,7 +198,7 @@ def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
 
 
 @posix_only
-def test_names_of_255_bytes_and_names_that_are_no_text(tmp_path: Path) -> None:
+def test_names_of_255_bytes_and_undecodable_names(tmp_path: Path) -> None:
     longest = "é" * 125 + "x.mp3"
     assert len(os.fsencode(longest)) == 255
     touch(tmp_path / longest)

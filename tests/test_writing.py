@@ -58,7 +58,7 @@ def state(folder: Path) -> dict[Path, Any]:
     }
 
 
-def test_plan_says_what_and_why_and_opens_no_file(music: Path) -> None:
+def test_plan_shows_changes_and_reasons_and_opens_no_file(music: Path) -> None:
     before = {path: path.read_bytes() for path in music.iterdir()}
     for path in music.iterdir():
         path.chmod(0)
@@ -77,7 +77,7 @@ def test_plan_says_what_and_why_and_opens_no_file(music: Path) -> None:
     assert "0 files would change" in run("plan", "path:b.flac").out
 
 
-def test_apply_and_undo_put_everything_back(music: Path) -> None:
+def test_undo_restores_everything_that_apply_changed(music: Path) -> None:
     before = state(music)
     applied = run("apply", "--write", "append", "--moods", "--provenance", "--json").json
     assert len(applied["written"]) == 3
@@ -86,7 +86,7 @@ def test_apply_and_undo_put_everything_back(music: Path) -> None:
     assert mutagen.File(music / "a.flac")["mood"] == ["Mellow"]
     assert run("undo", "--last").out.startswith("3 put back, 0 refused")
     assert state(music) == before
-    assert run("undo", "--last").code == EXIT_USAGE, "there is nothing left to undo"
+    assert run("undo", "--last").code == EXIT_USAGE, "nothing is left to undo"
 
 
 def test_undo_of_a_scan_and_of_the_undo(music: Path) -> None:
@@ -104,7 +104,7 @@ def test_undo_of_a_scan_and_of_the_undo(music: Path) -> None:
     assert state(music) == after
 
 
-def test_undo_by_path_goes_back_to_the_beginning(music: Path) -> None:
+def test_undo_by_path_restores_the_first_state(music: Path) -> None:
     before = state(music)
     assert run("apply", "--write", "append").code == 0
     assert run("apply", "--write", "replace", "--max-genres", "1").code == 0
@@ -135,7 +135,7 @@ def test_a_file_changed_since_the_plan_is_refused_and_the_rest_is_written(music:
     assert set(genres(music / "c.ogg")) == {"Rock", "Jazz"}
 
 
-def test_undo_leaves_alone_what_somebody_changed_since(music: Path) -> None:
+def test_undo_refuses_fields_that_were_changed_since(music: Path) -> None:
     run("apply")
     tags = mutagen.File(music / "a.flac")
     tags["genre"] = ["Mine"]
@@ -155,7 +155,7 @@ def test_undo_finds_a_file_that_was_moved(music: Path) -> None:
     assert genres(music / "sub" / "moved.flac") == []
 
 
-def test_the_journal_outlasts_the_library(music: Path, home: Path) -> None:
+def test_the_journal_works_after_the_library_is_deleted(music: Path, home: Path) -> None:
     before = state(music)
     run("apply")
     for path in home.glob("library.db*"):
@@ -191,7 +191,7 @@ def test_mtime_is_kept_when_asked_for(music: Path) -> None:
     assert run("scan", music, "--json").json["summary"]["unchanged"] == 3
 
 
-def test_a_fixed_genre_outlasts_scans_models_and_renaming(music: Path, home: Path) -> None:
+def test_a_fixed_genre_survives_scans_models_and_renaming(music: Path, home: Path) -> None:
     assert run("fix", music / "a.flac", "--genre", "Zydeco").code == 0
     assert genres(music / "a.flac") == ["Zydeco"]
     make_model(home / "models", "other", seed=3)
@@ -216,12 +216,12 @@ def test_not_this_genre_and_lock(music: Path) -> None:
     assert genres(music / "c.ogg")
 
 
-def test_fix_wants_something_to_fix_and_a_known_file(music: Path, tmp_path: Path) -> None:
+def test_fix_needs_a_decision_and_a_known_file(music: Path, tmp_path: Path) -> None:
     assert run("fix", music / "a.flac").code == EXIT_USAGE
     assert "is not in the library" in run("fix", tmp_path / "x.mp3", "--lock").err
 
 
-def test_review_accepts_skips_edits_and_keeps_what_was_decided(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_review_accepts_skips_edits_and_keeps_decisions(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tone(music / "d.flac", 31, 1200)
     run("scan", music, "--write", "none", "--quiet")
     import io
@@ -254,8 +254,8 @@ def test_review_accepts_a_whole_album_and_saves_a_plan(
 
 
 @pytest.mark.parametrize("container", media.TAGGABLE)
-def test_every_container_is_written_and_put_back(container: str, tmp_path: Path) -> None:
-    """scan, apply, undo: tags, all else and the audio are the same afterwards."""
+def test_every_container_is_written_and_restored(container: str, tmp_path: Path) -> None:
+    """After scan, apply and undo, the tags, all else and the audio are the same as before."""
     if container in {"speex", "ape", "musepack"}:
         pytest.skip("no encoder makes a decodable one here")
     folder = tmp_path / "one"
@@ -272,7 +272,7 @@ def test_every_container_is_written_and_put_back(container: str, tmp_path: Path)
     assert state(folder) == before
 
 
-def test_what_cannot_hold_tags_is_left_alone_and_said_so(tmp_path: Path) -> None:
+def test_files_that_cannot_hold_tags_are_reported(tmp_path: Path) -> None:
     folder = tmp_path / "one"
     folder.mkdir()
     shutil.copy(media.make("matroska", tmp_path, seconds=3), folder)
@@ -300,7 +300,7 @@ def old_id3(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("mode", ["append", "replace"])
 @pytest.mark.parametrize("join", ["; ", " / "])
-def test_what_is_joined_is_recognised_again(old_id3: Path, mode: str, join: str) -> None:
+def test_joined_values_are_recognised(old_id3: Path, mode: str, join: str) -> None:
     options = ("--write", mode, "--id3v23-join", join)
     assert run("scan", old_id3.parent, *options, "--json").json["summary"]["written"] == 1
     [value] = read_fields(old_id3, FIELDS)["genre"]
@@ -311,7 +311,7 @@ def test_what_is_joined_is_recognised_again(old_id3: Path, mode: str, join: str)
     assert read_fields(old_id3, FIELDS)["genre"] == (value,)
 
 
-def test_undo_and_redo_as_often_as_one_likes(music: Path) -> None:
+def test_undo_and_redo_repeatedly(music: Path) -> None:
     before = state(music)
     run("apply")
     after = state(music)
@@ -325,7 +325,7 @@ def test_undo_and_redo_as_often_as_one_likes(music: Path) -> None:
     assert state(music) == before
 
 
-def test_undo_of_nothing_is_said_so(music: Path, tmp_path: Path) -> None:
+def test_undo_of_nothing_is_reported(music: Path, tmp_path: Path) -> None:
     for arguments in (["--last"], [tmp_path / "nowhere.mp3"], [music / "a.flac"]):
         result = run("undo", *arguments)
         assert (result.code, "nothing to undo" in result.err) == (EXIT_USAGE, True)
@@ -358,7 +358,7 @@ def test_a_link_and_its_target_are_one_write(music: Path) -> None:
     assert run("scan", music, "--json").json["summary"]["written"] == 0
 
 
-def test_the_end_of_the_input_keeps_what_was_decided(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_the_input_keeps_the_decisions(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import io
 
     monkeypatch.setattr("sys.stdin", io.StringIO("a\ne\n;\n"))
@@ -370,7 +370,7 @@ def test_the_end_of_the_input_keeps_what_was_decided(music: Path, monkeypatch: p
 
 @pytest.mark.parametrize("command", ["apply", "review"])
 @pytest.mark.parametrize("flags", [["--write", "replace"], ["--min-score", "0.2"], ["--moods"], ["--model", TINY]])
-def test_a_saved_plan_refuses_flags_that_come_too_late(
+def test_a_saved_plan_refuses_flags_that_decide_its_content(
     command: str, flags: list[str], music: Path, tmp_path: Path
 ) -> None:
     before = state(music)
@@ -397,7 +397,7 @@ def test_a_saved_plan_refuses_flags_that_come_too_late(
         "fix MUSIC --lock",
     ],
 )
-def test_a_library_that_is_not_there_is_named_and_not_made(command: str, music: Path, tmp_path: Path) -> None:
+def test_a_missing_library_is_named_and_not_created(command: str, music: Path, tmp_path: Path) -> None:
     run("plan", "--out", tmp_path / "plan.json")
     places = {"PLAN": tmp_path / "plan.json", "MUSIC": music / "a.flac"}
     typo = tmp_path / "typo" / "libary.db"
@@ -410,14 +410,14 @@ def test_a_library_that_is_not_there_is_named_and_not_made(command: str, music: 
 
 @pytest.mark.parametrize("name", ["", "  ", "Ja\x1bzz", "Ja\nzz"])
 @pytest.mark.parametrize("flag", ["--genre", "--not"])
-def test_a_genre_that_nobody_can_see_is_refused(flag: str, name: str, music: Path) -> None:
+def test_an_invisible_genre_is_refused(flag: str, name: str, music: Path) -> None:
     before = state(music)
     assert run("fix", music / "a.flac", flag, name).code == EXIT_USAGE
     assert state(music) == before
 
 
-def test_after_a_kill_the_library_says_what_the_files_hold(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed between the new file and the library's word on it, in an apply and in its undo."""
+def test_after_a_kill_the_library_matches_the_files(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill after the file was replaced and before the library was updated, in an apply and in its undo."""
     before = state(music)
 
     def killed(*_: object) -> None:
@@ -427,7 +427,7 @@ def test_after_a_kill_the_library_says_what_the_files_hold(music: Path, monkeypa
         with monkeypatch.context() as patch:
             patch.setattr("musictagger.tags.journal.Journal.settle", killed)
             assert run(*command).code == EXIT_INTERRUPTED
-        # The first command after it settles what was left, too late for a plan that it has made already.
+        # The next command settles what was left, but may have made its plan before.
         assert run(*command).code in {0, EXIT_SOME_FAILED}
     run("undo", music)
     assert state(music) == before
@@ -467,12 +467,12 @@ def test_a_plan_with_values_that_are_not_strings_is_a_usage_error(values: object
     assert "plan.json: is not a plan: it is nested too deeply" in run("apply", tmp_path / "plan.json").err
 
 
-def test_history_is_read_where_nothing_can_be_written(music: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_can_be_read_from_a_read_only_drive(music: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run("apply")
     expected = run("history", "--json").json
     can = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and can(path, mode))
-    # As on a read-only drive, nobody is writing: SQLite's own files beside it are gone.
+    # On a read-only drive nobody is writing, so there are no files of SQLite beside it.
     assert not list(home.glob("journal.db-wal"))
     assert run("history", "--json").json == expected
     (home / "journal.db").unlink()
