@@ -353,12 +353,12 @@ def test_a_file_of_the_catalogue_gets_its_card(tmp_path: Path, wheel: bytes) -> 
 @pytest.mark.parametrize(
     ("changes", "kind", "reason"),
     [
-        ({"name": "a/b"}, BadRequestError, "cannot be the name"),
-        ({"name": ".hidden"}, BadRequestError, "cannot be the name"),
-        ({"name": ""}, BadRequestError, "cannot be the name"),
-        ({"name": "x.safetensors"}, BadRequestError, "cannot be the name"),
-        ({"name": "x" * 201}, BadRequestError, "cannot be the name"),
-        ({"name": "\x1b[31m"}, BadRequestError, "cannot be the name"),
+        ({"name": "a/b"}, BadRequestError, "is not a valid model name"),
+        ({"name": ".hidden"}, BadRequestError, "is not a valid model name"),
+        ({"name": ""}, BadRequestError, "is not a valid model name"),
+        ({"name": "x.safetensors"}, BadRequestError, "is not a valid model name"),
+        ({"name": "x" * 201}, BadRequestError, "is not a valid model name"),
+        ({"name": "\x1b[31m"}, BadRequestError, "is not a valid model name"),
         ({"name": "musicnn-msd"}, BadRequestError, "is a published model, and .* is another file; give another --name"),
         ({"name": "there"}, BadRequestError, "there is a model 'there'.*--name"),
         ({"name": "fcn", "taken": {"fcn"}}, BadRequestError, "there is a model 'fcn'.*--name"),

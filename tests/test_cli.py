@@ -1,4 +1,4 @@
-"""The command line: what it prints, in which form, how fast, and with which exit code."""
+"""The command line: output, formats, speed and exit codes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from musictagger.models.card import Card
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A scanned library of three tracks, as environment variables."""
+    """The environment variables of a scanned library with three tracks."""
     folder = tmp_path_factory.mktemp("library")
     make_model(folder / "data" / "models")
     for name, hz in (("a.flac", 110), ("b.flac", 440), ("c.ogg", 880)):
@@ -43,7 +43,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def environment(library: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Commands of these tests use that library; its music folder."""
+    """Make the commands use that library; return its music folder."""
     for name, value in library.items():
         if name != "MUSIC":
             monkeypatch.setenv(name, value)
@@ -73,12 +73,12 @@ def test_help_imports_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-def test_worker_imports_no_torch() -> None:
+def test_the_decode_worker_imports_no_torch() -> None:
     code = "import sys, musictagger.pipeline.worker; assert not {'torch', 'sqlalchemy', 'rich'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_query_json_holds_what_show_says(environment: Path) -> None:
+def test_query_and_show_print_the_same_json(environment: Path) -> None:
     found = run("query", "sort:path", "--json").json
     assert found["schema"] == "musictagger.query/1"
     assert [Path(track["path"]).name for track in found["tracks"]] == ["a.flac", "b.flac", "c.ogg"]
@@ -91,7 +91,7 @@ def test_query_json_holds_what_show_says(environment: Path) -> None:
     assert [tag["category"] for tag in shown["tags"] if tag["name"] == "Guitar"] == ["instrument"]
 
 
-def test_query_by_score_finds_what_the_scores_say() -> None:
+def test_query_by_score_agrees_with_the_scores() -> None:
     tracks = run("query", "--json").json["tracks"]
     scores = {track["path"]: next(t["score"] for t in track["tags"] if t["name"] == "Jazz") for track in tracks}
     middle = sorted(scores.values())[1]
@@ -101,7 +101,7 @@ def test_query_by_score_finds_what_the_scores_say() -> None:
     )
 
 
-def test_query_as_csv_paths_and_limited(environment: Path) -> None:
+def test_query_prints_csv_paths_and_a_limited_number(environment: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(run("query", "--csv").out)))
     assert [Path(row["path"]).name for row in rows] == ["a.flac", "b.flac", "c.ogg"]
     assert 0 <= float(rows[0]["Rock"]) <= 1
@@ -110,17 +110,17 @@ def test_query_as_csv_paths_and_limited(environment: Path) -> None:
     assert "0 found" in run("query", "artist:nobody").out
 
 
-def test_min_score_and_max_genres_are_views(environment: Path) -> None:
+def test_min_score_and_max_genres_need_no_new_scan(environment: Path) -> None:
     assert run("query", "tag:rock", "--min-score", "1", "--paths").out == ""
     assert len(run("show", environment / "a.flac", "--json", "--max-genres", "1").json["genres"]) == 1
 
 
 @pytest.mark.parametrize("how", ["median", "geometric", "max"])
-def test_aggregate_is_a_view(environment: Path, how: str) -> None:
+def test_another_aggregate_needs_no_new_scan(environment: Path, how: str) -> None:
     assert run("show", environment / "a.flac", "--aggregate", how).code == 0
 
 
-def test_a_copy_of_a_model_with_other_thresholds_is_a_view(environment: Path, tmp_path: Path) -> None:
+def test_a_copy_of_a_model_with_other_thresholds_needs_no_new_scan(environment: Path, tmp_path: Path) -> None:
     weights = load_settings().model_folders[0] / f"{TINY}.safetensors"
     shutil.copyfile(weights, tmp_path / "strict.safetensors")
     card = Card.load(weights.with_suffix(".json"))
@@ -128,11 +128,11 @@ def test_a_copy_of_a_model_with_other_thresholds_is_a_view(environment: Path, tm
     dataclasses.replace(card, name="strict", tags=tags).save(tmp_path / "strict.json")
     assert "3 found" in run("query", "genre:rock").out
     assert "0 found" in run("query", "genre:rock", "--model", tmp_path / "strict.safetensors").out
-    # Nobody has taken the first one's place.
+    # No other model has replaced the first one.
     assert run("query", "genre:rock", "--model", TINY).out.endswith("3 found\n")
 
 
-def test_where_several_models_were_heard_a_table_says_which(environment: Path, tmp_path: Path) -> None:
+def test_a_table_names_the_model_if_there_are_several(environment: Path, tmp_path: Path) -> None:
     other = make_model(tmp_path, "other", seed=1)
     library = ("--db", tmp_path / "two.db")
     for model in (TINY, other):
@@ -141,7 +141,7 @@ def test_where_several_models_were_heard_a_table_says_which(environment: Path, t
     assert run("query", "--model", TINY, *library).out.endswith(f"1 found, as {TINY} hears them\n")
 
 
-def test_a_model_that_is_gone_is_asked_by_the_name_it_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_deleted_model_is_found_in_the_library_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MUSICTAGGER_DB", str(load_settings().data_dir / "library.db"))
     monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(tmp_path))
     assert "3 found" in run("query", "genre:rock", "--model", TINY).out
@@ -150,7 +150,7 @@ def test_a_model_that_is_gone_is_asked_by_the_name_it_had(monkeypatch: pytest.Mo
     assert asked.code == EXIT_USAGE and f"models that have: {TINY}); run `musictagger scan` with it first" in asked.err
 
 
-def test_names_in_brackets_are_names(tmp_path: Path) -> None:
+def test_brackets_in_names_are_printed(tmp_path: Path) -> None:
     (tmp_path / "[red]x.py").write_text("nothing = 1")
     assert "[red]x" in run("plugins", "--plugin-dir", tmp_path).out
 
@@ -174,7 +174,7 @@ def test_names_in_brackets_are_names(tmp_path: Path) -> None:
         (["weights", "pull", "nobody"], "no published model"),
     ],
 )
-def test_wrong_usage_is_told_in_words(arguments: list[str], message: str) -> None:
+def test_wrong_usage_gives_a_readable_message(arguments: list[str], message: str) -> None:
     result = run(*arguments)
     assert result.code in {EXIT_USAGE, 1}
     assert message in result.err
@@ -188,7 +188,7 @@ def test_query_without_a_library(tmp_path: Path) -> None:
     assert not (tmp_path / "none.db").exists()
 
 
-def test_tables_are_for_people(environment: Path) -> None:
+def test_tables_are_readable(environment: Path) -> None:
     shown = run("show", environment / "a.flac").out
     assert "█" in shown and "Rock" in shown and "Frames" in shown
     assert "3 found" in run("query").out
@@ -224,7 +224,7 @@ def test_broken_plugin_and_broken_model_are_listed_and_stop_nothing(
     assert "broken" in models.out and TINY in models.out
 
 
-def test_a_card_with_odd_figures_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_card_with_unexpected_metrics_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = make_model(tmp_path / "models")
     card = Card.load(weights.with_suffix(".json"))
     odd = {"a": 3, "b": {"auc": None}, "c": {"auc": {"value": None}}, "roc_auc": "high"}
@@ -251,7 +251,7 @@ def test_configuration_file_sets_defaults_and_flags_win(
 
 
 @pytest.mark.parametrize("arguments", [["query", "--csv"], ["query", "--json"], ["tags"], ["plugins"], ["--help"]])
-def test_a_reader_that_goes_away_is_no_error(library: dict[str, str], arguments: list[str]) -> None:
+def test_a_closed_pipe_is_no_error(library: dict[str, str], arguments: list[str]) -> None:
     import os
 
     read_end, write_end = os.pipe()
@@ -268,13 +268,13 @@ def test_a_reader_that_goes_away_is_no_error(library: dict[str, str], arguments:
 
 
 @pytest.mark.parametrize("command", [["scan"], ["show"], ["undo"], ["fix", "--lock"]])
-def test_an_empty_path_is_not_this_folder(command: list[str]) -> None:
+def test_an_empty_path_is_an_error(command: list[str]) -> None:
     result = run(*command, "")
     assert result.code == EXIT_USAGE
     assert "the path is empty" in result.err
 
 
-def test_a_run_beyond_all_numbers_is_no_run(environment: Path) -> None:
+def test_a_run_id_that_is_too_large_does_not_exist(environment: Path) -> None:
     run("fix", environment / "a.flac", "--genre", "Polka")
     for command in (["history"], ["undo"]):
         result = run(*command, "--run", "9" * 30)
@@ -282,7 +282,7 @@ def test_a_run_beyond_all_numbers_is_no_run(environment: Path) -> None:
         assert "there is no run" in result.err
 
 
-def test_a_name_is_shown_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_with_an_emoji_code_is_printed_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUSICTAGGER_DB", str(tmp_path / "names.db"))
     for name in (":smile:.flac", "[red]x.flac", "\x1b[31m.flac"):
         write_tone(tmp_path / "music" / name, 2)
@@ -293,7 +293,7 @@ def test_a_name_is_shown_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("command", [["query"], ["show", "a.flac"], ["tags"]])
-def test_a_terminal_of_ascii_only_sees_question_marks(command: list[str], environment: Path) -> None:
+def test_an_ascii_terminal_gets_question_marks(command: list[str], environment: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "musictagger", *command],
         capture_output=True,
@@ -306,7 +306,7 @@ def test_a_terminal_of_ascii_only_sees_question_marks(command: list[str], enviro
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 @pytest.mark.parametrize("form", [[], ["--json"], ["--csv"], ["--paths"]])
-def test_an_output_that_is_full_is_said_so(form: list[str]) -> None:
+def test_a_full_disk_is_reported(form: list[str]) -> None:
     with Path("/dev/full").open("wb") as full:
         command = [sys.executable, "-m", "musictagger", "query", *form]
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE)
@@ -318,10 +318,10 @@ def test_an_output_that_is_full_is_said_so(form: list[str]) -> None:
     ("damage", "message"),
     [
         ("UPDATE analysis SET scores = substr(scores, 1, 3)", "stored scores are damaged"),
-        ("UPDATE model SET card = '{}'", "the model card is None"),
+        ("UPDATE model SET card = '{}'", "the model card has schema None; this version reads musictagger.model/1"),
     ],
 )
-def test_a_library_with_damaged_rows_is_said_so(damage: str, message: str, tmp_path: Path) -> None:
+def test_damaged_rows_of_a_library_are_reported(damage: str, message: str, tmp_path: Path) -> None:
     copy = tmp_path / "damaged.db"
     source = load_settings().db_location
     with contextlib.closing(sqlite3.connect(source)) as old, contextlib.closing(sqlite3.connect(copy)) as new:

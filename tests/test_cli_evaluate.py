@@ -143,7 +143,7 @@ def test_models_are_compared(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["evaluate", "--model", TINY], "say where the data are"),
+        (["evaluate", "--model", TINY], "give the data with --data PATH"),
         (["evaluate", "--model", "tinny", "--data", "SORTED"], "did you mean 'tiny'"),
         (["evaluate", "--model", TINY, "--dataset", "folder", "--data", "SORTED"], "did you mean 'folders'"),
         (["evaluate", "--model", TINY, "--data", "SORTED", "--dataset-option", "vald=1"], "did you mean 'valid'"),

@@ -1,4 +1,4 @@
-"""Training from the command line: from folders of tones to a model that a scan uses, and everything that goes wrong."""
+"""Training from the command line: from folders of tones to a model that a scan uses, and wrong usage."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three genres that even a small network tells apart, six tracks each."""
+    """Six tracks in each of three genres that a small network can separate."""
     folder = tmp_path_factory.mktemp("sorted")
     for genre, hz in GENRES.items():
         for index in range(6):
@@ -58,7 +58,7 @@ def learn(music: Path, *more: object) -> Result:
 
 @pytest.fixture(scope="module")
 def trained(music: Path, data: Path) -> Result:
-    """The whole way, once."""
+    """A complete run, shared by several tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MUSICTAGGER_DATA_DIR", str(data))
         patch.setenv("MUSICTAGGER_CONFIG", os.devnull)
@@ -71,7 +71,7 @@ def weights(trained: Result, data: Path) -> Path:
     return data / "models" / "mine" / "mine.safetensors"
 
 
-def test_choices_are_those_of_the_options() -> None:
+def test_the_choices_match_the_training_options() -> None:
     hints = training_options
     assert get_args(hints.Optimiser) == train.OPTIMISERS
     assert get_args(hints.Schedule) == train.SCHEDULES
@@ -80,10 +80,10 @@ def test_choices_are_those_of_the_options() -> None:
     assert {*get_args(get_args(SplitOrAll)[0]), "all"} == set(SPLITS)
 
 
-# ---- The whole way ------------------------------------------------------------------------------------------------
+# ---- A complete run -----------------------------------------------------------------------------------------------
 
 
-def test_the_end_says_figures_place_and_use(trained: Result, weights: Path) -> None:
+def test_the_output_ends_with_metrics_path_and_command(trained: Result, weights: Path) -> None:
     assert "Accuracy" in trained.out and "95 % interval" in trained.out
     assert f"Model   {weights}\n" in trained.out
     assert trained.out.splitlines()[-1].startswith("Use it  musictagger scan --model ")
@@ -92,9 +92,7 @@ def test_the_end_says_figures_place_and_use(trained: Result, weights: Path) -> N
     assert weights.parent.joinpath("report.html").is_file()
 
 
-def test_the_list_of_models_says_how_good_and_how_fast(
-    weights: Path, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_list_of_models_shows_metrics_and_speed(weights: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(data))
     monkeypatch.setenv("COLUMNS", "200")
     listed = run("models").out
@@ -104,7 +102,7 @@ def test_the_list_of_models_says_how_good_and_how_fast(
     assert "`musictagger compare` measures both here" in listed
 
 
-def test_the_card_tells_the_run(weights: Path, music: Path) -> None:
+def test_the_card_describes_the_run(weights: Path, music: Path) -> None:
     card = Card.load(weights.with_suffix(".json"))
     assert card.name == "mine" and card.task == "genre"
     assert card.training["command"].startswith(f"musictagger train --data {music} --backbone fcn --set 'config.")
@@ -124,14 +122,14 @@ def test_a_scan_uses_the_model(trained: Result, weights: Path, music: Path, tmp_
     assert {tag["name"] for track in tracks for tag in track["tags"]} <= set(GENRES)
 
 
-def test_a_second_run_spoils_no_first_one(weights: Path, music: Path) -> None:
+def test_a_second_run_leaves_the_first_one_unchanged(weights: Path, music: Path) -> None:
     before = weights.read_bytes()
     again = learn(music, "--name", "mine")
     assert again.code == EXIT_USAGE and "--resume" in again.err
     assert weights.read_bytes() == before
 
 
-def test_json_holds_what_is_shown(music: Path, tmp_path: Path) -> None:
+def test_json_contains_the_shown_results(music: Path, tmp_path: Path) -> None:
     found = learn(music, "--out", tmp_path / "run", "--no-report", "--json", "--seed", "3")
     assert found.code == 0, found.err
     document = found.json
@@ -149,7 +147,7 @@ def test_a_dry_run_trains_nothing(music: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.*"))
 
 
-def test_the_other_processes_of_a_distributed_run_say_nothing(
+def test_the_other_processes_of_a_distributed_run_print_nothing(
     music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("musictagger.training.run.run_training", _interrupt)
@@ -161,16 +159,16 @@ def test_the_other_processes_of_a_distributed_run_say_nothing(
 # ---- Interruptions ------------------------------------------------------------------------------------------------
 
 
-def _interrupt(request: Any, progress: Any, stop: Any) -> Any:
-    """A run in which somebody presses Ctrl-C."""
+def _interrupt(request: Any, progress: Any) -> Any:
+    """A run during which Ctrl-C is pressed."""
     from musictagger.training.run import Outcome
 
-    assert not stop()
+    assert not progress.stopping
     os.kill(os.getpid(), signal.SIGINT)
-    return Outcome(None, None, 1, None, stop(), None)
+    return Outcome(None, None, 1, None, progress.stopping, None)
 
 
-def test_ctrl_c_is_exit_code_130_and_says_how_to_go_on(
+def test_ctrl_c_gives_exit_code_130_and_the_command_to_resume(
     music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("musictagger.training.run.run_training", _interrupt)
@@ -185,9 +183,7 @@ def test_ctrl_c_is_exit_code_130_and_says_how_to_go_on(
     assert resumed.json["resume"].count("--resume") == 1
 
 
-def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
-    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_gives_the_same_model(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def epoch_then_ctrl_c(self: progress.Lines, record: Mapping[str, Any]) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -206,7 +202,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     assert one.read_bytes() == other.read_bytes()
 
 
-# ---- What goes wrong ----------------------------------------------------------------------------------------------
+# ---- Wrong usage --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -226,7 +222,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
         (["--set", "mixup=x"], "training option mixup must be a number from 0 to 100, not 'x'"),
         (["--set", "mixup"], "--set takes NAME=VALUE"),
         (["--set", "mixup=1", "--set", "mixup=2"], "gives mixup twice"),
-        (["--set", "lr=1", "--lr", "1"], "lr is given by --set and by an option of its own"),
+        (["--set", "lr=1", "--lr", "1"], "lr is given by --set and by its own option; give it once"),
         (["--set", "config=3"], "training option config must be a mapping of names to values, not '3'"),
         (["--set", "front_end.n_mel=3"], "did you mean 'n_mels'"),
         (["--set", "front_end.n_mels=many"], "front_end.n_mels must be a whole number of at least 1, not 'many'"),
@@ -249,17 +245,17 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
         (["--init", "nobody"], "there is no model 'nobody'"),
         (["--teacher", "nobody"], "there is no model 'nobody'"),
         (["--init", "wang2019-crnn-tf"], "musictagger train --recipe wang2019-crnn-tf"),
-        (["--name", "../x"], "--name '../x'"),
-        (["--name", "x.safetensors"], "without folder and suffix"),
-        (["--name", "x" * 201], "at most 200 bytes and one line"),
-        (["--name", "x\ny"], "at most 200 bytes and one line"),
+        (["--name", "../x"], "'../x' is not a valid model name"),
+        (["--name", "x.safetensors"], "no .safetensors at the end"),
+        (["--name", "x" * 201], "at most 200 bytes of visible characters"),
+        (["--name", "x\ny"], "at most 200 bytes of visible characters"),
         (["--device", "abacus"], "there is no device 'abacus'"),
         (["--workers", "0"], "workers must be a whole number of at least 1, not 0"),
         (["--threads", "0"], "0 is not in the range"),
         (["--set", "config.chanels=[4]", "--backbone", "fcn"], "chanels"),
     ],
 )
-def test_wrong_usage_is_told_in_words(arguments: list[str], message: str, music: Path, tmp_path: Path) -> None:
+def test_wrong_usage_gives_a_readable_message(arguments: list[str], message: str, music: Path, tmp_path: Path) -> None:
     found = run("train", "--data", music, "--out", tmp_path / "run", "--dry-run", *arguments)
     assert found.code in {EXIT_USAGE, 1}
     assert message in found.err
@@ -267,36 +263,36 @@ def test_wrong_usage_is_told_in_words(arguments: list[str], message: str, music:
 
 
 @pytest.mark.parametrize("name", ["fcn", "musicnn-msd"])
-def test_a_name_by_which_another_model_would_be_found_is_refused(name: str, music: Path, tmp_path: Path) -> None:
+def test_the_name_of_another_model_is_refused(name: str, music: Path, tmp_path: Path) -> None:
     refused = run("train", "--data", music, "--name", name, "--dry-run")
     assert refused.code == EXIT_USAGE and "give another --name, or a folder with --out" in refused.err
     assert run("train", "--data", music, "--name", name, "--out", tmp_path / "run", "--dry-run").code == 0
 
 
-def test_a_recipe_whose_model_is_not_there_says_how_to_make_it(music: Path) -> None:
+def test_a_recipe_with_a_missing_model_says_how_to_train_it(music: Path) -> None:
     found = run("train", "--recipe", "roy2020-multiframe", "--data", music)
     assert found.code == EXIT_USAGE
     assert "musictagger train --recipe choi2017-crnn --data FOLDER" in found.err
 
 
-def test_data_that_cannot_be_learnt_from(music: Path, tmp_path: Path) -> None:
-    def told(*arguments: object) -> str:
+def test_unsuitable_data_is_refused(music: Path, tmp_path: Path) -> None:
+    def message_for(*arguments: object) -> str:
         found = run("train", *SMALL, "--out", tmp_path / "run", *arguments)
         assert found.code == EXIT_USAGE, found.err
         assert "internal error" not in found.err and not (tmp_path / "run").exists()
         return found.err
 
-    assert "say where the data are: --data PATH (dataset folders: One folder a genre" in told()
-    assert "MagnaTagATune" in told("--recipe", "wang2019-crnn-tf")
-    assert "no such folder" in told("--data", tmp_path / "nowhere")
+    assert "give the data with --data PATH (dataset folders: One folder a genre" in message_for()
+    assert "MagnaTagATune" in message_for("--recipe", "wang2019-crnn-tf")
+    assert "no such folder" in message_for("--data", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    assert "one folder a genre" in told("--data", tmp_path / "empty")
+    assert "one folder a genre" in message_for("--data", tmp_path / "empty")
     shutil.copytree(music / "Rock", tmp_path / "one" / "Rock")
-    assert "only one tag, 'Rock'" in told("--data", tmp_path / "one")
+    assert "only one tag, 'Rock'" in message_for("--data", tmp_path / "one")
     shutil.copytree(music / "Jazz", tmp_path / "few" / "Jazz")
     write_tone(tmp_path / "few" / "Rock" / "a.flac", 2)
-    assert "genre 'Rock' has 1 tracks" in told("--data", tmp_path / "few")
-    assert "MagnaTagATune's table is not there" in told("--recipe", "wang2019-crnn-tf", "--data", music)
+    assert "genre 'Rock' has 1 tracks" in message_for("--data", tmp_path / "few")
+    assert "MagnaTagATune's table is not there" in message_for("--recipe", "wang2019-crnn-tf", "--data", music)
     assert "run `musictagger scan FOLDER` first" in run("train", "--dataset", "library", "--out", tmp_path / "run").err
 
 
@@ -312,7 +308,7 @@ def test_assignments() -> None:
             nested(assigned(texts, "--set"), "--set")
 
 
-def test_help_of_training_imports_nothing_heavy() -> None:
+def test_the_help_of_train_imports_nothing_heavy() -> None:
     import subprocess
     import sys
 
@@ -339,7 +335,7 @@ def test_recipes_are_listed_and_shown() -> None:
 
 
 @pytest.mark.parametrize("recipe", [recipe.name for recipe in recipes()])
-def test_a_recipe_needs_nothing_but_its_data(recipe: str, tmp_path: Path) -> None:
+def test_a_recipe_needs_only_its_data(recipe: str, tmp_path: Path) -> None:
     if recipe == "panwar2017-crnn":
         pytest.skip("a small tree, split at random, lacks tags in some split")
     options = options_of(find_recipe(recipe), {})

@@ -15,7 +15,7 @@ from musictagger.cli.render import amount, duration, metric_text, size
 
 
 class Clock:
-    """Seconds that a test moves on."""
+    """A clock that a test advances."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -25,7 +25,7 @@ class Clock:
 
 
 def record(epoch: int, **values: Any) -> dict[str, Any]:
-    """An epoch's line in log.jsonl."""
+    """The record of an epoch in log.jsonl."""
     usual = {"epoch": epoch, "lr": 1e-3, "train_loss": 0.5, "valid_loss": 0.25, "auc": 0.8, "seconds": 30.0}
     return {**usual, "windows_per_s": 12.34, "loader_share": 0.1, "best": epoch == 1, **values}
 
@@ -94,7 +94,7 @@ def test_a_quiet_reporter_prints_failures_only() -> None:
     assert out.getvalue() == "a.mp3: is [damaged]\n"
 
 
-def test_a_terminal_shows_stage_figures_and_the_epochs_so_far() -> None:
+def test_a_terminal_shows_the_stage_its_metrics_and_finished_epochs() -> None:
     progress, out, clock = printed(Display, terminal=True)
     with progress:
         progress.start("mel cache", 0, "tracks")
@@ -103,27 +103,27 @@ def test_a_terminal_shows_stage_figures_and_the_epochs_so_far() -> None:
         progress.start("epoch 2 of 3", 100, "windows")
         clock.now_s = 5
         progress.advance(50, loss=0.125)
-        progress.say("[odd] thing")
+        progress.say("[odd] text")
     text = out.getvalue()
-    assert "[odd] thing" in text
+    assert "[odd] text" in text
     assert "valid loss" in text and "0.25" in text
-    # The last frame drawn before the display goes.
+    # The last state of the display.
     assert "epoch 2 of 3" in text and "loss 0.125, then 30 s at most" in text
     progress.close()
 
 
-def test_the_table_of_epochs_never_outgrows_a_terminal() -> None:
+def test_the_table_of_epochs_has_a_maximum_length() -> None:
     progress, out, _ = printed(Display)
     with progress:
         for epoch in range(1, 40):
             progress.epoch(record(epoch))
     assert len(out.getvalue().splitlines()) == EPOCHS_SHOWN + 1
     shown = [line.split()[0] for line in out.getvalue().splitlines()[1:]]
-    # The best one, which was the first, and the last ones.
+    # The best epoch, which was the first, and the last ones.
     assert shown == ["1", *(str(epoch) for epoch in range(29, 40))]
 
 
-def test_the_time_left_of_a_resumed_epoch_counts_from_the_resumption() -> None:
+def test_the_time_left_of_a_resumed_epoch_is_measured_from_the_resumption() -> None:
     progress, out, clock = printed(Lines)
     progress.start("epoch 1 of 3", 100, "windows")
     for done in range(61, 101):
@@ -132,7 +132,7 @@ def test_the_time_left_of_a_resumed_epoch_counts_from_the_resumption() -> None:
     assert out.getvalue().splitlines()[0] == "epoch 1 of 3: 80 of 100 windows, 2 windows/s, 10 s left"
 
 
-def test_figures_that_only_some_epochs_have_are_left_empty() -> None:
+def test_a_metric_missing_in_some_epochs_leaves_cells_empty() -> None:
     table = epoch_table([record(1, auc=None), record(2, accuracy=0.5, note="text")])
     assert [str(column.header) for column in table.columns] == [
         *("epoch", "train loss", "valid loss", "auc", "accuracy", "lr", "seconds")
@@ -159,7 +159,7 @@ def test_amounts_of_files_and_of_bytes() -> None:
     assert size(45_200_000) == "45.2 MB"
 
 
-def test_only_the_first_of_several_processes_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_of_several_processes_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(reporter(quiet=False)) is not Quiet
     assert type(reporter(quiet=True)) is Quiet
     monkeypatch.setenv("RANK", "1")

@@ -1,4 +1,4 @@
-"""The command line: one file a command, grammar and output only. Nothing heavy is imported before a command runs."""
+"""The command line: one file per command, options and output only. Nothing heavy is imported before a command runs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ COMMANDS = (
 
 
 class CommandFiles(click.Group):
-    """A group whose command NAME is the object `command` of musictagger.cli.NAME."""
+    """A group whose command NAME is `command` in musictagger/cli/NAME.py."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        """In the order a user meets them, not the alphabet's."""
+        """Return the names in the order in which users need them."""
         return list(COMMANDS)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """Import the command's file."""
+        """Import and return the command."""
         if name not in COMMANDS:
             return None
         command = importlib.import_module(f"musictagger.cli.{name}").command
@@ -45,31 +45,31 @@ class CommandFiles(click.Group):
 def cli() -> None:
     """Tag a music collection by what it sounds like.
 
-    Scan a folder once, then ask for what you want to hear:
+    Scan a folder once, then search it:
 
     \b
       musictagger scan ~/Music
       musictagger query 'genre:jazz mood:mellow -tag:vocals'
 
-    Settings are read from config.toml in the user's configuration folder, then from MUSICTAGGER_* in the
-    environment, then from options. Exit codes: 0 done, 1 it could not be done, 2 wrong usage, 3 done but some
-    files failed, 130 interrupted.
+    Settings are read from config.toml in the user's configuration folder, from MUSICTAGGER_* environment variables
+    and from options; the later ones win. Exit codes: 0 success, 1 error, 2 wrong usage, 3 done, but some files failed,
+    130 interrupted.
     """
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line; every error ends as one line and an exit code, with `--debug` as a traceback too."""
+    """Run the command line. An error ends in one line and an exit code; --debug adds the traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal that takes no more than ASCII sees `?`.
+            # A terminal that can only show ASCII gets `?` for other characters.
             stream.reconfigure(errors="replace")
     try:
         code = cli(list(arguments), prog_name="musictagger", standalone_mode=False)
     except (BrokenPipeError, SystemExit):
-        # So click and rich end when the reader (`head`, a pager) has gone: what it did not read, it did not want.
-        if not _reader_is_gone():
+        # click and rich end like this if the reader of the output (`head`, a pager) has quit, which is no error.
+        if not _reader_has_quit():
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
@@ -80,19 +80,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         click.echo("interrupted", err=True)
         code = EXIT_INTERRUPTED
     except MusictaggerError as error:
-        code = _tell(str(error), error.exit_code, debug)
+        code = _report(str(error), error.exit_code, debug)
     except OSError as error:
         where = f"{error.filename!r}: " if error.filename else ""
-        code = _tell(f"{where}{error.strerror or error} (--debug shows where)", EXIT_ERROR, debug)
+        code = _report(f"{where}{error.strerror or error} (--debug shows where)", EXIT_ERROR, debug)
     except MemoryError:
-        code = _tell("out of memory; use a smaller --batch-size or fewer --workers", EXIT_ERROR, debug)
+        code = _report("out of memory; use a smaller --batch-size or fewer --workers", EXIT_ERROR, debug)
     except Exception as error:
-        code = _tell(f"internal error: {type(error).__name__}: {error} (--debug shows where)", EXIT_ERROR, debug)
+        code = _report(f"internal error: {type(error).__name__}: {error} (--debug shows where)", EXIT_ERROR, debug)
     sys.exit(code or 0)
 
 
-def _reader_is_gone() -> bool:
-    """Whether standard output is a pipe that nobody reads any more."""
+def _reader_has_quit() -> bool:
+    """Return whether standard output is a pipe whose reading end is closed."""
     try:
         watcher = select.poll()
         watcher.register(sys.stdout.fileno(), 0)
@@ -102,10 +102,10 @@ def _reader_is_gone() -> bool:
         return False
 
 
-def _tell(message: str, code: int, debug: bool) -> int:
+def _report(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    # One line whatever a library put into its message, and no byte a terminal chokes on.
+    # A library's message may have several lines, or characters that cannot be encoded.
     line = " ".join(message.split()).encode("utf-8", "replace").decode()
     click.echo(f"musictagger: {line}", err=True)
     return code

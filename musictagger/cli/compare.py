@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from musictagger.cli.labelled import measuring_options, read_labelled, require_place
+from musictagger.cli.labelled import measuring_options, read_labelled, require_writable
 from musictagger.cli.options import ExistingPath, json_output, pass_settings, plugin_options, stoppable
 from musictagger.errors import EXIT_INTERRUPTED, BadRequestError, MusictaggerError, printable
 
@@ -53,7 +53,7 @@ def command(
     from musictagger.cli import documents, progress
     from musictagger.evaluation.compare import compare
 
-    require_place(html)
+    require_writable(html)
     with progress.reporter(quiet) as reporter, stoppable(reporter):
         dataset = read_labelled(flags, settings)
         contenders = _contenders(models, settings, reporter)

@@ -1,9 +1,9 @@
-"""The JSON documents (docs/json.md): versioned, stable, the same for a file in a query as for that file alone."""
+"""The JSON documents that commands print (docs/json.md): versioned, with one schema per document."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +30,11 @@ EVALUATION = "musictagger.evaluation/1"
 COMPARISON = "musictagger.comparison/1"
 
 SCORE_DIGITS = 4
-"""Scores are stored in 11 bits of precision: more digits would be noise."""
+"""Scores are stored as float16, with 11 bits of precision; more digits would be noise."""
 
 
 def track_document(track: TrackView) -> dict[str, Any]:
-    """One track."""
+    """Return the document of a track."""
     row = track.row
     return {
         "schema": TRACK,
@@ -58,12 +58,12 @@ def track_document(track: TrackView) -> dict[str, Any]:
 
 
 def query_document(tracks: Iterable[TrackView]) -> dict[str, Any]:
-    """What a query found."""
+    """Return the document of a query: the tracks found."""
     return {"schema": QUERY, "tracks": [track_document(track) for track in tracks]}
 
 
 def scan_document(report: Report, tracks: Iterable[TrackView]) -> dict[str, Any]:
-    """What a scan did, and the tracks it looked at."""
+    """Return the document of a scan: what it did, and the tracks under the scanned paths."""
     return {
         "schema": SCAN,
         "summary": {
@@ -89,16 +89,12 @@ def scan_document(report: Report, tracks: Iterable[TrackView]) -> dict[str, Any]
 
 
 def outcome_document(run: int, outcome: Outcome) -> dict[str, Any]:
-    """What applying or undoing did."""
+    """Return the document of an apply or undo."""
     return {
         "schema": APPLIED,
         "run": run if outcome.written else None,
         "written": [
-            {
-                "path": str(change.path),
-                "before": {name: list(values) for name, values in change.before.items()},
-                "after": {name: list(values) for name, values in change.after.items()},
-            }
+            {"path": str(change.path), "before": _fields(change.before), "after": _fields(change.after)}
             for change in outcome.written
         ],
         "refused": failure_list(outcome.refused),
@@ -106,7 +102,7 @@ def outcome_document(run: int, outcome: Outcome) -> dict[str, Any]:
 
 
 def history_document(runs: Iterable[Run], entries: Iterable[JournalEntry]) -> dict[str, Any]:
-    """The journal: runs, and the entries of the one asked for."""
+    """Return the document of the journal: runs, and the entries of the chosen run."""
     return {
         "schema": HISTORY,
         "runs": [
@@ -126,8 +122,8 @@ def history_document(runs: Iterable[Run], entries: Iterable[JournalEntry]) -> di
                 "path": str(entry.path),
                 "state": entry.state,
                 "reason": entry.reason,
-                "before": {name: list(values) for name, values in entry.before.items()},
-                "after": {name: list(values) for name, values in entry.after.items()},
+                "before": _fields(entry.before),
+                "after": _fields(entry.after),
                 "at": entry.at.isoformat(timespec="seconds"),
             }
             for entry in entries
@@ -135,11 +131,15 @@ def history_document(runs: Iterable[Run], entries: Iterable[JournalEntry]) -> di
     }
 
 
-def failure_list(failures: Sequence[tuple[Path, str]]) -> list[dict[str, str]]:
-    """Files with the reason why they failed."""
+def _fields(fields: Mapping[Any, Sequence[str]]) -> dict[str, list[str]]:
+    return {name: list(values) for name, values in fields.items()}
+
+
+def failure_list(failures: Iterable[tuple[Path, str]]) -> list[dict[str, str]]:
+    """Return the part of a document that lists files and why they failed."""
     return [{"path": str(path), "reason": reason} for path, reason in failures]
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """A document on standard output. ASCII only: an undecodable byte of a file name survives as a lone surrogate."""
+    """Print a document in ASCII, so that an undecodable byte of a file name survives as a lone surrogate."""
     click.echo(json.dumps(document, indent=1))

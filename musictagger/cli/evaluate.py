@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from musictagger.cli.labelled import measuring_options, read_labelled, require_place
+from musictagger.cli.labelled import measuring_options, read_labelled, require_writable
 from musictagger.cli.options import (
     ExistingPath,
     debug_option,
@@ -49,7 +49,7 @@ def command(
     from musictagger.cli import progress
     from musictagger.datasets import describe
 
-    require_place(report)
+    require_writable(report)
     with progress.reporter(quiet) as reporter, stoppable(reporter):
         dataset = read_labelled(flags, settings)
         for line in describe(dataset):

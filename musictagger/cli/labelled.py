@@ -1,4 +1,4 @@
-"""Options that say where labelled music is, and what they mean together."""
+"""Options that choose labelled music and what to measure on it, and reading the dataset they name."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 SPLITS = ("test", "valid", "train", "all")
 
-_DATA = click.option("--data", metavar="FOLDER|FILE", help="Where the music (or the list, or the library) is.")
-_DATASET = click.option(
-    "--dataset", metavar="NAME", help="How it is laid out: folders (default: one a genre), mtat, fma, ..."
+dataset_options = chain(
+    click.option("--data", metavar="FOLDER|FILE", help="Folder of the labelled music, list of files, or library."),
+    click.option("--dataset", metavar="NAME", help="Layout of the data: folders (default; one a genre), mtat, ..."),
+    click.option("--dataset-option", multiple=True, metavar="NAME=VALUE", help="Dataset option. Repeatable."),
 )
-_DATASET_OPTION = click.option(
-    "--dataset-option", multiple=True, metavar="NAME=VALUE", help="Of the dataset, as valid=0.2; repeatable."
+measuring_options = chain(
+    dataset_options,
+    click.option("--split", type=click.Choice(SPLITS), default="test", help="Tracks to measure on. Default: test."),
+    aggregate_option,
+    device_option,
+    batch_size_option,
+    workers_option,
 )
-_SPLIT = click.option(
-    "--split", type=click.Choice(SPLITS), default="test", help="Which of its tracks to measure on; default: test."
-)
-
-dataset_options = chain(_DATA, _DATASET, _DATASET_OPTION)
-measuring_options = chain(dataset_options, _SPLIT, aggregate_option, device_option, batch_size_option, workers_option)
 
 
 def data_of(data: str | None, dataset: str, settings: Settings) -> Path | str:
-    """Where a dataset is read from. Raises BadRequestError where that was not said; only a library is known anyway."""
+    """Return where a dataset is read from. Raises BadRequestError if it is not given, except for the library."""
     from musictagger.datasets import DATASETS
     from musictagger.datasets.library import NAME as LIBRARY
 
@@ -41,14 +41,14 @@ def data_of(data: str | None, dataset: str, settings: Settings) -> Path | str:
         return data if dataset == LIBRARY else Path(data).expanduser()
     if dataset == LIBRARY:
         return settings.db_location
-    raise BadRequestError(f"say where the data are: --data PATH (dataset {dataset}: {DATASETS[dataset].summary})")
+    raise BadRequestError(f"give the data with --data PATH (dataset {dataset}: {DATASETS[dataset].summary})")
 
 
-def require_place(file: Path | None) -> None:
-    """Raise BadRequestError where a file cannot be written: before an hour of measuring, not after it."""
+def require_writable(file: Path | None) -> None:
+    """Raise BadRequestError if a file cannot be written, before measuring for an hour."""
     if file is None:
         return
-    reason = "is a folder" if file.is_dir() else "" if file.parent.is_dir() else "there is no such folder"
+    reason = "is a folder" if file.is_dir() else "" if file.parent.is_dir() else "the folder does not exist"
     if not reason and not os.access(file.parent, os.W_OK):
         reason = "the folder is read-only"
     if reason:
@@ -56,7 +56,7 @@ def require_place(file: Path | None) -> None:
 
 
 def read_labelled(flags: dict[str, Any], settings: Settings) -> Dataset:
-    """The dataset that the flags name."""
+    """Read the dataset that the options of `dataset_options` name."""
     from musictagger.cli.assignments import assigned
     from musictagger.datasets import DATASETS, read_dataset
     from musictagger.datasets.reading import require_known

@@ -1,4 +1,4 @@
-"""`musictagger recipes`: training runs written down, those of the papers among them."""
+"""`musictagger recipes`: list the training recipes, or show the options of one."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 @json_output
 @debug_option
 def command(name: str | None, as_json: bool) -> int:
-    """List the recipes for training, with what their papers measured; with NAME, everything in one.
+    """List the training recipes and the results of their papers; with NAME, show that recipe and all its options.
 
-    NAME may also be a TOML file of your own. `musictagger train --recipe NAME --data FOLDER` follows it.
+    NAME may also be a TOML file of your own. `musictagger train --recipe NAME --data FOLDER` trains with it.
     """
     from musictagger.cli import documents
     from musictagger.training.recipes import find_recipe, recipes
@@ -60,18 +60,18 @@ def _list(found: list[Recipe]) -> None:
     from musictagger.training.recipes import options_of
 
     table = Table("Recipe", box=None, pad_edge=False, header_style="bold")
-    table.add_column("What it is", overflow="fold")
+    table.add_column("Description", overflow="fold")
     for heading in ("Dataset", "Backbone", "Paper's result"):
         table.add_column(heading)
     for recipe in found:
         options = options_of(recipe, {})
-        backbone = options.backbone or (f"that of {options.init}" if options.init else DEFAULT_BACKBONE)
+        backbone = options.backbone or (f"from {options.init}" if options.init else DEFAULT_BACKBONE)
         table.add_row(recipe.name, escape(recipe.title), options.dataset, escape(backbone), _result(recipe))
     render.console().print(table)
 
 
 def _result(recipe: Recipe) -> str:
-    """The figure a paper is known by: its first."""
+    """Return the first, most important metric of a recipe's paper."""
     from musictagger.cli.metrics import title
 
     name = next(iter(recipe.paper), None)
@@ -87,12 +87,11 @@ def _show(recipe: Recipe) -> None:
     from musictagger.training.recipes import option_lines
 
     console = render.console()
-    paper = ", ".join(f"{title(name)} {value:g}" for name, value in recipe.paper.items()) or "no figure"
-    facts = (("Recipe", recipe.name), ("What it is", recipe.title), ("Source", recipe.source), ("Data", recipe.data))
-    for label, text in (*facts, ("Paper", f"{paper} ({recipe.paper_where})" if recipe.paper_where else paper)):
+    paper = ", ".join(f"{title(name)} {value:g}" for name, value in recipe.paper.items()) or "no metrics"
+    facts = (("Recipe", recipe.name), ("Description", recipe.title), ("Source", recipe.source), ("Data", recipe.data))
+    where = f" ({recipe.paper_where})" if recipe.paper_where else ""
+    for label, text in (*facts, ("Paper", f"{paper}{where}"), *(("Note", note) for note in recipe.notes)):
         console.print(f"{label:<11} {text}", markup=False, soft_wrap=True)
-    for note in recipe.notes:
-        console.print(f"{'Note':<11} {note}", markup=False, soft_wrap=True)
     table = Table("Option", "Value", box=None, pad_edge=False, header_style="bold")
     table.add_column("From", overflow="fold")
     for name, value, origin in option_lines(recipe):

@@ -1,4 +1,4 @@
-"""What people see: tables, bars and plain text, never wider than the terminal."""
+"""Tables, bars and texts for the terminal, and the formats of numbers, sizes and times."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Leave it to `main`, which knows that a reader that goes away is no error; rich would exit with 1."""
+        """Leave it to `main`, where a closed pipe is not an error; rich would exit with 1."""
         raise BrokenPipeError
 
 
 def console() -> Console:
-    """Standard output: styled on a terminal, plain in a pipe, there 160 cells wide unless COLUMNS says otherwise."""
-    # A file called `:smile:.mp3` is no smiley.
+    """Return standard output: styled on a terminal, else plain and, without COLUMNS, 160 cells wide."""
+    # No emoji: a file may be called `:smile:.mp3`.
     plain = _Console(highlight=False, emoji=False)
     if plain.is_terminal or os.environ.get("COLUMNS", "").strip("0").isdigit():
         return plain
@@ -39,7 +39,7 @@ def console() -> Console:
 
 
 def bar(score: float, cells: int = BAR_CELLS) -> str:
-    """A horizontal bar of a score 0..1, in eighths of a character."""
+    """Return a horizontal bar for a score 0..1, in steps of an eighth of a cell."""
     eighths = round(max(0.0, min(1.0, score)) * cells * 8)
     full, part = divmod(eighths, 8)
     return ("█" * full + (_EIGHTHS[part] if part else "")).ljust(cells)
@@ -90,11 +90,11 @@ def clock(seconds: float | None) -> str:
 
 
 def listing(columns: Mapping[str, Sequence[str]], width: int, right: Collection[str] = ()) -> list[str]:
-    """Lines of a table, the first its titles, `width` cells wide as long as the first column lets them.
+    """Return the lines of a table, titles first, at most `width` cells wide.
 
-    columns: the cells by title, the most important first: those there is no room for are left out, and empty ones;
-    cells are shortened to 40, in the middle. Those of the first column never are: one that is too long has a line of
-    its own. right: titles of columns that are flush right.
+    columns: the cells by title, the most important column first. Columns that are empty or do not fit are left out;
+    cells are shortened to 40, in the middle. Cells of the first column are never shortened: a long one gets a line of
+    its own. right: titles of right-aligned columns.
     """
     cells = {title: [printable(cell) for cell in each] for title, each in columns.items()}
     first, *others = cells
@@ -115,40 +115,39 @@ def listing(columns: Mapping[str, Sequence[str]], width: int, right: Collection[
     return lines
 
 
-def _padded(cell: str, size: int, flush_right: bool) -> str:
+def _padded(cell: str, size: int, right: bool) -> str:
     room = size - cell_len(cell)
     if room < 0:
         end = set_cell_size(cell[::-1], size // 2)[::-1]
         return f"{set_cell_size(cell, size - 1 - size // 2)}…{end}"
-    return " " * room + cell if flush_right else cell + " " * room
+    return " " * room + cell if right else cell + " " * room
 
 
 def track_table(tracks: Sequence[TrackView], width: int, written: Collection[Path] = ()) -> Table:
-    """One line a track, `width` cells wide: name, length, what the file says (+ where it was just written), what we
-    hear, and the strongest tags."""
+    """A row for each track: name, length, genre in the file (+ if just written), predicted genre, strongest tags."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    # rich drops whole columns where it is short of room; these shares keep a piece of each.
+    # rich leaves out whole columns if there is no room; these shares keep a part of each.
     room = max(40, width - 14)
-    for name, share in (("Track", 0.3), ("Length", None), ("Genre in file", 0.2), ("Genre heard", 0.2), ("Tags", 0.3)):
-        if share is None:
-            table.add_column(name, justify="right", no_wrap=True, width=6)
+    for name, share in (("Track", 0.3), ("Length", 0), ("Genre in file", 0.2), ("Predicted genre", 0.2), ("Tags", 0.3)):
+        if share:
+            table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=max(len(name), int(room * share)))
         else:
-            table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=int(room * share))
+            table.add_column(name, justify="right", no_wrap=True, width=6)
     for track in tracks:
         strongest = ", ".join(f"{tag.name} {score:.2f}" for tag, score in track.tags[:4]) or track.status
-        heard = ", ".join(track.genres) or ("-" if track.scores is not None else "")
+        predicted = ", ".join(track.genres) or ("-" if track.scores is not None else "")
         table.add_row(
             escape(label(track)),
             clock(track.row.duration_s),
             escape(("+ " if track.row.path in written else "") + printable(", ".join(track.row.genres))),
-            escape(printable(heard)),
+            escape(printable(predicted)),
             escape(printable(strongest)),
         )
     return table
 
 
 def label(track: TrackView) -> str:
-    """Artist and title where the file has both, else its name."""
+    """Return artist and title if the file has both, else the file's name."""
     row = track.row
     if row.artist and row.title:
         return printable(f"{row.artist} - {row.title}")
@@ -156,7 +155,7 @@ def label(track: TrackView) -> str:
 
 
 def score_table(track: TrackView) -> Table:
-    """Every tag of a track as a bar; those it has, by their thresholds, are bright."""
+    """A row with a bar for each tag of a track; tags that reach their thresholds are bold, genres to write green."""
     own = {tag.name for tag, _ in track.own_tags}
     genres = track.genres
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -173,9 +172,9 @@ def score_table(track: TrackView) -> Table:
 
 
 def facts(track: TrackView) -> list[tuple[str, str]]:
-    """The lines above the bars: label and value."""
+    """Return the lines above the bars: label and value."""
     row = track.row
-    frames = f"{row.frames or 0} of {_frame_s(track):.2f} s"
+    frames = f"{row.frames or 0} of {track.view.card.front_end.frame_s:.2f} s"
     return [
         ("File", printable(row.path)),
         ("Track", " - ".join(printable(text) for text in (row.artist, row.title) if text)),
@@ -185,16 +184,12 @@ def facts(track: TrackView) -> list[tuple[str, str]]:
         ("Length", clock(row.duration_s)),
         ("Frames", frames + (" (a short track, repeated to fill one)" if row.padded else "")),
         ("Genre in file", printable("; ".join(row.genres)) or "none"),
-        ("Genre heard", printable("; ".join(track.genres)) or "none is sure enough"),
+        ("Predicted genre", printable("; ".join(track.genres)) or "none reaches its threshold"),
     ]
 
 
-def _frame_s(track: TrackView) -> float:
-    return track.view.card.front_end.frame_s
-
-
 def change_text(change: FileChange) -> Text:
-    """A file and, one line each, its fields before and after, with the reason."""
+    """Return the text for a changed file: a line for each field, before and after, with the reason."""
     text = Text(printable(change.path))
     for name, after in change.after.items():
         before = "; ".join(change.before.get(name, ())) or "(none)"
@@ -206,7 +201,7 @@ def change_text(change: FileChange) -> Text:
 
 
 def home_short(path: Path) -> str:
-    """A path with the user's home folder as `~`."""
+    """Return a path with `~` for the user's home folder."""
     try:
         return printable(Path("~") / path.relative_to(Path.home()))
     except ValueError:

@@ -39,7 +39,7 @@ def command(file: Path, as_json: bool, settings: Settings) -> int:
     console = render.console()
     for name, value in render.facts(tracks[0]):
         if value:
-            console.print(f"{name:<14} {value}", markup=False, soft_wrap=True)
+            console.print(f"{name:<16} {value}", markup=False, soft_wrap=True)
     if tracks[0].tags:
         console.print()
         console.print(render.score_table(tracks[0]))

@@ -1,4 +1,4 @@
-"""`musictagger train`: make a model of your own."""
+"""`musictagger train`: train a model on labelled music."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from musictagger.cli.options import (
     stoppable,
     workers_option,
 )
-from musictagger.errors import EXIT_INTERRUPTED, BadRequestError, hint, printable
+from musictagger.errors import EXIT_INTERRUPTED, BadRequestError, printable
 
 if TYPE_CHECKING:
     from musictagger.config import Settings
@@ -35,14 +35,11 @@ OPTIMISERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "exponential", "inverse", "cosine", "onecycle")
 PARTS = ("none", "cnn", "all")
 HEADS = ("dense", "svm", "logistic", "knn")
-"""As training.options has them, which takes too long to import for a help text."""
-
-LONGEST_NAME = 200
-"""File systems allow 255 bytes, some of which suffixes and temporary names take."""
+"""The same as in training.options, which takes too long to import for a help text."""
 
 
-class _Remembering(click.Command):
-    """Keeps what was typed, for the model's card and for going on after an interruption."""
+class _KeepsArguments(click.Command):
+    """Keep the arguments as typed, for the model's card and the command that resumes an interrupted run."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """See click.Command."""
@@ -50,32 +47,37 @@ class _Remembering(click.Command):
         return super().parse_args(ctx, args)
 
 
-@click.command("train", cls=_Remembering)
+@click.command("train", cls=_KeepsArguments)
 @dataset_options
-@click.option("--recipe", metavar="NAME|FILE", help="Start from this recipe (see `musictagger recipes`).")
-@click.option("--name", metavar="NAME", help="What the model is called; default: the recipe's, or the dataset's, name.")
-@click.option("--out", type=ExistingPath, metavar="FOLDER", help="Put the model here; default: where --model finds it.")
-@click.option("--backbone", metavar="NAME", help="Which network (see `musictagger plugins`); default: fcn.")
-@click.option("--epochs", type=int, metavar="N", help="Go through the tracks N times at most; default: 40.")
-@click.option("--batch-size", type=int, metavar="N", help="Frames in one step; default: 32.")
-@click.option("--lr", type=float, metavar="RATE", help="Highest learning rate; default: 0.001.")
-@click.option("--optimiser", "--optimizer", type=click.Choice(OPTIMISERS), help="Default: adamw.")
-@click.option("--schedule", type=click.Choice(SCHEDULES), help="How the learning rate goes; default: onecycle.")
-@click.option("--patience", metavar="N|none", help="Stop after N epochs in which nothing got better; default: 10.")
-@click.option("--seed", type=int, metavar="N", help="What everything random comes from; default: 0.")
-@click.option("--init", metavar="NAME|FILE", help="Start from this model's weights instead of fresh ones.")
-@click.option("--freeze", type=click.Choice(PARTS), help="Of the model in --init, train not: nothing, the CNN, or all.")
-@click.option("--head", type=click.Choice(HEADS), help="What decides on the embedding; default: dense, trained along.")
-@click.option("--teacher", multiple=True, metavar="NAME,...", help="Learn these models' scores too; repeatable.")
-@click.option("--set", "settings_", multiple=True, metavar="NAME=VALUE", help="Any training option; repeatable.")
-@click.option("--allow-leak", is_flag=True, default=None, help="Train although an artist or a sound is in two splits.")
-@click.option("--cache-dir", type=ExistingPath, metavar="FOLDER", help="Keep the mel spectrograms here.")
+@click.option("--recipe", metavar="NAME|FILE", help="Start from a recipe (see `musictagger recipes`).")
+@click.option("--name", metavar="NAME", help="Name of the model. Default: the recipe's, or from dataset and backbone.")
+@click.option(
+    "--out",
+    type=ExistingPath,
+    metavar="FOLDER",
+    help="Folder of the run. Default: where --model finds it.",
+)
+@click.option("--backbone", metavar="NAME", help="Network to train (see `musictagger plugins`). Default: fcn.")
+@click.option("--epochs", type=int, metavar="N", help="Maximum number of epochs. Default: 40.")
+@click.option("--batch-size", type=int, metavar="N", help="Training windows per step. Default: 32.")
+@click.option("--lr", type=float, metavar="RATE", help="Peak learning rate. Default: 0.001.")
+@click.option("--optimiser", "--optimizer", type=click.Choice(OPTIMISERS), help="Optimiser. Default: adamw.")
+@click.option("--schedule", type=click.Choice(SCHEDULES), help="Learning rate schedule. Default: onecycle.")
+@click.option("--patience", metavar="N|none", help="Stop after N epochs without improvement. Default: 10.")
+@click.option("--seed", type=int, metavar="N", help="Random seed. Default: 0.")
+@click.option("--init", metavar="NAME|FILE", help="Start from the weights of this model.")
+@click.option("--freeze", type=click.Choice(PARTS), help="Part of the --init model that stays fixed. Default: none.")
+@click.option("--head", type=click.Choice(HEADS), help="Classifier. Default: dense, part of the network.")
+@click.option("--teacher", multiple=True, metavar="NAME,...", help="Also learn from these models. Repeatable.")
+@click.option("--set", "settings_", multiple=True, metavar="NAME=VALUE", help="Set any training option. Repeatable.")
+@click.option("--allow-leak", is_flag=True, default=None, help="Train even if splits share an artist or a recording.")
+@click.option("--cache-dir", type=ExistingPath, metavar="FOLDER", help="Folder of the cached mel spectrograms.")
 @device_option
 @workers_option
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads that compute; default: torch's.")
-@click.option("--resume", is_flag=True, help="Go on with the interrupted run in --out.")
-@click.option("--dry-run", is_flag=True, help="Say what was found and what it would take; train nothing.")
-@click.option("--tensorboard", is_flag=True, help="Write curves for TensorBoard too.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: torch's choice.")
+@click.option("--resume", is_flag=True, help="Continue the interrupted run in --out.")
+@click.option("--dry-run", is_flag=True, help="Report the data and the work to do; train nothing.")
+@click.option("--tensorboard", is_flag=True, help="Also write curves for TensorBoard.")
 @click.option("--no-report", is_flag=True, help="Write no HTML report.")
 @quiet_option
 @json_output
@@ -83,16 +85,16 @@ class _Remembering(click.Command):
 @pass_settings
 @click.pass_context
 def command(context: click.Context, /, as_json: bool, quiet: bool, settings: Settings, **flags: Any) -> int:
-    """Train a model on labelled music, measure it, and have it ready for `musictagger scan --model NAME`.
+    """Train a model on labelled music and measure it, ready for `musictagger scan --model NAME`.
 
     \b
-      musictagger train --data ~/sorted                                    folders, one a genre
+      musictagger train --data ~/sorted                                    one folder per genre
       musictagger train --recipe wang2019-crnn-tf --data ~/MagnaTagATune   as in a paper
       musictagger train --data ~/sorted --init MODEL --freeze cnn          start from a model
 
-    Options come from the defaults, then the recipe, then what is said here. --set reaches each one that
-    `musictagger recipes NAME` lists, with a dot into those that hold several: --set config.units=16. Ctrl-C
-    stops after the step at hand; --resume goes on from there as if nothing had happened.
+    Options on the command line override those of the recipe, which override the defaults. --set changes any option
+    that `musictagger recipes NAME` lists; a dot reaches into an option with several values: --set config.units=16.
+    Ctrl-C stops after the current step; --resume continues as if the run had not been interrupted.
     """
     from musictagger.cli import progress
 
@@ -107,13 +109,13 @@ def command(context: click.Context, /, as_json: bool, quiet: bool, settings: Set
             _show(request, outcome, paper, arguments, as_json, quiet)
     code = EXIT_INTERRUPTED if outcome.interrupted else 0
     if not progress.first_process() and "TORCHELASTIC_RUN_ID" in os.environ:
-        # torch sometimes aborts while an interpreter ends, and torchrun then stops the first process, which measures.
+        # torch sometimes aborts at exit; torchrun would then stop the first process, which is still measuring.
         os._exit(code)
     return code
 
 
 def _request(flags: dict[str, Any], settings: Settings, command_line: str) -> tuple[RunRequest, Mapping[str, float]]:
-    """What is asked for, checked as far as it can be without looking at the data; and what a paper got from it."""
+    """Return the request, checked as far as possible without the data, and the metrics of the recipe's paper."""
     from musictagger.training.recipes import find_recipe, options_of
 
     recipe = find_recipe(flags["recipe"]) if flags["recipe"] else None
@@ -148,22 +150,22 @@ _OPTIONS = (
 
 
 def overrides(flags: dict[str, Any]) -> dict[str, Any]:
-    """The training options that a command line gives. Raises BadRequestError where it contradicts itself."""
+    """Return the training options given on the command line. Raises BadRequestError if one is given twice."""
     from musictagger.cli.assignments import assigned, nested
 
     values = nested(assigned(flags["settings_"], "--set"), "--set")
-    said: dict[str, Any] = {name: flags[name] for name in _OPTIONS if flags[name] is not None}
+    given: dict[str, Any] = {name: flags[name] for name in _OPTIONS if flags[name] is not None}
     if flags["teacher"]:
-        said["teachers"] = ",".join(flags["teacher"])
+        given["teachers"] = ",".join(flags["teacher"])
     if flags["dataset_option"]:
-        said["dataset_options"] = assigned(flags["dataset_option"], "--dataset-option")
-    if twice := sorted(set(values) & set(said)):
-        raise BadRequestError(f"{twice[0]} is given by --set and by an option of its own")
-    return values | said
+        given["dataset_options"] = assigned(flags["dataset_option"], "--dataset-option")
+    if twice := sorted(set(values) & set(given)):
+        raise BadRequestError(f"{twice[0]} is given by --set and by its own option; give it once")
+    return values | given
 
 
 def _require_known(options: TrainOptions, settings: Settings) -> None:
-    """Before the data are looked at: a typing error should not cost the making of a cache."""
+    """Raise BadRequestError for an unknown name, before the data are read or a cache is filled."""
     from musictagger.datasets import DATASETS
     from musictagger.datasets.reading import require_known
     from musictagger.models.find import find_model
@@ -175,22 +177,21 @@ def _require_known(options: TrainOptions, settings: Settings) -> None:
         require_known("backbone", options.backbone, list(find_backbones(settings.plugin_folders)))
     source = DATASETS[options.dataset]
     for name in options.dataset_options:
-        if name not in source.options:
-            known = hint(name, source.options) or f"; there are: {', '.join(source.options)}"
-            raise BadRequestError(f"dataset {options.dataset} has no option {name!r}{known}")
+        require_known(f"option of dataset {options.dataset}", name, list(source.options))
     for model in filter(None, (options.init, *options.teachers)):
         try:
             find_model(model, settings.model_folders)
         except BadRequestError as error:
             if model not in {recipe.name for recipe in recipes()}:
                 raise
-            made = f"the recipe of that name makes it: musictagger train --recipe {model} --data FOLDER"
-            raise BadRequestError(f"there is no model {model!r} yet; {made}") from error
+            command_line = f"musictagger train --recipe {model} --data FOLDER"
+            raise BadRequestError(f"there is no model {model!r} yet; train it with: {command_line}") from error
 
 
 def _place(flags: dict[str, Any], options: TrainOptions, recipe: Recipe | None, settings: Settings) -> tuple[Path, str]:
-    """The folder of the run, and the model's name."""
+    """Return the folder of the run and the model's name. Raises BadRequestError for a name that cannot be used."""
     from musictagger.audio.walk import absolute
+    from musictagger.models.card import require_model_name
     from musictagger.models.find import find_models
     from musictagger.models.published import catalogue
     from musictagger.training.options import DEFAULT_BACKBONE
@@ -199,16 +200,11 @@ def _place(flags: dict[str, Any], options: TrainOptions, recipe: Recipe | None, 
     learner = options.backbone or (Path(options.init).stem if options.init else DEFAULT_BACKBONE)
     usual = recipe.name if recipe else f"{options.dataset}-{learner}"
     name = flags["name"] or (out.name if out else usual)
-    if not name or name.startswith(".") or "/" in name or "\\" in name or name.endswith(".safetensors"):
-        raise BadRequestError(f"--name {name!r}: a model's name is that of its file, without folder and suffix")
-    if len(name.encode(errors="surrogateescape")) > LONGEST_NAME or not name.isprintable():
-        raise BadRequestError(
-            f"--name {name!r}: becomes the name of a file, so it has at most {LONGEST_NAME} bytes and one line"
-        )
+    require_model_name(name)
     if out is None and name in {*catalogue.names(), *(model.name for model in find_models([]))}:
         raise BadRequestError(
-            f"--name {name!r}: a model of that name comes with the program or is published, and --model would find "
-            "that one; give another --name, or a folder with --out"
+            f"--name {name!r} is the name of a bundled or published model, which --model would find instead; "
+            "give another --name, or a folder with --out"
         )
     return out or settings.model_folders[0] / name, name
 
@@ -233,13 +229,13 @@ def _show(
         click.echo(printable(line))
     if outcome.interrupted:
         epochs = f"{outcome.epochs} epoch{'' if outcome.epochs == 1 else 's'}"
-        click.echo(f"Interrupted after {epochs}; this goes on from there:\n  {resume}")
+        click.echo(f"Interrupted after {epochs}; resume with:\n  {resume}")
     elif outcome.weights is not None:
         _show_model(request, outcome, outcome.weights, paper)
 
 
 def _show_model(request: RunRequest, outcome: Outcome, weights: Path, paper: Mapping[str, float]) -> None:
-    """Its figures, where it is, and how to use it."""
+    """Print the model's metrics, where it is, and how to use it."""
     from musictagger.cli import render
     from musictagger.cli.metrics import measured
 
@@ -253,15 +249,14 @@ def _show_model(request: RunRequest, outcome: Outcome, weights: Path, paper: Map
 
 
 def scan_line(request: RunRequest, weights: Path) -> str:
-    """The command that tags music with the new model: by name where that finds it, else by path."""
+    """Return the command that tags music with the new model: by name if that finds it, else by path."""
     from musictagger.models.find import find_models
 
     found = {model.name: model.weights for model in find_models(request.settings.model_folders)}
     known = found.get(request.name) == weights
     plugins = [part for folder in request.settings.plugin_dir for part in ("--plugin-dir", str(folder))]
-    return (
-        shlex.join(["musictagger", "scan", *plugins, "--model", request.name if known else str(weights)]) + " ~/Music"
-    )
+    model = request.name if known else str(weights)
+    return f"{shlex.join(['musictagger', 'scan', *plugins, '--model', model])} ~/Music"
 
 
 def _document(request: RunRequest, outcome: Outcome, resume: str | None) -> dict[str, Any]:

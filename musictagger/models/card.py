@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from musictagger.audio.frontend import FrontEnd
-from musictagger.errors import ModelError, clipped
+from musictagger.errors import BadRequestError, ModelError, clipped, printable
 from musictagger.values import Finite, load
 
 if TYPE_CHECKING:
@@ -156,6 +156,16 @@ def _is_shallow(value: object, levels: int) -> bool:
         return True
     inner = value.values() if isinstance(value, dict) else value
     return levels > 0 and all(_is_shallow(each, levels - 1) for each in inner)
+
+
+def require_model_name(name: str) -> None:
+    """Raise BadRequestError for a name that is a path, or too long for a file name (255 bytes with suffixes)."""
+    wrong = name.startswith(".") or name.endswith(".safetensors") or any(character in name for character in "/\\")
+    if wrong or not name.strip() or not name.isprintable() or len(name.encode()) > 200:
+        raise BadRequestError(
+            f"{clipped(printable(name))!r} is not a valid model name: use at most 200 bytes of visible characters, "
+            "no / or \\, no dot at the start, and no .safetensors at the end"
+        )
 
 
 def sha256_of(path: Path) -> str:

@@ -13,8 +13,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from musictagger.errors import BadRequestError, ModelError, clipped, printable
-from musictagger.models.card import Card, sha256_of
+from musictagger.errors import BadRequestError, ModelError, printable
+from musictagger.models.card import Card, require_model_name, sha256_of
 from musictagger.models.published import catalogue
 from musictagger.models.published.catalogue import CatalogueEntry, WebFile, Wheel
 from musictagger.models.published.fetch import Wanted, fetch
@@ -110,7 +110,7 @@ def import_file(
     """
     from musictagger.models.published.convert import convert
 
-    _check_name(name)
+    require_model_name(name)
     if not file.exists():
         raise BadRequestError(f"{printable(file)}: there is no such file")
     known, weights = _known(file), folder / f"{name}.safetensors"
@@ -127,16 +127,6 @@ def import_file(
         install(dataclasses.replace(imported, name=name), converted, folder, printable(file))
     progress.say(f"{name} is ready: {weights}")
     return weights
-
-
-def _check_name(name: str) -> None:
-    """Raises BadRequestError for what can be no file's name (of whose 255 bytes we need some), or would be a path."""
-    wrong = name.startswith(".") or name.endswith(".safetensors") or any(c in name for c in "/\\")
-    if wrong or not name.strip() or not name.isprintable() or len(name.encode()) > 200:
-        raise BadRequestError(
-            f"{clipped(printable(name))!r} cannot be the name of a model: no / or \\, no dot in front, no .safetensors "
-            "behind, nothing that cannot be seen, and at most 200 bytes"
-        )
 
 
 def _check_vocabulary(file: Path, known: CatalogueEntry | None, vocabulary: str) -> None:
