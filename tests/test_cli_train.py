@@ -292,7 +292,7 @@ def test_unsuitable_data_is_refused(music: Path, tmp_path: Path) -> None:
     shutil.copytree(music / "Jazz", tmp_path / "few" / "Jazz")
     write_tone(tmp_path / "few" / "Rock" / "a.flac", 2)
     assert "genre 'Rock' has 1 tracks" in message_for("--data", tmp_path / "few")
-    assert "MagnaTagATune's table is not there" in message_for("--recipe", "wang2019-crnn-tf", "--data", music)
+    assert "MagnaTagATune's table not found" in message_for("--recipe", "wang2019-crnn-tf", "--data", music)
     assert "run `musictagger scan FOLDER` first" in run("train", "--dataset", "library", "--out", tmp_path / "run").err
 
 
