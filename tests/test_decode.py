@@ -1,4 +1,4 @@
-"""From files of every container to frames: what comes out, what is refused, and what it costs in memory."""
+"""From files of every container to frames: results, errors and memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXAMPLES = sorted(path for path in (Path(__file__).parents[1] / "examples").iter
 
 
 def decoded(path: Path, rule: FrameRule, rate_hz: int = RATE_HZ) -> tuple[list[Wave], Decoded]:
-    """The frames that stand at the end, and what was said of the track."""
+    """The final frames of a track, and its properties."""
     frames: dict[int, Wave] = {}
     steps = decode_frames(path, rate_hz, rule)
     while True:
@@ -71,7 +71,7 @@ def correlation(one: Wave, other: Wave) -> float:
 
 
 @pytest.mark.parametrize("container", DECODABLE)
-def test_every_container_sounds_as_it_should(container: str, tmp_path: Path) -> None:
+def test_every_container_is_decoded(container: str, tmp_path: Path) -> None:
     path = media.make(container, tmp_path, seconds=2.5, frequency=440.0)
     frames, outcome = decoded(path, FrameRule(2 * RATE_HZ))
     assert outcome.status == "ok"
@@ -99,7 +99,7 @@ def test_opposite_channels_are_silent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
-def test_both_decoders_scale_every_kind_of_sample_alike(subtype: str, tmp_path: Path) -> None:
+def test_both_decoders_scale_every_sample_type_alike(subtype: str, tmp_path: Path) -> None:
     samples = noise(1, channels=2)
     path = write(tmp_path / "a.wav", samples, subtype=subtype)
     for opener in (open_soundfile, open_ffmpeg):
@@ -143,28 +143,28 @@ def test_frames_follow_the_rule(tmp_path: Path) -> None:
 def test_a_short_track_is_repeated(tmp_path: Path) -> None:
     samples = noise(1.5)
     path = write(tmp_path / "a.wav", samples, subtype="FLOAT")
-    for most in (None, 1, 5):
-        frames, outcome = decoded(path, FrameRule(4 * RATE_HZ, RATE_HZ, most))
+    for max_frames in (None, 1, 5):
+        frames, outcome = decoded(path, FrameRule(4 * RATE_HZ, RATE_HZ, max_frames))
         assert outcome == Decoded(1.5, 1, True, "ok")
         np.testing.assert_array_equal(frames[0], np.resize(samples[:, 0], 4 * RATE_HZ))
 
 
-@pytest.mark.parametrize("most", [None, 2])
+@pytest.mark.parametrize("max_frames", [None, 2])
 @pytest.mark.parametrize(
     ("seconds", "level", "status"),
     [(0.0, 1.0, "too short"), (0.999, 1.0, "too short"), (1.0, 1.0, "ok"), (9.0, 1e-5, "silent"), (9.0, 1e-3, "ok")],
 )
 def test_short_and_silent_tracks_have_no_frames(
-    seconds: float, level: float, status: str, most: int | None, tmp_path: Path
+    seconds: float, level: float, status: str, max_frames: int | None, tmp_path: Path
 ) -> None:
     path = write(tmp_path / "a.wav", noise(seconds) * level, subtype="FLOAT")
-    outcome = decoded(path, FrameRule(2 * RATE_HZ, 0, most))[1]
+    outcome = decoded(path, FrameRule(2 * RATE_HZ, 0, max_frames))[1]
     assert outcome.status == status
     assert bool(outcome.frames) == (status == "ok")
     assert outcome.duration_s == pytest.approx(seconds)
 
 
-def test_samples_that_are_no_numbers_count_as_zero(tmp_path: Path) -> None:
+def test_samples_that_are_not_finite_count_as_zero(tmp_path: Path) -> None:
     samples = noise(2)
     samples[100:200] = np.nan
     samples[300] = np.inf
@@ -173,7 +173,7 @@ def test_samples_that_are_no_numbers_count_as_zero(tmp_path: Path) -> None:
     assert not got[100:200].any()
 
 
-def test_a_beat_is_given_for_every_block(tmp_path: Path) -> None:
+def test_beat_is_called_for_every_block(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", noise(60))
     beats: list[None] = []
     list(decode_frames(path, RATE_HZ, FrameRule(RATE_HZ), lambda: beats.append(None)))
@@ -195,7 +195,7 @@ def test_both_decoders_agree(container: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.suffix)
-def test_real_music_decodes_in_time_and_alike(path: Path) -> None:
+def test_both_decoders_agree_on_real_music_in_time(path: Path) -> None:
     frames, outcome = decoded(path, FrameRule(10 * RATE_HZ, 5 * RATE_HZ))
     assert outcome.status == "ok"
     assert outcome.frames == len(frames) >= 2
@@ -204,7 +204,7 @@ def test_real_music_decodes_in_time_and_alike(path: Path) -> None:
 
 
 def test_frames_start_over_with_the_second_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first decoder gets half-way and gives up: its frames are void."""
+    """The first decoder fails half-way, and its frames are dropped."""
     path = write(tmp_path / "a.wav", noise(30))
 
     @contextmanager
@@ -224,7 +224,7 @@ def fail_after(blocks: Iterator[Wave], count: int) -> Iterator[Wave]:
     raise BrokenAudio("the stream is damaged")
 
 
-def test_the_reasons_of_both_decoders_are_told_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reasons_of_both_decoders_are_given_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def refusing(path: Path) -> Iterator[decode.AudioReader]:
         raise BrokenAudio("does not like it")
@@ -236,7 +236,7 @@ def test_the_reasons_of_both_decoders_are_told_once_each(tmp_path: Path, monkeyp
 
 
 def vbr_mp3(path: Path, *, header: bool) -> Path:
-    """A quiet start at a low bit rate, then loud noise; `header` says whether its Xing header stays."""
+    """A quiet start at a low bit rate, then loud noise; `header` keeps its Xing header."""
     quiet, loud = media.tone(20, 440, 22_050)[:, :1] * 1e-3, noise(20, 22_050)
     write(path, np.vstack([quiet, loud]), 22_050, format="MP3", bitrate_mode="VARIABLE", compression_level=0.5)
     if not header:
@@ -247,12 +247,12 @@ def vbr_mp3(path: Path, *, header: bool) -> Path:
 
 
 @pytest.mark.parametrize("header", [True, False])
-@pytest.mark.parametrize("most", [None, 2])
-def test_a_variable_bit_rate_mp3_is_decoded_whole(header: bool, most: int | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("max_frames", [None, 2])
+def test_a_variable_bit_rate_mp3_is_decoded_whole(header: bool, max_frames: int | None, tmp_path: Path) -> None:
     path = vbr_mp3(tmp_path / "a.mp3", header=header)
-    frames, outcome = decoded(path, FrameRule(4 * RATE_HZ, 0, most))
+    frames, outcome = decoded(path, FrameRule(4 * RATE_HZ, 0, max_frames))
     assert outcome.duration_s == pytest.approx(40, abs=0.2)
-    assert len(frames) == outcome.frames == (most or 10)
+    assert len(frames) == outcome.frames == (max_frames or 10)
     assert np.abs(frames[-1]).max() > 0.1
 
 
@@ -260,20 +260,20 @@ def test_a_variable_bit_rate_mp3_is_decoded_whole(header: bool, most: int | None
 
 
 LAG_MS = {"wma": 100.0, "matroska": 1.0}
-"""What seeking is off by. wma: its first packets after a seek decode to nothing; matroska: time stamps in ms."""
+"""Errors of seeking. wma: the first packets after a seek decode to nothing; matroska: time stamps in ms."""
 
 
 @pytest.mark.parametrize(
     "container", [*LOSSLESS, "mp3", "vorbis", "opus", "m4a", "m4a-fragmented", "aac", "wma", "matroska"]
 )
-def test_sought_frames_are_those_of_the_whole(container: str, tmp_path: Path) -> None:
+def test_frames_found_by_seeking_are_those_of_the_whole_track(container: str, tmp_path: Path) -> None:
     path = tmp_path / f"a{media.EXTENSIONS[container]}"
     _write_noise(path, container)
     all_frames, outcome = decoded(path, FrameRule(2 * RATE_HZ, RATE_HZ))
     assert outcome.frames == 14
-    for most, chosen in ((1, [7]), (3, [2, 7, 11])):
-        frames, sought = decoded(path, FrameRule(2 * RATE_HZ, RATE_HZ, most))
-        assert (sought.frames, sought.status) == (most, "ok")
+    for max_frames, chosen in ((1, [7]), (3, [2, 7, 11])):
+        frames, sought = decoded(path, FrameRule(2 * RATE_HZ, RATE_HZ, max_frames))
+        assert (sought.frames, sought.status) == (max_frames, "ok")
         assert sought.duration_s == pytest.approx(outcome.duration_s, abs=0.1)
         for frame, index in zip(frames, chosen, strict=True):
             if container in LAG_MS:
@@ -332,18 +332,18 @@ def test_seeking_reads_little(tmp_path: Path) -> None:
         ("zero-rate.wav", "libsndfile: .*; FFmpeg: "),
     ],
 )
-@pytest.mark.parametrize("most", [None, 1])
-def test_broken_files_are_refused_with_a_reason(name: str, reason: str, most: int | None) -> None:
+@pytest.mark.parametrize("max_frames", [None, 1])
+def test_broken_files_fail_with_a_reason(name: str, reason: str, max_frames: int | None) -> None:
     path = CORPUS / name
     with pytest.raises(AudioError, match=reason) as caught:
-        decoded(path, FrameRule(5 * RATE_HZ, 0, most))
+        decoded(path, FrameRule(5 * RATE_HZ, 0, max_frames))
     assert caught.value.path == str(path)
     assert "\n" not in caught.value.reason
 
 
 @pytest.mark.parametrize("container", ["wav", "flac", "mp3", "vorbis", "opus", "m4a", "alac", "wma", "wavpack"])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
-def test_any_cut_is_refused_or_leaves_a_shorter_track(container: str, share: float, tmp_path: Path) -> None:
+def test_a_cut_file_fails_or_is_a_shorter_track(container: str, share: float, tmp_path: Path) -> None:
     data = media.payload(container, 8.0)
     path = tmp_path / f"a{media.EXTENSIONS[container]}"
     path.write_bytes(data[: round(len(data) * share)])
@@ -355,7 +355,7 @@ def test_any_cut_is_refused_or_leaves_a_shorter_track(container: str, share: flo
         assert outcome.duration_s <= 8.2
 
 
-def test_a_file_that_is_not_there_a_folder_and_a_pipe_are_refused(tmp_path: Path) -> None:
+def test_a_missing_file_a_folder_and_a_pipe_fail(tmp_path: Path) -> None:
     (tmp_path / "folder.mp3").mkdir()
     for name, reason in (("gone.mp3", "No such file"), ("folder.mp3", "directory")):
         with pytest.raises(AudioError, match=reason):

@@ -1,4 +1,4 @@
-"""The slicing rule: by hand around its corners, by property for every length and every way blocks may fall."""
+"""The slicing rule: edge cases by hand, properties for every length and every division into blocks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musictagger.audio.frames import FrameRule, Slicer, Wave, evenly, fill_frame, frame_starts, slice_wave
+from musictagger.audio.frames import FrameRule, Slicer, Wave, evenly, fill_frame, frame_starts
 
 FRAME, EDGE = 100, 30
 PLAIN, TRIMMED = FrameRule(FRAME), FrameRule(FRAME, EDGE)
@@ -32,7 +32,7 @@ def partitions(draw: st.DrawFn) -> list[Wave]:
         (0, []), (1, []), (99, []), (100, [0]), (101, [0]), (150, [0]), (199, [0]), (200, [0, 100]), (250, [0, 100]),
     ],
 )  # fmt: skip
-def test_frames_lie_side_by_side_and_the_last_partial_one_is_dropped(total: int, starts: list[int]) -> None:
+def test_frames_are_adjacent_and_the_last_partial_one_is_dropped(total: int, starts: list[int]) -> None:
     assert frame_starts(total, PLAIN) == starts
 
 
@@ -45,7 +45,7 @@ def test_frames_lie_side_by_side_and_the_last_partial_one_is_dropped(total: int,
         (160, [30]), (161, [30]), (259, [30]), (260, [30, 130]),
     ],
 )  # fmt: skip
-def test_edges_are_trimmed_only_where_a_whole_frame_remains(total: int, starts: list[int]) -> None:
+def test_edges_are_trimmed_only_when_a_whole_frame_remains(total: int, starts: list[int]) -> None:
     assert frame_starts(total, TRIMMED) == starts
 
 
@@ -67,47 +67,54 @@ def test_frames_of_any_track_are_within_it_and_do_not_overlap(total: int, rule: 
 
 
 @given(partitions(), rules)
-def test_a_stream_gives_the_frames_of_the_rule_however_its_blocks_fall(blocks: list[Wave], rule: FrameRule) -> None:
+def test_the_division_into_blocks_does_not_change_the_frames(blocks: list[Wave], rule: FrameRule) -> None:
     wave = np.concatenate(blocks)
     expected = [wave[start : start + rule.frame_samples] for start in frame_starts(len(wave), rule)]
     if 0 < len(wave) < rule.frame_samples:
         expected = [fill_frame(wave, rule.frame_samples)]
-    got = slice_wave(blocks, rule)
+    got = sliced(blocks, rule)
     assert len(got) == len(expected)
     assert all(np.array_equal(one, other) for one, other in zip(got, expected, strict=True))
 
 
 @given(partitions(), rules)
-def test_a_stream_knows_its_length_peak_frames_and_padding(blocks: list[Wave], rule: FrameRule) -> None:
+def test_a_stream_knows_its_length_peak_and_padding(blocks: list[Wave], rule: FrameRule) -> None:
     slicer = Slicer(rule)
-    frames = [frame for block in blocks for frame in slicer.push(block)]
-    frames += slicer.finish()
+    for block in blocks:
+        list(slicer.push(block))
+    list(slicer.finish())
     total = sum(map(len, blocks))
-    assert (slicer.total_samples, slicer.peak, slicer.frames) == (total, float(total), len(frames))
+    assert (slicer.total_samples, slicer.peak) == (total, float(total))
     assert slicer.padded == (0 < total < rule.frame_samples)
 
 
 @given(partitions(), rules)
-def test_what_is_held_is_bounded(blocks: list[Wave], rule: FrameRule) -> None:
+def test_memory_is_bounded(blocks: list[Wave], rule: FrameRule) -> None:
     slicer = Slicer(rule)
-    most = rule.frame_samples + 2 * rule.edge_samples + max(map(len, blocks))
+    limit = rule.frame_samples + 2 * rule.edge_samples + max(map(len, blocks))
     for block in blocks:
         for _ in slicer.push(block):
-            assert held(slicer) <= most
-        assert held(slicer) <= most
+            assert held(slicer) <= limit
+        assert held(slicer) <= limit
+
+
+def sliced(blocks: list[Wave], rule: FrameRule) -> list[Wave]:
+    slicer = Slicer(rule)
+    frames = [frame for block in blocks for frame in slicer.push(block)]
+    return frames + list(slicer.finish())
 
 
 def held(slicer: Slicer) -> int:
     return sum(map(len, slicer._held))
 
 
-def test_what_is_held_keeps_no_larger_array_alive() -> None:
+def test_held_samples_keep_no_larger_array_alive() -> None:
     slicer = Slicer(FrameRule(FRAME))
     assert len(list(slicer.push(np.ones(10 * FRAME + 1, np.float32)))) == 10
     assert [(len(part), part.base) for part in slicer._held] == [(1, None)]
 
 
-def test_a_frame_handed_out_does_not_change_behind_its_owner() -> None:
+def test_a_frame_does_not_change_after_it_was_returned() -> None:
     slicer = Slicer(FrameRule(2))
     block = np.arange(6, dtype=np.float32)
     frames = list(slicer.push(block))
@@ -125,34 +132,34 @@ def test_a_short_track_is_repeated_to_fill_one_frame(total: int, padded: bool, f
         assert np.array_equal(frame, np.tile(wave, FRAME)[:FRAME])
 
 
-def test_a_track_of_nothing_has_no_frames() -> None:
-    assert slice_wave([], PLAIN) == []
-    assert slice_wave([np.zeros(0, np.float32)] * 3, PLAIN) == []
+def test_an_empty_track_has_no_frames() -> None:
+    assert sliced([], PLAIN) == []
+    assert sliced([np.zeros(0, np.float32)] * 3, PLAIN) == []
 
 
 @given(st.integers(0, 300), st.integers(1, 40))
-def test_evenly_takes_distinct_items_in_order_at_even_distances(count: int, most: int) -> None:
-    taken = evenly(list(range(count)), most)
-    assert len(taken) == min(count, most)
+def test_evenly_takes_distinct_items_in_order_at_even_distances(count: int, limit: int) -> None:
+    taken = evenly(list(range(count)), limit)
+    assert len(taken) == min(count, limit)
     gaps = [after - before for before, after in pairwise(taken)]
     assert all(gap > 0 for gap in gaps)
     assert max(gaps, default=0) - min(gaps, default=0) <= 1
-    if taken and count > most:
+    if taken and count > limit:
         # As much is left out before the first as behind the last, to rounding.
         assert abs(taken[0] - (count - 1 - taken[-1])) <= 1
 
 
 @pytest.mark.parametrize(
-    ("count", "most", "taken"), [(9, 1, [4]), (1, 1, [0]), (9, 3, [1, 4, 7]), (4, 2, [1, 3]), (3, 5, [0, 1, 2])]
+    ("count", "limit", "taken"), [(9, 1, [4]), (1, 1, [0]), (9, 3, [1, 4, 7]), (4, 2, [1, 3]), (3, 5, [0, 1, 2])]
 )
-def test_evenly_by_hand(count: int, most: int, taken: list[int]) -> None:
-    assert evenly(list(range(count)), most) == taken
+def test_evenly_by_hand(count: int, limit: int, taken: list[int]) -> None:
+    assert evenly(list(range(count)), limit) == taken
 
 
-def test_most_bounds_the_frames_of_a_track() -> None:
-    assert frame_starts(1000, FrameRule(FRAME, EDGE, most=1)) == [430]
-    assert frame_starts(1000, FrameRule(FRAME, EDGE, most=3)) == [130, 430, 730]
-    assert frame_starts(1000, FrameRule(FRAME, EDGE, most=99)) == frame_starts(1000, TRIMMED)
+def test_max_frames_limits_the_frames_of_a_track() -> None:
+    assert frame_starts(1000, FrameRule(FRAME, EDGE, max_frames=1)) == [430]
+    assert frame_starts(1000, FrameRule(FRAME, EDGE, max_frames=3)) == [130, 430, 730]
+    assert frame_starts(1000, FrameRule(FRAME, EDGE, max_frames=99)) == frame_starts(1000, TRIMMED)
 
 
 @pytest.mark.parametrize("values", [(0,), (-1,), (1, -1), (1, 0, 0), (1, 0, -3)])
@@ -167,13 +174,12 @@ def test_a_rule_with_a_tail_gives_the_whole_track(blocks: list[Wave], frame_samp
     frames = [frame for block in blocks for frame in slicer.push(block)] + list(slicer.finish())
     total = sum(map(len, blocks))
     assert [*map(len, frames)] == [min(frame_samples, total - start) for start in range(0, total, frame_samples)]
-    assert slicer.frames == len(frames)
     assert not slicer.padded
     if frames:
         np.testing.assert_array_equal(np.concatenate(frames), np.arange(1, total + 1))
 
 
-@pytest.mark.parametrize("other", [{"edge_samples": 1}, {"most": 1}])
-def test_a_whole_track_has_neither_edges_nor_chosen_frames(other: dict[str, int]) -> None:
+@pytest.mark.parametrize("other", [{"edge_samples": 1}, {"max_frames": 1}])
+def test_a_tail_excludes_edges_and_max_frames(other: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="whole track"):
         FrameRule(10, tail=True, **other)

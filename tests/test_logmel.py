@@ -1,4 +1,4 @@
-"""The log-mel on the device, held against librosa, against plain formulas, and against the reference spectrograms."""
+"""The log-mel spectrogram compared with librosa, with plain formulas and with reference spectrograms."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_the_papers_front_end_equals_librosa(signal: Any) -> None:
         replace(SHORT, mel_exponent=2),
     ],
 )
-def test_every_number_means_what_it_means_in_librosa(front_end: FrontEnd, signal: Any) -> None:
+def test_every_parameter_has_its_meaning_in_librosa(front_end: FrontEnd, signal: Any) -> None:
     wave = signal(front_end.frame_samples)
     assert_equal(log_mel(front_end, wave)[0], librosa_db(wave, front_end))
 
@@ -182,7 +182,7 @@ def test_a_standardised_frame_has_mean_zero_and_deviation_one(signal: Any) -> No
     "front_end",
     [SHORT, replace(SHORT, reference="max"), replace(SHORT, standardise=True), replace(SHORT, compression="log1p")],
 )
-def test_a_frame_does_not_hear_what_shares_its_batch(front_end: FrontEnd) -> None:
+def test_a_frame_does_not_depend_on_its_batch(front_end: FrontEnd) -> None:
     waves = [signal(front_end.frame_samples) for signal in (quiet, loud, silence, chirp, noise)]
     together = log_mel(front_end, *waves)
     for index, wave in enumerate(waves):
@@ -199,7 +199,7 @@ def test_a_frame_does_not_hear_what_shares_its_batch(front_end: FrontEnd) -> Non
         replace(SHORT, compression="log1p", standardise=True),
     ],
 )
-def test_its_two_halves_are_the_whole_to_the_last_bit(front_end: FrontEnd, signal: Any) -> None:
+def test_spectrogram_and_normalise_are_forward_to_the_last_bit(front_end: FrontEnd, signal: Any) -> None:
     logmel, wave = LogMel(front_end), torch.from_numpy(signal(front_end.frame_samples))[None]
     with torch.inference_mode():
         power = logmel._filters @ logmel._power(wave)
@@ -218,7 +218,7 @@ def test_its_two_halves_are_the_whole_to_the_last_bit(front_end: FrontEnd, signa
 
 @pytest.mark.skipif(not CHOI.is_dir(), reason="the reference spectrograms are not here")
 @pytest.mark.parametrize("clip", ["actionable", "cute", "dubstep", "thejazzpiano"])
-def test_reference_spectrograms_come_out_of_the_reference_clips(clip: str) -> None:
+def test_reference_clips_give_the_reference_spectrograms(clip: str) -> None:
     """10*log10(mel**2) as computed by the code of Choi et al. 2017, from the middle of each clip.
 
     Their decoder left the MP3 encoder's delay of 529 samples at 44.1 kHz in, 144 at 12 kHz, and their resampler was

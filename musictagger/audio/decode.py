@@ -1,7 +1,7 @@
-"""Path to frames: two decoders behind one face, streamed in blocks, mixed to mono, resampled and sliced.
+"""File to frames: two decoders behind one interface, streamed in blocks, mixed to mono, resampled and sliced.
 
-libsndfile (through soundfile) is tried first, FFmpeg (through PyAV, which bundles it) takes what that refuses:
-m4a, ALAC, wma, an ID3 tag in front of Ogg, a damaged stream. Peak memory is a few frames, whatever a track's length.
+libsndfile (through soundfile) is tried first; FFmpeg (through PyAV, which bundles it) decodes what libsndfile cannot:
+m4a, ALAC, wma, an ID3 tag in front of Ogg, a damaged stream. Peak memory is a few frames, however long a track is.
 This module runs in worker processes and must not import torch.
 """
 
@@ -29,29 +29,29 @@ from musictagger.errors import AudioError
 BLOCK_SAMPLES = 1 << 16
 """Samples read at a time: 1.5 s at 44.1 kHz, small against one frame."""
 
-SHORTEST_S = 1.0
-"""Below this a track holds no evidence: it is recorded as too short."""
+MIN_TRACK_S = 1.0
+"""A shorter track is recorded as too short, without scores."""
 
 SILENT_PEAK = 1e-4
-"""-80 dB full scale: above the dither of 16-bit silence (3e-5), below any music."""
+"""-80 dB relative to full scale: above the dither of 16-bit silence (3e-5), below any music."""
 
 SEEK_MARGIN_S = 0.25
-"""Read before and after a sought frame, so that the resampler's filter and a codec's overlap have settled."""
+"""Read before a frame after seeking, so that the resampler's filter and the codec's overlap have settled."""
 
 MISSING_SHARE, MISSING_S = 0.05, 2.0
-"""A file is truncated when it holds this share and this many seconds less than its header promises; headers of
-whole files are off by an encoder's delay and padding, under 0.1 s."""
+"""A file is truncated when it holds this share and this many seconds less than its header states; headers of
+complete files are off by an encoder's delay and padding, under 0.1 s."""
 
 BAD_PACKETS_SHARE = 0.05
-"""Damaged packets beyond this share make a file broken; FFmpeg's own players skip single ones silently too."""
+"""A file with a greater share of damaged packets is broken; players skip single ones silently."""
 
 _ESTIMATED = frozenset({"mp3", "aac", "ac3", "loas"})
-"""FFmpeg formats without a length in the header: it is guessed from the bit rate."""
+"""FFmpeg formats without a length in the header, for which FFmpeg estimates it from the bit rate."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What is known of a track once its frames are out."""
+    """A track's properties, known once all its frames have been decoded."""
 
     duration_s: float
     frames: int
@@ -60,61 +60,62 @@ class Decoded:
 
 
 class AudioReader(Protocol):
-    """An open file of one decoder."""
+    """A file opened by one of the decoders."""
 
     rate_hz: int
-    promised_samples: int | None
-    """Length at `rate_hz` that the header states, None where there is no trustworthy statement."""
+    stated_samples: int | None
+    """Length at `rate_hz` as the header states it, None when there is no reliable statement."""
 
     def blocks(self, start_sample: int = 0) -> Iterator[Wave]:
-        """Mono float32 blocks from `start_sample` at `rate_hz` to the end. Raises `BrokenAudio`."""
+        """Yield mono float32 blocks at `rate_hz`, from `start_sample` to the end. Raises `BrokenAudio`."""
         ...
 
 
 class BrokenAudio(Exception):  # noqa: N818 - an internal signal; what leaves this module is an AudioError
-    """One decoder's refusal, with its reason."""
+    """A decoder cannot decode the file, for this reason."""
 
 
 class Truncated(BrokenAudio):
-    """The file holds less than its header promises; the next decoder is held to the same promise."""
+    """The file holds less than its header states; what the next decoder finds is compared with the same length."""
 
-    def __init__(self, duration_s: float, promised_s: float) -> None:
-        super().__init__(f"truncated: ends after {duration_s:.1f} s of {promised_s:.1f} s")
-        self.promised_s = promised_s
+    def __init__(self, duration_s: float, stated_s: float) -> None:
+        super().__init__(f"truncated: ends after {duration_s:.1f} s of {stated_s:.1f} s")
+        self.stated_s = stated_s
 
 
-def decode_frames(
-    path: Path, rate_hz: int, rule: FrameRule, beat: Callable[[], None] = lambda: None
-) -> Generator[tuple[int, Wave], None, Decoded]:
+Frames = Generator[tuple[int, Wave], None, Decoded]
+
+
+def decode_frames(path: Path, rate_hz: int, rule: FrameRule, beat: Callable[[], None] = lambda: None) -> Frames:
     """Yield `(index, frame)`, frame float32 [rule.frame_samples] mono at `rate_hz`; return a `Decoded`.
 
-    An index of 0 starts the track over: the first decoder broke and the second began again from the start.
+    An index of 0 starts the track over: the first decoder failed and the second one began from the start.
     `beat` is called for every block read, so that a watchdog can tell slow from hung.
 
-    Raises AudioError with both decoders' reasons when neither gets through.
+    Raises AudioError with the reasons of both decoders when neither can decode the file.
     """
     reasons: dict[str, None] = {}
-    promised_s = 0.0
+    stated_s = 0.0
     for opener in _openers(path):
         try:
             with opener(path) as reader:
-                return (yield from _frames_of(reader, rate_hz, rule, promised_s, beat))
-        except BrokenAudio as refusal:
-            reasons[str(refusal)] = None
-            promised_s = getattr(refusal, "promised_s", promised_s)
+                return (yield from _Track(reader, rate_hz, rule, stated_s, beat).frames())
+        except BrokenAudio as error:
+            reasons[str(error)] = None
+            stated_s = getattr(error, "stated_s", stated_s)
     raise AudioError(path, "; ".join(reasons))
 
 
 def _openers(path: Path) -> list[Any]:
-    """Both decoders in the order to try them."""
+    """Return both decoders in the order in which to try them."""
     return [open_ffmpeg, open_soundfile] if _mp3_of_unknown_length(path) else [open_soundfile, open_ffmpeg]
 
 
 def _mp3_of_unknown_length(path: Path) -> bool:
-    """Whether this is an MP3 without a Xing, Info or VBRI header.
+    """Whether the file is an MP3 without a Xing, Info or VBRI header.
 
-    libsndfile guesses its length from the first frame's bit rate and stops there: of a 60 s VBR file whose start
-    is quiet, 14 s were read.
+    libsndfile estimates its length from the bit rate of the first frame and stops there: of a VBR file of 60 s with a
+    quiet start, 14 s were read.
     """
     try:
         with path.open("rb") as file:
@@ -125,103 +126,100 @@ def _mp3_of_unknown_length(path: Path) -> bool:
         return False
 
 
-def _frames_of(
-    reader: AudioReader, rate_hz: int, rule: FrameRule, promised_s: float, beat: Callable[[], None]
-) -> Generator[tuple[int, Wave], None, Decoded]:
-    if reader.promised_samples is not None:
-        promised_s = max(promised_s, reader.promised_samples / reader.rate_hz)
-    if rule.most is not None:
-        total = _length(reader, beat) * rate_hz // reader.rate_hz
-        starts = frame_starts(total, rule)
-        if len(starts) < len(frame_starts(total, FrameRule(rule.frame_samples, rule.edge_samples))):
-            _check_whole(total / rate_hz, promised_s)
-            return (yield from _sought(reader, rate_hz, rule.frame_samples, starts, total, beat))
-    return (yield from _streamed(reader, rate_hz, rule, promised_s, beat))
+class _Track:
+    """An open file whose frames are wanted at `rate_hz`; `stated_s` is what an earlier decoder read in the header."""
 
+    def __init__(
+        self, reader: AudioReader, rate_hz: int, rule: FrameRule, stated_s: float, beat: Callable[[], None]
+    ) -> None:
+        self._reader, self._rate_hz, self._rule, self._beat = reader, rate_hz, rule, beat
+        self._stated_s = max(stated_s, (reader.stated_samples or 0) / reader.rate_hz)
 
-def _streamed(
-    reader: AudioReader, rate_hz: int, rule: FrameRule, promised_s: float, beat: Callable[[], None]
-) -> Generator[tuple[int, Wave], None, Decoded]:
-    slicer = Slicer(rule)
-    index = 0
-    for block in _resampled(reader, 0, rate_hz, beat):
-        for frame in slicer.push(block):
+    def frames(self) -> Frames:
+        rule = self._rule
+        if rule.max_frames is not None:
+            total = self._length() * self._rate_hz // self._reader.rate_hz
+            starts = frame_starts(total, rule)
+            if len(starts) < len(frame_starts(total, FrameRule(rule.frame_samples, rule.edge_samples))):
+                self._require_complete(total / self._rate_hz)
+                return (yield from self._seek(starts, total))
+        return (yield from self._stream())
+
+    def _stream(self) -> Frames:
+        slicer = Slicer(self._rule)
+        index = 0
+        for block in self._resampled(0):
+            for frame in slicer.push(block):
+                yield index, frame
+                index += 1
+        duration_s = slicer.total_samples / self._rate_hz
+        self._require_complete(duration_s)
+        if duration_s < MIN_TRACK_S:
+            return Decoded(duration_s, 0, False, "too short")
+        if slicer.peak < SILENT_PEAK:
+            return Decoded(duration_s, 0, False, "silent")
+        for frame in slicer.finish():
             yield index, frame
             index += 1
-    duration_s = slicer.total_samples / rate_hz
-    _check_whole(duration_s, promised_s)
-    if duration_s < SHORTEST_S:
-        return Decoded(duration_s, 0, False, "too short")
-    if slicer.peak < SILENT_PEAK:
-        return Decoded(duration_s, 0, False, "silent")
-    for frame in slicer.finish():
-        yield index, frame
-        index += 1
-    return Decoded(duration_s, index, slicer.padded, "ok")
+        return Decoded(duration_s, index, slicer.padded, "ok")
 
+    def _seek(self, starts: list[int], total: int) -> Frames:
+        peak = 0.0
+        for index, start in enumerate(starts):
+            frame = self._frame_at(start)
+            if len(frame) < self._rule.frame_samples:
+                raise Truncated((start + len(frame)) / self._rate_hz, total / self._rate_hz)
+            peak = max(peak, float(np.max(np.abs(frame))))
+            yield index, frame
+        status: Status = "ok" if peak >= SILENT_PEAK else "silent"
+        return Decoded(total / self._rate_hz, len(starts) if status == "ok" else 0, False, status)
 
-def _sought(
-    reader: AudioReader, rate_hz: int, frame_samples: int, starts: list[int], total: int, beat: Callable[[], None]
-) -> Generator[tuple[int, Wave], None, Decoded]:
-    peak = 0.0
-    for index, start in enumerate(starts):
-        frame = _frame_at(reader, start, frame_samples, rate_hz, beat)
-        if len(frame) < frame_samples:
-            raise Truncated((start + len(frame)) / rate_hz, total / rate_hz)
-        peak = max(peak, float(np.max(np.abs(frame))))
-        yield index, frame
-    status: Status = "ok" if peak >= SILENT_PEAK else "silent"
-    return Decoded(total / rate_hz, len(starts) if status == "ok" else 0, False, status)
+    def _frame_at(self, start: int) -> Wave:
+        """Return the frame at sample `start`, shorter when the file ends before its stated length."""
+        margin = min(start, round(SEEK_MARGIN_S * self._rate_hz))
+        # Rounding to the source's rate moves a frame by less than one of its samples.
+        source_start = (start - margin) * self._reader.rate_hz // self._rate_hz
+        missing = margin + self._rule.frame_samples
+        blocks = [np.zeros(0, np.float32)]
+        for block in self._resampled(source_start):
+            blocks.append(block)
+            missing -= len(block)
+            if missing <= 0:
+                break
+        return np.concatenate(blocks)[margin : margin + self._rule.frame_samples]
 
+    def _length(self) -> int:
+        """Return the file's length in its own samples: stated by the header or else counted."""
+        if self._reader.stated_samples is not None:
+            return self._reader.stated_samples
+        total = 0
+        for block in self._reader.blocks():
+            self._beat()
+            total += len(block)
+        return total
 
-def _frame_at(reader: AudioReader, start: int, samples: int, rate_hz: int, beat: Callable[[], None]) -> Wave:
-    """One frame from `start` on, both counted at `rate_hz`; shorter where the file ends before its header says."""
-    margin = min(start, round(SEEK_MARGIN_S * rate_hz))
-    # Rounding to the source's rate moves a frame by less than one of its samples.
-    source_start = (start - margin) * reader.rate_hz // rate_hz
-    wanted = margin + samples
-    got = [np.zeros(0, np.float32)]
-    for block in _resampled(reader, source_start, rate_hz, beat):
-        got.append(block)
-        wanted -= len(block)
-        if wanted <= 0:
-            break
-    return np.concatenate(got)[margin : margin + samples]
+    def _require_complete(self, duration_s: float) -> None:
+        missing_s = self._stated_s - duration_s
+        if missing_s > MISSING_S and missing_s > MISSING_SHARE * self._stated_s:
+            raise Truncated(duration_s, self._stated_s)
 
-
-def _length(reader: AudioReader, beat: Callable[[], None]) -> int:
-    """The file's length in its own samples: promised by the header or, failing that, counted."""
-    if reader.promised_samples is not None:
-        return reader.promised_samples
-    total = 0
-    for block in reader.blocks():
-        beat()
-        total += len(block)
-    return total
-
-
-def _check_whole(duration_s: float, promised_s: float) -> None:
-    missing_s = promised_s - duration_s
-    if missing_s > MISSING_S and missing_s > MISSING_SHARE * promised_s:
-        raise Truncated(duration_s, promised_s)
-
-
-def _resampled(reader: AudioReader, start: int, rate_hz: int, beat: Callable[[], None]) -> Iterator[Wave]:
-    """Blocks at `rate_hz` from `start` (counted at the reader's rate) on, with no NaN and no infinity."""
-    stream = None
-    if reader.rate_hz != rate_hz:
-        stream = soxr.ResampleStream(reader.rate_hz, rate_hz, 1, dtype="float32", quality="HQ")
-    for block in reader.blocks(start):
-        beat()
-        finite = np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)
-        yield stream.resample_chunk(finite) if stream else finite
-    if stream:
-        yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+    def _resampled(self, start: int) -> Iterator[Wave]:
+        """Yield blocks at `rate_hz` from `start` on, in samples of the file, without NaN or infinity."""
+        source_hz = self._reader.rate_hz
+        stream = None
+        if source_hz != self._rate_hz:
+            stream = soxr.ResampleStream(source_hz, self._rate_hz, 1, dtype="float32", quality="HQ")
+        for block in self._reader.blocks(start):
+            self._beat()
+            finite = np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)
+            yield stream.resample_chunk(finite) if stream else finite
+        if stream:
+            yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 @contextmanager
 def open_soundfile(path: Path) -> Iterator[AudioReader]:
-    """libsndfile's view of a file: wav, flac, ogg, opus, mp3, aiff."""
+    """Open a file with libsndfile: wav, flac, ogg, opus, mp3, aiff."""
     try:
         # As bytes: soundfile encodes text strictly and would refuse an undecodable name.
         with soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else str(path)) as file:
@@ -232,14 +230,14 @@ def open_soundfile(path: Path) -> Iterator[AudioReader]:
 
 def _sndfile_reason(error: Exception) -> str:
     text = str(getattr(error, "error_string", None) or getattr(error, "strerror", None) or error).strip().rstrip(".")
-    # What libsndfile says of an .mp3 in which it finds no MPEG frame, though the file does exist.
+    # libsndfile reports that an .mp3 "does not exist" when it finds no MPEG frame in it.
     return f"libsndfile: {'format not recognised' if 'does not exist' in text else text}"
 
 
 def _wav_share(path: Path) -> float:
-    """The share of the samples promised by a WAV file's header that the file is long enough to hold; 1 elsewhere.
+    """Return the share of a WAV file's stated samples that fit into the file; 1 for other formats.
 
-    Both decoders silently believe the length of the file instead.
+    Both decoders silently use the length of the file instead.
     """
     with path.open("rb") as file:
         if file.read(4) != b"RIFF":
@@ -248,9 +246,9 @@ def _wav_share(path: Path) -> float:
         while len(head := file.read(8)) == 8:
             stated = int.from_bytes(head[4:], "little")
             if head[:4] == b"data":
-                there = path.stat().st_size - file.tell()
-                # A writer that could not go back to state the length leaves all ones or nothing.
-                return min(1.0, there / stated) if 0 < stated < 0xFFFFFFFF else 1.0
+                present = path.stat().st_size - file.tell()
+                # A program that could not go back to write the length leaves all bits set or zero.
+                return min(1.0, present / stated) if 0 < stated < 0xFFFFFFFF else 1.0
             file.seek(stated + stated % 2, os.SEEK_CUR)
     return 1.0
 
@@ -259,8 +257,8 @@ class _SoundFileReader:
     def __init__(self, file: soundfile.SoundFile, share: float) -> None:
         self._file = file
         self.rate_hz = file.samplerate
-        # A stream whose length was never written states a nearly infinite one.
-        self.promised_samples = round(file.frames / share) if share and file.frames < 1 << 62 else None
+        # In a stream whose length was never written, it is nearly infinite.
+        self.stated_samples = round(file.frames / share) if share and file.frames < 1 << 62 else None
 
     def blocks(self, start_sample: int = 0) -> Iterator[Wave]:
         if self._file.tell() != start_sample:
@@ -274,7 +272,7 @@ class _SoundFileReader:
 
 @contextmanager
 def open_ffmpeg(path: Path) -> Iterator[AudioReader]:
-    """FFmpeg's view of a file: its first audio stream."""
+    """Open the first audio stream of a file with FFmpeg."""
     try:
         # Through Python's own file: PyAV encodes names strictly and would refuse an undecodable one.
         with path.open("rb") as file, av.open(file, mode="r", metadata_errors="ignore") as container:
@@ -293,27 +291,27 @@ class _FFmpegReader:
         self.rate_hz = stream.rate
         if not self.rate_hz:
             raise BrokenAudio("FFmpeg: states no sample rate")
-        self.promised_samples = None
+        self.stated_samples = None
         if stream.duration and stream.time_base and container.format.name not in _ESTIMATED:
-            self.promised_samples = round(stream.duration * stream.time_base * self.rate_hz)
+            self.stated_samples = round(stream.duration * stream.time_base * self.rate_hz)
 
     def blocks(self, start_sample: int = 0) -> Iterator[Wave]:
         if not self._fresh or start_sample:
             self._container.seek(int(start_sample / self.rate_hz * av.time_base))
         self._fresh = False
-        # Seeking lands on a packet before the place asked for; what comes too early is cut off here.
+        # Seeking goes to a packet before `start_sample`; what comes before it is dropped here.
         skip: int | None = None if start_sample else 0
         for frame in self._decoded():
             if frame.sample_rate != self.rate_hz:
                 raise BrokenAudio(f"FFmpeg: the sample rate changes from {self.rate_hz} to {frame.sample_rate} Hz")
             wave = mono(frame)
             if skip is None:
-                skip = max(0, start_sample - self._position(frame))
+                skip = max(0, start_sample - self._offset(frame))
             if skip < len(wave):
                 yield wave[skip:]
             skip = max(0, skip - len(wave))
 
-    def _position(self, frame: av.AudioFrame) -> int:
+    def _offset(self, frame: av.AudioFrame) -> int:
         if frame.pts is None or frame.time_base is None:
             raise BrokenAudio("FFmpeg: has no time stamps to seek by; scan without --frames")
         return round((frame.pts - (self._stream.start_time or 0)) * frame.time_base * self.rate_hz)
@@ -333,7 +331,7 @@ class _FFmpegReader:
 
 
 def mono(frame: av.AudioFrame) -> Wave:
-    """The channels of a decoded frame averaged: float32 [samples], integers scaled to -1..1."""
+    """Return the mean of the channels of a decoded frame: float32 [samples], integers scaled to -1..1."""
     samples: npt.NDArray[Any] = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, len(frame.layout.channels)).T

@@ -1,15 +1,15 @@
 """The slicing rule: which samples of a track become frames.
 
 Source: Roy et al. 2020 ("Multiframe", IV): drop the first and last seconds, cut the rest into frames of equal
-length without overlap, drop the last one if it is shorter. What the paper leaves open is decided here: the edges
-are dropped only where at least one whole frame remains, and a track shorter than one frame is repeated to fill it.
+length without overlap, drop the last one if it is shorter. The paper leaves two cases open: here, the edges are
+dropped only when at least one whole frame remains, and a track shorter than one frame is repeated to fill it.
 
-Everything here counts samples and knows no sample rate, no file and no decoder.
+All lengths are in samples; this module knows no sample rate, no file and no decoder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,63 +20,63 @@ Wave = npt.NDArray[np.float32]
 """Mono samples, float32 [samples], nominally within -1..1."""
 
 Status = Literal["ok", "too short", "silent"]
-"""Whether a track has frames, and if not, why."""
+"""Whether a track has frames and, if it has none, why."""
 
 
 @dataclass(frozen=True)
 class FrameRule:
-    """How a track is sliced. `edge_samples` are dropped at each end; `most` bounds the number of frames.
+    """How a track is sliced. `edge_samples` are dropped at each end; `max_frames` limits the number of frames.
 
-    With `tail`, what remains behind the last frame (or a whole shorter track) comes out as it is, so that the frames
-    are the whole track in order; it goes with neither of the others.
+    With `tail`, the last frame may be shorter, so that the frames in order are the whole track; it excludes the other
+    two options.
     """
 
     frame_samples: int
     edge_samples: int = 0
-    most: int | None = None
+    max_frames: int | None = None
     tail: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.frame_samples < 1 or self.edge_samples < 0 or (self.most is not None and self.most < 1):
+        if self.frame_samples < 1 or self.edge_samples < 0 or (self.max_frames is not None and self.max_frames < 1):
             raise ValueError(f"impossible frame rule: {self}")
-        if self.tail and (self.edge_samples or self.most is not None):
+        if self.tail and (self.edge_samples or self.max_frames is not None):
             raise ValueError(f"a whole track has no edges and no chosen frames: {self}")
 
     @property
     def trimmed_from_samples(self) -> int:
-        """The length from which a track's edges are dropped."""
+        """The shortest length at which a track's edges are dropped."""
         return self.frame_samples + 2 * self.edge_samples
 
 
 def frame_starts(total_samples: int, rule: FrameRule) -> list[int]:
-    """First sample of every frame of a track of `total_samples`; empty where not one whole frame fits.
+    """Return the first sample of every frame of a track; empty when not one whole frame fits.
 
-    With `rule.most`, that many of them, evenly spaced over the track, its middle included when there is one only.
+    With `rule.max_frames`, at most that many, evenly spaced over the track; a single one is the middle one.
     """
     edge = rule.edge_samples if total_samples >= rule.trimmed_from_samples else 0
     count = max(0, total_samples - 2 * edge) // rule.frame_samples
     starts = [edge + index * rule.frame_samples for index in range(count)]
-    return starts if rule.most is None else evenly(starts, rule.most)
+    return starts if rule.max_frames is None else evenly(starts, rule.max_frames)
 
 
-def evenly(items: list[int], most: int) -> list[int]:
-    """At most `most` of `items`: the middle one of each of `most` equal shares, in order."""
-    if len(items) <= most:
+def evenly(items: list[int], count: int) -> list[int]:
+    """Return at most `count` of `items`, in order: the middle one of each of `count` equal shares."""
+    if len(items) <= count:
         return items
-    return [items[(2 * share + 1) * len(items) // (2 * most)] for share in range(most)]
+    return [items[(2 * share + 1) * len(items) // (2 * count)] for share in range(count)]
 
 
 def fill_frame(wave: Wave, frame_samples: int) -> Wave:
-    """A whole frame of a wave shorter than one, by repeating it. `wave` must not be empty."""
+    """Repeat a wave, not empty and shorter than a frame, to fill one."""
     return np.resize(wave, frame_samples)
 
 
 class Slicer:
-    """Cuts a stream of blocks into the frames of `frame_starts`, without knowing its length beforehand.
+    """Cuts a stream of blocks of unknown length into the frames of `frame_starts`.
 
-    Feed blocks with `push`, then call `finish`. It holds at most one frame, both edges and one block, so memory
-    does not grow with the track. `rule.most` is not its business: which frames are evenly spaced is known only at
-    the end, so `decode` seeks to them instead.
+    Call `push` with each block, then `finish`. It holds at most one frame, both edges and one block, so memory does
+    not grow with the track. It ignores `rule.max_frames`: which frames are evenly spaced is known only at the end, so
+    `decode` seeks to them instead.
     """
 
     def __init__(self, rule: FrameRule) -> None:
@@ -85,11 +85,10 @@ class Slicer:
         self._held_samples = 0
         self._trimming = False
         self.total_samples = 0
-        self.frames = 0
         self.peak = 0.0
 
     def push(self, block: Wave) -> Iterator[Wave]:
-        """Take one block, float32 [any number of samples]; yield the frames it completes, float32 [frame_samples]."""
+        """Take a block, float32 [samples]; yield the frames that it completes, float32 [frame_samples]."""
         self.total_samples += len(block)
         self.peak = max(self.peak, float(np.max(np.abs(block), initial=0.0)))
         self._held.append(block)
@@ -99,44 +98,30 @@ class Slicer:
             if self._held_samples < rule.trimmed_from_samples:
                 return
             self._trimming = True
-            self._drop(rule.edge_samples)
-        # A frame is sure only when the edge behind it has been seen too: until then it may reach into the edge.
+            self._take(rule.edge_samples)
+        # A frame is complete only once the edge after it has been seen: until then it may reach into the edge.
         while self._held_samples >= rule.frame_samples + rule.edge_samples:
             yield self._take(rule.frame_samples)
 
     def finish(self) -> Iterator[Wave]:
-        """Yield what remains: the frames of a track too short to lose its edges, or one filled by repetition."""
+        """Yield the remaining frames: of a track too short to lose its edges, or one filled by repetition."""
         if self._rule.tail:
             if self._held_samples:
                 yield self._take(self._held_samples)
-            return
-        if self._trimming or not self.total_samples:
-            return
-        if self.total_samples < self._rule.frame_samples:
-            self.frames += 1
+        elif 0 < self.total_samples < self._rule.frame_samples:
             yield fill_frame(np.concatenate(self._held), self._rule.frame_samples)
-            return
-        while self._held_samples >= self._rule.frame_samples:
-            yield self._take(self._rule.frame_samples)
+        elif not self._trimming:
+            while self._held_samples >= self._rule.frame_samples:
+                yield self._take(self._rule.frame_samples)
 
     @property
     def padded(self) -> bool:
-        """Whether the only frame is a short track repeated."""
+        """Whether the only frame is a repeated short track."""
         return not self._rule.tail and 0 < self.total_samples < self._rule.frame_samples
 
     def _take(self, samples: int) -> Wave:
-        self.frames += 1
-        return self._drop(samples)
-
-    def _drop(self, samples: int) -> Wave:
+        """Remove the first samples held, and return them."""
         held = np.concatenate(self._held)
         self._held = [held[samples:].copy()]
         self._held_samples -= samples
         return held[:samples]
-
-
-def slice_wave(blocks: Iterable[Wave], rule: FrameRule) -> list[Wave]:
-    """All frames of a track given as blocks; the whole rule in one call, for short inputs and tests."""
-    slicer = Slicer(rule)
-    frames = [frame for block in blocks for frame in slicer.push(block)]
-    return frames + list(slicer.finish())

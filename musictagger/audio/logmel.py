@@ -1,4 +1,4 @@
-"""The log-mel spectrogram on the device, from the numbers of a model's front end."""
+"""The log-mel spectrogram on the device, with the parameters of a model's front end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from musictagger.audio.frontend import FrontEnd
 
 
 class LogMel(nn.Module):
-    """Wave to log-mel, as librosa computes it (Slaney mel and norm unless the card says otherwise)."""
+    """Wave to log-mel spectrogram, as librosa computes it; Slaney mel scale and norm unless the card differs."""
 
     def __init__(self, front_end: FrontEnd) -> None:
         super().__init__()
@@ -60,9 +60,9 @@ def _standardise(mel: Tensor) -> Tensor:
 
 
 def mel_filters(front_end: FrontEnd) -> Tensor:
-    """The triangles that turn power per FFT bin into mel bands: float64 [n_mels, n_fft // 2 + 1].
+    """Return the triangular filters from power per FFT bin to mel bands: float64 [n_mels, n_fft // 2 + 1].
 
-    Not torchaudio's, which are computed in float32: beside a pure tone a band then was off by up to 0.005 dB.
+    torchaudio computes its filters in float32, which changed bands beside a pure tone by up to 0.005 dB.
     """
     edges_hz = band_edges_hz(front_end)[:, None]
     left, middle, right = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
@@ -73,7 +73,7 @@ def mel_filters(front_end: FrontEnd) -> Tensor:
 
 
 def band_edges_hz(front_end: FrontEnd) -> Tensor:
-    """Where the triangles begin, peak and end: float64 [n_mels + 2]; band i peaks at number i + 1."""
+    """Return where the filters begin, peak and end: float64 [n_mels + 2]; band i peaks at index i + 1."""
     f_max_hz = front_end.f_max_hz or front_end.sample_rate_hz / 2
     to_mel, to_hz = _SCALES[front_end.mel_scale]
     low, high = to_mel(torch.tensor([front_end.f_min_hz, f_max_hz], dtype=torch.float64)).tolist()

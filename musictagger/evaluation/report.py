@@ -236,7 +236,7 @@ def example_mels(card: Card, labelled: LabelledScores, max_tags: int = 6) -> lis
     found: list[tuple[str, Mel]] = []
     used: set[Path] = set()
     log_mel = LogMel(card.front_end)
-    rule = FrameRule(card.front_end.frame_samples, most=1)
+    rule = FrameRule(card.front_end.frame_samples, max_frames=1)
     for column, name in enumerate(labelled.names):
         own = [path for path, has in zip(labelled.paths, labelled.truth[:, column], strict=True) if has]
         path = next((path for path in own if path not in used), None)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from musictagger.audio.decode import SHORTEST_S, Decoded
+from musictagger.audio.decode import MIN_TRACK_S, Decoded
 from musictagger.audio.frames import FrameRule, Wave
 from musictagger.audio.logmel import LogMel
 from musictagger.pipeline.pool import Decoding
@@ -199,5 +199,5 @@ def _fewer_threads(workers: int) -> Iterator[None]:
 def _unusable(decoded: Decoded) -> str:
     """Why a track is of no use, "" when it is."""
     if decoded.status == "too short":
-        return f"too short: {decoded.duration_s:.1f} s, at least {SHORTEST_S:g} s are needed"
+        return f"too short: {decoded.duration_s:.1f} s, at least {MIN_TRACK_S:g} s are needed"
     return "" if decoded.status == "ok" else decoded.status
