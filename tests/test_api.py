@@ -1,4 +1,4 @@
-"""The Python API, and the page that teaches how to write a backbone."""
+"""The Python API, and the documentation of backbones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_importing_the_package_imports_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_tagger_says_what_a_scan_stores(tmp_path: Path) -> None:
+def test_tagger_predicts_what_a_scan_stores(tmp_path: Path) -> None:
     path = write_tone(tmp_path / "music" / "a.flac", 70)
     track = Tagger(TINY, device="cpu").tag(path)
     assert (track.status, track.padded, track.frame_scores.shape) == ("ok", False, (2, 4))
@@ -48,7 +48,7 @@ def test_tagger_says_what_a_scan_stores(tmp_path: Path) -> None:
     assert stored["genres"] == list(track.genres)
 
 
-def test_tags_are_the_mean_of_the_frames_and_many_batches_are_one(tmp_path: Path) -> None:
+def test_tags_are_the_mean_of_the_frames_for_any_batch_size(tmp_path: Path) -> None:
     path = write_tone(tmp_path / "a.flac", 200)
     small, large = (Tagger(TINY, device="cpu", batch_size=size).tag(path) for size in (1, 16))
     np.testing.assert_allclose(small.frame_scores, large.frame_scores, atol=1e-4)
@@ -62,7 +62,7 @@ def test_tagger_takes_a_path_to_a_model(data: Path, tmp_path: Path) -> None:
     assert Tagger(data / "models" / f"{TINY}.safetensors").tag(str(path)).status == "ok"
 
 
-def test_tracks_without_evidence(tmp_path: Path) -> None:
+def test_short_and_silent_tracks_have_no_tags(tmp_path: Path) -> None:
     tagger = Tagger(TINY)
     short = tagger.tag(write_tone(tmp_path / "short.wav", 0.5))
     silent = tagger.tag(write_tone(tmp_path / "silent.wav", 40, 0.0))
@@ -71,7 +71,7 @@ def test_tracks_without_evidence(tmp_path: Path) -> None:
         assert track.tags == () and track.genres == () and track.frame_scores.shape == (0, 4)
 
 
-def test_what_cannot_be_tagged_says_why(tmp_path: Path) -> None:
+def test_errors_name_their_cause(tmp_path: Path) -> None:
     (tmp_path / "x.mp3").write_text("no music")
     with pytest.raises(AudioError, match=r"x\.mp3"):
         Tagger(TINY).tag(tmp_path / "x.mp3")
@@ -83,7 +83,7 @@ def test_what_cannot_be_tagged_says_why(tmp_path: Path) -> None:
         Tagger(TINY, aggregate="avg")
 
 
-def test_the_page_on_backbones_is_right(tmp_path: Path) -> None:
+def test_the_example_backbone_works(tmp_path: Path) -> None:
     code = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert code is not None
     assert code[1].count("\n") <= 40

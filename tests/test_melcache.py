@@ -1,4 +1,4 @@
-"""The mel cache: it holds what LogMel hears, is made once, and survives whatever disks and files do to it."""
+"""The mel cache: its spectrograms are those of LogMel, are computed once, and survive failing disks and files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NEVER = 1 << 40
 
 
 class InlinePool:
-    """A WorkerPool without processes, that remembers its jobs; a path in `broken` cannot be decoded."""
+    """A WorkerPool without processes that records its jobs; a path in `broken` cannot be decoded."""
 
     def __init__(self, broken: Sequence[Path] = ()) -> None:
         self.broken = broken
@@ -141,14 +141,14 @@ def fill(cache: MelCache, paths: Sequence[Path], progress: Progress = SILENT) ->
 
 
 def whole_level(path: Path, front_end: FrontEnd = FRONT_END) -> Any:
-    """`level` of the whole track at once, float32 [columns, n_mels]."""
+    """The spectrogram of a whole track at once, float32 [columns, n_mels]."""
     rule = FrameRule(NEVER, tail=True)
     ((_, wave),) = decode_frames(path, front_end.sample_rate_hz, rule)
     with torch.inference_mode():
         return LogMel(front_end).spectrogram(torch.from_numpy(wave)[None])[0].T.numpy()
 
 
-def test_a_track_is_what_logmel_hears(tmp_path: Path) -> None:
+def test_a_cached_track_is_the_spectrogram_of_the_track(tmp_path: Path) -> None:
     path = write_tone(tmp_path / "a.flac", 70, rate_hz=22_050)
     cache = MelCache(tmp_path / "cache", FRONT_END)
     filled = fill(cache, [path])
@@ -165,7 +165,7 @@ def test_a_track_is_what_logmel_hears(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pad_mode", ["constant", "reflect"])
 @pytest.mark.parametrize(("n_fft", "hop"), [(512, 256), (512, 200), (400, 512), (513, 100)])
-def test_blocks_give_what_the_whole_wave_gives(pad_mode: Any, n_fft: int, hop: int) -> None:
+def test_blocks_give_the_spectrogram_of_the_whole_wave(pad_mode: Any, n_fft: int, hop: int) -> None:
     front_end = replace(FRONT_END, n_fft=n_fft, hop_samples=hop, pad_mode=pad_mode)
     random = np.random.default_rng(0)
     logmel = LogMel(front_end)
@@ -190,17 +190,17 @@ def test_the_file_is_a_plain_npy(cache: MelCache, pool: InlinePool, tmp_path: Pa
     assert loaded.dtype == np.float16
 
 
-def test_a_frame_of_the_cache_is_a_frame_of_the_track(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
-    """What training hears of a window in the middle is what a scan hears, but for the columns at its ends."""
+def test_an_excerpt_of_the_cache_is_an_excerpt_of_the_track(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
+    """A training excerpt equals the frame of a scan, except for the columns at its ends."""
     path = write_tone(tmp_path / "a.flac", 8)
     logmel = LogMel(FRONT_END)
     mel = cache.mel(fill(cache, [path]).entries[path].digest)
     start, columns = 40, 150
     ((_, wave),) = decode_frames(path, 12_000, FrameRule(NEVER, tail=True))
     samples = torch.from_numpy(wave[start * 256 : (start + columns - 1) * 256])[None]
-    heard = logmel(samples)[0, :, 1:-1]
+    scanned = logmel(samples)[0, :, 1:-1]
     trained = logmel.normalise(torch.from_numpy(mel[start : start + columns].T.astype(np.float32))[None])[0, :, 1:-1]
-    assert (heard - trained).abs().max() < 0.05
+    assert (scanned - trained).abs().max() < 0.05
 
 
 def test_a_long_track_needs_no_more_memory(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_long_track_needs_no_more_memory(tmp_path: Path) -> None:
     assert peak_bytes < 1.5e6
 
 
-def test_a_second_fill_looks_at_nothing_again(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
+def test_a_second_fill_reads_no_file(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
     paths = tones(tmp_path, 3)
     first = fill(cache, paths)
     pool.jobs.clear()
@@ -228,7 +228,7 @@ def test_a_second_fill_looks_at_nothing_again(cache: MelCache, pool: InlinePool,
     assert recorder.lines == [f"mel cache {cache.folder}: 3 tracks cached, none to make"]
 
 
-def test_a_file_touched_is_inspected_and_not_decoded(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
+def test_a_touched_file_is_inspected_and_not_decoded(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
     paths = tones(tmp_path, 2)
     first = fill(cache, paths)
     os.utime(paths[0], ns=(1, 1))
@@ -237,9 +237,7 @@ def test_a_file_touched_is_inspected_and_not_decoded(cache: MelCache, pool: Inli
     assert (pool.names(Inspect), pool.names(Decode)) == (["0.flac"], [])
 
 
-def test_an_index_that_is_damaged_or_gone_costs_inspections_only(
-    cache: MelCache, pool: InlinePool, tmp_path: Path
-) -> None:
+def test_a_damaged_or_missing_index_costs_inspections_only(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
     paths = tones(tmp_path, 4)
     first = fill(cache, paths)
     index = cache.folder / "files.jsonl"
@@ -277,7 +275,7 @@ DAMAGES = [cut, shorten, garble, other_shape, Path.unlink, lambda file: file.wri
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_found_and_made_again(
+def test_a_damaged_file_is_recognised_and_replaced(
     cache: MelCache, pool: InlinePool, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     paths = tones(tmp_path, 2)
@@ -294,7 +292,7 @@ def test_a_damaged_file_is_found_and_made_again(
     assert len(cache.mel(first.entries[paths[1]].digest)) == first.entries[paths[1]].columns
 
 
-def test_copies_of_a_sound_are_decoded_once(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
+def test_copies_are_decoded_once(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
     (path,) = tones(tmp_path, 1)
     copies = [Path(shutil.copy(path, tmp_path / f"copy{index}.flac")) for index in range(2)]
     filled = fill(cache, [*copies, path, path])
@@ -303,7 +301,7 @@ def test_copies_of_a_sound_are_decoded_once(cache: MelCache, pool: InlinePool, t
     assert pool.names(Decode) == ["copy0.flac"]
 
 
-def test_a_copy_stands_in_for_a_file_that_fails(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
+def test_a_copy_replaces_a_file_that_fails(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
     (path,) = tones(tmp_path, 1)
     copy = Path(shutil.copy(path, tmp_path / "copy.flac"))
     pool.broken = [path]
@@ -311,7 +309,7 @@ def test_a_copy_stands_in_for_a_file_that_fails(cache: MelCache, pool: InlinePoo
     assert (list(filled.entries), filled.failures) == ([copy], {path: "broken"})
 
 
-def test_what_cannot_be_used_stops_nothing(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
+def test_unusable_files_do_not_stop_the_others(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
     (good,) = tones(tmp_path, 1)
     bad, missing, empty, silent = (tmp_path / f"{name}.flac" for name in ("bad", "missing", "empty", "silent"))
     bad.write_bytes(good.read_bytes()[:200])
@@ -342,8 +340,8 @@ def test_samples_that_overflow_cost_one_file(cache: MelCache, pool: InlinePool, 
     assert len(mel_files(cache)) == 1
 
 
-def test_a_decoder_that_breaks_halfway_leaves_no_trace(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
-    """The second decoder begins again with index 0."""
+def test_a_decoder_that_fails_halfway_leaves_no_trace(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
+    """The second decoder starts over with index 0."""
     (path,) = tones(tmp_path, 1, seconds=5)
     plain = bytes(mel_file(cache, fill(cache, [path]).entries[path].digest).read_bytes())
     ((_, wave),) = decode_frames(path, 12_000, FrameRule(NEVER, tail=True))
@@ -367,7 +365,7 @@ def test_a_decoder_that_breaks_halfway_leaves_no_trace(cache: MelCache, pool: In
     )
 
 
-def test_stopping_keeps_what_is_done(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
+def test_stopping_keeps_finished_tracks(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
     paths = tones(tmp_path, 4)
     first = fill(cache, paths, progress=StopAt(2))
     assert first.interrupted
@@ -380,7 +378,7 @@ def test_stopping_keeps_what_is_done(cache: MelCache, pool: InlinePool, tmp_path
     assert pool.names(Decode) == ["2.flac", "3.flac"]
 
 
-def test_stopping_when_all_is_done_interrupts_nothing(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
+def test_stopping_after_the_last_track_interrupts_nothing(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
     paths = tones(tmp_path, 2)
     assert not fill(cache, paths, progress=StopAt(2)).interrupted
     assert not fill(cache, paths, progress=Stopped()).interrupted
@@ -443,7 +441,7 @@ def _through(full: Callable[..., Any]) -> Callable[..., None]:
     return failing
 
 
-def test_too_little_room_is_said_before_the_start(
+def test_too_little_space_is_reported_before_the_start(
     cache: MelCache, pool: InlinePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = tones(tmp_path, 2, seconds=10)
@@ -456,7 +454,7 @@ def test_too_little_room_is_said_before_the_start(
     assert not cache.folder.exists()
 
 
-def test_the_plan_knows_hours_and_bytes(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
+def test_the_estimate_has_hours_and_bytes(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
     paths = tones(tmp_path, 3, seconds=36)
     plan = cache.estimate(paths)
     assert (plan.cached, plan.tracks) == (0, 3)
@@ -467,7 +465,7 @@ def test_the_plan_knows_hours_and_bytes(cache: MelCache, pool: InlinePool, tmp_p
     assert cache.estimate(paths).needed_bytes == 0
 
 
-def test_the_plan_asks_a_few_headers_and_the_labels_after_them(
+def test_the_estimate_reads_some_headers_then_labels(
     cache: MelCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = tones(tmp_path, 4, seconds=9)
@@ -489,7 +487,7 @@ def test_the_plan_asks_a_few_headers_and_the_labels_after_them(
     assert [file.path for file in asked] == [paths[1], paths[3]]
 
 
-def test_a_header_that_lies_does_not_forbid_the_run(cache: MelCache, tmp_path: Path) -> None:
+def test_a_wrong_header_does_not_prevent_the_run(cache: MelCache, tmp_path: Path) -> None:
     path = write_tone(tmp_path / "a.wav", 3)
     head = bytearray(path.read_bytes())
     head[28:32] = (1).to_bytes(4, "little")  # one byte a second
@@ -500,7 +498,7 @@ def test_a_header_that_lies_does_not_forbid_the_run(cache: MelCache, tmp_path: P
     assert cache.estimate([tmp_path / "b.mp3"]).hours > 0
 
 
-def test_front_ends_share_what_they_hear_alike(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
+def test_front_ends_share_equal_spectrograms(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
     paths = tones(tmp_path, 1)
     fill(cache, paths)
     for later in ({"frame_hops": 60}, {"top_db": None}, {"reference": "max"}, {"standardise": True}, {"gain": 3.0}):
@@ -538,7 +536,7 @@ def test_few_tracks_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert float(again.mel(digests[7])[0, 0]) == 7
 
 
-def test_what_a_killed_run_left_is_removed(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
+def test_unfinished_files_of_a_killed_run_are_removed(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
     paths = tones(tmp_path, 1)
     unfinished = cache.folder / spectrogram_key(FRONT_END) / "unfinished"
     unfinished.mkdir(parents=True)
@@ -556,7 +554,7 @@ def test_nothing_to_do_starts_no_worker(cache: MelCache, monkeypatch: pytest.Mon
     assert fill(cache, []) == Filled({}, {}, False)
 
 
-def test_digests_need_no_mel_and_are_found_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digests_need_no_spectrogram_and_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [tmp_path / f"{number}.wav" for number in range(3)]
     write_tone(paths[0], 3.0)
     write_tone(paths[1], 4.0)

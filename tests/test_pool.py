@@ -1,4 +1,4 @@
-"""Worker processes: what they answer, and what a crash, a hang and a slow consumer cost."""
+"""Worker processes: their answers, and the cost of a crash, a hang and a slow consumer."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def answers(pool: WorkerPool, each: Callable[[Answer], None] = lambda answer: No
 
 
 def long_file(folder: Path, name: str, hours: float) -> Path:
-    """A loud track that takes its time to decode: a hole in the file costs no disk."""
+    """A loud track that takes long to decode, in a sparse file."""
     path = folder / name
     soundfile.write(path, np.zeros(8), 8_000, subtype="PCM_U8")
     size = round(hours * 3600 * 8_000)
@@ -97,7 +97,7 @@ def test_no_jobs_no_answers(pool: WorkerPool) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(json.loads((CORPUS / "expected.json").read_text(encoding="utf-8"))))
-def test_a_worker_makes_of_broken_files_what_is_expected(name: str) -> None:
+def test_broken_files_have_the_expected_outcome(name: str) -> None:
     entry = json.loads((CORPUS / "expected.json").read_text(encoding="utf-8"))[name]
     sent: list[object] = []
     run(Inspect(found(CORPUS / name)), sent.append)
@@ -184,7 +184,7 @@ def test_a_hang_costs_one_file(tmp_path: Path) -> None:
     assert any(isinstance(answer, Finished) and answer.file.path == other for answer in got)
 
 
-def test_a_slow_consumer_is_no_hang(tmp_path: Path) -> None:
+def test_a_slow_consumer_is_not_a_hang(tmp_path: Path) -> None:
     """The queue is full for longer than the timeout, several times over."""
     path = long_file(tmp_path, "long.wav", 0.25)
     pauses = iter([4.0, 4.0])
@@ -203,7 +203,7 @@ def test_a_slow_consumer_is_no_hang(tmp_path: Path) -> None:
 
 
 @posix_only
-def test_closing_leaves_no_process_whatever_goes_on(tmp_path: Path) -> None:
+def test_closing_a_busy_pool_leaves_no_process(tmp_path: Path) -> None:
     pool = WorkerPool(Decoding(2))
     pids = [worker.process.pid or 0 for worker in pool._workers]
     for number in range(6):

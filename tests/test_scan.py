@@ -1,4 +1,4 @@
-"""The whole pipeline, on real files, with a small real model."""
+"""The whole pipeline on real files, with a small model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CORPUS = Path(__file__).parent / "corpus"
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user of one's own: data folder with the small model, no configuration."""
+    """A fresh user: a data folder with the small model, no configuration."""
     data = tmp_path / "data"
     make_model(data / "models")
     monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(data))
@@ -108,7 +108,7 @@ def test_scores_do_not_depend_on_batch_size(music: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("append", ["Polka", "Rock", "Jazz"]), ("none", ["Polka"])])
-def test_append_keeps_what_was_there_first(music: Path, mode: str, expected: list[str]) -> None:
+def test_append_keeps_existing_genres_first(music: Path, mode: str, expected: list[str]) -> None:
     scan(music, "--write", mode)
     assert sorted(genres(music / "b.flac")[1:]) == sorted(expected[1:])
     assert genres(music / "b.flac")[0] == "Polka"
@@ -120,7 +120,7 @@ def test_replace_replaces_and_is_stable(music: Path) -> None:
     assert scan(music, "--write", "replace")["summary"]["written"] == 0
 
 
-def test_unchanged_tracks_are_written_when_writing_is_asked_for_later(music: Path) -> None:
+def test_unchanged_tracks_are_written_by_a_later_scan_that_writes(music: Path) -> None:
     scan(music, "--write", "none")
     assert genres(music / "a.flac") == []
     summary = scan(music)["summary"]
@@ -135,7 +135,7 @@ def test_dry_run_touches_no_file(music: Path) -> None:
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in music.rglob("*.*")} == before
 
 
-def test_abstains_where_no_genre_is_sure_enough(music: Path) -> None:
+def test_no_genre_is_written_below_the_threshold(music: Path) -> None:
     assert scan(music, "--min-score", "1")["summary"]["written"] == 0
     assert genres(music / "a.flac") == []
 
@@ -176,7 +176,7 @@ def test_model_by_path(music: Path, home: Path) -> None:
 
 
 def test_corpus_of_broken_files(tmp_path: Path, home: Path) -> None:
-    """Each gives what expected.json says of it; the sound one beside them is tagged all the same."""
+    """Each has its outcome in expected.json; the intact file beside them is tagged."""
     import json
 
     expected = json.loads((CORPUS / "expected.json").read_text())
@@ -259,7 +259,7 @@ def test_missing_folder_and_unknown_model_are_usage_errors(tmp_path: Path, music
 
 
 @pytest.mark.parametrize("place", ["/proc/nowhere/x.db", "{file}/x.db"])
-def test_database_where_none_can_be(music: Path, tmp_path: Path, place: str) -> None:
+def test_a_database_that_cannot_be_created(music: Path, tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("x")
     result = run("scan", music, "--db", place.format(file=tmp_path / "file"))
     assert result.code == 1
@@ -291,8 +291,8 @@ def _wait_for_rows(database: Path, process: subprocess.Popen[str], rows: int) ->
     raise AssertionError(f"the scan ended or hung before {rows} tracks were done: {process.poll()}")
 
 
-def test_killed_scan_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    """kill -9 in mid-scan, then a rerun: the same database as one clean run."""
+def test_a_killed_scan_is_continued(tmp_path: Path) -> None:
+    """A scan killed with SIGKILL and a second one give the same database as one clean scan."""
     music = _many(tmp_path / "music", 60)
     killed, clean = tmp_path / "killed.db", tmp_path / "clean.db"
     process = _start(music, "--write", "none", "--db", killed, "--batch-size", 2)
@@ -309,7 +309,7 @@ def test_killed_scan_goes_on_where_it_stopped(tmp_path: Path) -> None:
         np.testing.assert_allclose(stored_scores(left), stored_scores(right), atol=2e-3)
 
 
-def test_interrupt_finishes_the_tracks_at_hand_and_exits_130(tmp_path: Path) -> None:
+def test_interrupt_finishes_the_tracks_begun_and_exits_130(tmp_path: Path) -> None:
     music = _many(tmp_path / "music", 60)
     database = tmp_path / "x.db"
     process = _start(music, "--write", "none", "--db", database, "--batch-size", 2)
@@ -412,7 +412,7 @@ def test_a_folder_that_vanishes_while_it_is_scanned(music: Path) -> None:
 
 
 def test_a_file_replaced_while_it_is_scanned_never_gets_the_scores_of_another(music: Path, home: Path) -> None:
-    """Its digest was taken before, in an earlier scan; the scores of the new sound must not be filed under it."""
+    """Its digest was taken before, in an earlier scan; the scores of the new audio must not be filed under it."""
     scan(music, "--write", "none")
     before = {row[3]: row[13] for row in contents(home / "library.db")}
     make_model(home / "models", "other", seed=1)
@@ -428,7 +428,7 @@ def test_a_file_replaced_while_it_is_scanned_never_gets_the_scores_of_another(mu
     assert all(after[digest] == scores for digest, scores in before.items() if digest in after)
 
 
-def test_what_a_killed_write_left_is_swept(music: Path) -> None:
+def test_temporary_copies_of_a_killed_write_are_removed(music: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     host = safewrite._HOST
@@ -441,8 +441,8 @@ def test_what_a_killed_write_left_is_swept(music: Path) -> None:
     assert ours.exists()
 
 
-def test_a_drive_that_goes_away_and_comes_back_costs_nothing(music: Path, home: Path) -> None:
-    """Its files fail, but what is known of their sound stays, and nobody has to say --retry-failed."""
+def test_a_drive_that_disappears_and_comes_back_loses_nothing(music: Path, home: Path) -> None:
+    """Its files fail, but their analyses stay, and --retry-failed is not needed."""
     scan(music, "--write", "none")
     make_model(home / "models", "other", seed=1)
     settings = load_settings({"model": "other", "write": "none"})
@@ -465,7 +465,7 @@ def test_a_drive_that_goes_away_and_comes_back_costs_nothing(music: Path, home: 
     assert run("failed").out == "no file failed\n"
 
 
-def test_what_only_all_files_finds_is_not_gone(music: Path) -> None:
+def test_files_found_only_by_all_files_are_not_missing(music: Path) -> None:
     (music / "a.flac").rename(music / "a.sound")
     scan(music, "--write", "none", "--all-files")
     assert scan(music, "--write", "none")["summary"]["missing"] == 0
@@ -499,7 +499,7 @@ def test_a_silent_copy_is_not_tagged(tmp_path: Path) -> None:
     assert (summary["tagged"], summary["unchanged"], summary["skipped"]) == (0, 1, 1)
 
 
-def test_a_pipe_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_model(tmp_path / "models")
     monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(tmp_path))
     os.mkfifo(tmp_path / "pipe.mp3")
@@ -507,7 +507,7 @@ def test_a_pipe_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "pipe.mp3: not a regular file but a pipe" in result.err
 
 
-def test_samples_beyond_all_measure_fail_one_track(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absurdly_large_samples_fail_one_track(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_model(tmp_path / "models")
     monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(tmp_path))
     write_tone(tmp_path / "music" / "fine.flac", 31)
