@@ -1,10 +1,10 @@
-"""Makes the example tracks again from the Debian packages they come from.
+"""Make the example tracks from the Debian packages that they come from.
 
     uv run python examples/make_examples.py PACKAGES [OUT]
 
-PACKAGES holds one folder a package, unpacked with `dpkg -x PACKAGE.deb PACKAGES/PACKAGE`; OUT is this folder unless
-given.
-The audio is the same from run to run, the bytes only with the same encoders: do not expect equal checksums elsewhere.
+PACKAGES has one folder for each package, unpacked with `dpkg -x PACKAGE.deb PACKAGES/PACKAGE`. OUT is this folder
+unless given. The audio is the same in every run. The bytes are the same only with the same encoders, so checksums
+differ between machines.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Wave = npt.NDArray[np.float32]
 LENGTH_S = 45
 FADE_IN_S = 0.25
 FADE_OUT_S = 1.5
-# A level at which all six sound alike in strength and none is clipped by a lossy coder's overshoot.
+# The same level for all six, low enough that the overshoot of a lossy encoder clips none.
 TARGET_RMS = 10 ** (-18 / 20)
 PEAK = 0.85
 
 
 @dataclass(frozen=True)
 class Source:
-    """One excerpt: where it comes from and what the file says about itself; an empty `genre` writes no genre tag."""
+    """One excerpt: its source and its tags; an empty `genre` writes no genre tag."""
 
     file: str
     package: str
@@ -54,7 +54,7 @@ SOURCES = (
         file="01-muldjord-armygeddon.mp3",
         package="fretsonfire-songs-muldjord",
         path="usr/share/games/fretsonfire/data/songs/muldjord/armygeddon/song.ogg",
-        # The game keeps the lead guitar apart; the two together are the song.
+        # The game has the lead guitar in a file of its own; the sum of both is the song.
         mixed_with="usr/share/games/fretsonfire/data/songs/muldjord/armygeddon/guitar.ogg",
         start_s=100.0,
         artist="Muldjord",
@@ -71,7 +71,7 @@ SOURCES = (
         title="Ave Maria, Bach and Gounod (excerpt)",
         licence="CC-BY-SA-3.0",
         genre="Classical",
-        # The channels partly cancel when mixed (their correlation is -0.39), so the left one stands alone.
+        # The channels partly cancel when mixed (their correlation is -0.39), so only the left one is used.
         sample_rate_hz=22_050,
         channels=1,
     ),
@@ -116,7 +116,7 @@ SOURCES = (
     ),
 )
 
-# What PyAV writes: container, encoder, bits per second. The other two containers are libsndfile's own.
+# Formats that PyAV writes: container, encoder, bits per second. libsndfile writes the other two.
 ENCODERS = {
     ".mp3": ("mp3", "libmp3lame", 128_000),
     ".m4a": ("ipod", "aac", 96_000),
@@ -125,7 +125,7 @@ ENCODERS = {
 
 
 def excerpt(source: Source, packages: Path) -> Wave:
-    """The excerpt of `source`, levelled and faded: float32 [samples, channels] at `source.sample_rate_hz`."""
+    """The excerpt of `source` at its final level, faded: float32 [samples, channels] at `source.sample_rate_hz`."""
     wave, rate_hz = read(packages / source.package / source.path, source.start_s)
     if source.mixed_with:
         wave = wave + read(packages / source.package / source.mixed_with, source.start_s)[0]
@@ -148,7 +148,7 @@ def levelled(wave: Wave) -> Wave:
 
 
 def faded(wave: Wave, rate_hz: int) -> Wave:
-    """`wave` with a short fade at both ends; neither end reaches zero, so no digital silence comes about."""
+    """`wave` with a short fade at both ends. Neither end reaches zero, so there is no digital silence."""
     gain = np.ones(len(wave), dtype=np.float32)
     n_in, n_out = round(FADE_IN_S * rate_hz), round(FADE_OUT_S * rate_hz)
     gain[:n_in] = np.sin(np.linspace(0.05, np.pi / 2, n_in))
@@ -158,7 +158,7 @@ def faded(wave: Wave, rate_hz: int) -> Wave:
 
 
 def write_audio(path: Path, wave: Wave, rate_hz: int) -> None:
-    """Encodes `wave`, float32 [samples, channels], in the format that the name of `path` asks for."""
+    """Encode `wave`, float32 [samples, channels], in the format of the suffix of `path`."""
     if path.suffix in ENCODERS:
         write_with_av(path, wave, rate_hz)
     elif path.suffix == ".flac":
@@ -168,7 +168,7 @@ def write_audio(path: Path, wave: Wave, rate_hz: int) -> None:
 
 
 def write_vorbis(path: Path, wave: Wave, rate_hz: int) -> None:
-    """Vorbis in blocks: libsndfile's Vorbis encoder overruns its stack when handed many seconds at once."""
+    """Write Vorbis in blocks, because libsndfile's encoder overruns its stack when given many seconds at once."""
     with soundfile.SoundFile(
         path, "w", rate_hz, wave.shape[1], format="OGG", subtype="VORBIS", compression_level=0.7
     ) as out:
@@ -177,6 +177,7 @@ def write_vorbis(path: Path, wave: Wave, rate_hz: int) -> None:
 
 
 def write_with_av(path: Path, wave: Wave, rate_hz: int) -> None:
+    """Encode `wave` with PyAV, in blocks of 20 ms at 48 kHz."""
     container, codec, bit_rate = ENCODERS[path.suffix]
     layout = "mono" if wave.shape[1] == 1 else "stereo"
     with av.open(str(path), "w", format=container) as out:
@@ -191,7 +192,7 @@ def write_with_av(path: Path, wave: Wave, rate_hz: int) -> None:
 
 
 def write_tags(path: Path, source: Source) -> None:
-    """Artist, title, licence and, where the table has one, genre; nothing else."""
+    """Replace the tags of `path` by artist, title, licence and, if `source` has one, genre."""
     audio = mutagen.File(path, easy=True)
     if audio.tags is None:
         audio.add_tags()
@@ -203,6 +204,7 @@ def write_tags(path: Path, source: Source) -> None:
 
 
 def main(arguments: list[str]) -> None:
+    """Make every example and print its size."""
     if len(arguments) not in (1, 2):
         sys.exit(__doc__)
     packages = Path(arguments[0])
