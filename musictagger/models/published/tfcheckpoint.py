@@ -1,27 +1,24 @@
 """Read a TensorFlow V2 checkpoint without TensorFlow.
 
-A checkpoint is two files. The `.index` is an uncompressed sorted string table (the LevelDB format): tensor name ->
-`BundleEntryProto`, a small protobuf message with type, shape, place and checksum; the empty name maps to the
-header. The `.data-00000-of-00001` holds the tensors' little-endian bytes. Every block of the table and every
-tensor carries a CRC-32C, and all of them are checked, so damage is an error and never a silent wrong weight.
+A checkpoint is two files. The `.index` is an uncompressed sorted string table in the LevelDB format. It maps each
+tensor's name to a `BundleEntryProto`, a protobuf message with type, shape, offset, size and checksum; the empty name
+maps to the header. The `.data-00000-of-00001` holds the tensors' little-endian bytes. Every block of the table and
+every tensor has a CRC-32C, and all are checked, so that damage is an error and never a silently wrong weight.
 
-Source: the file formats as documented in TensorFlow's `tensor_bundle.proto` and LevelDB's `table_format.md`.
+Source: TensorFlow's `tensor_bundle.proto` and LevelDB's `table_format.md`.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
 from musictagger.errors import ModelError
-
-_Table = npt.NDArray[np.uint32]
 
 _FOOTER_BYTES = 48
 _MAGIC = 0xDB4775248B80FB57
@@ -30,14 +27,14 @@ _DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 9: "<i8", 1
 
 
 class _DamagedError(Exception):
-    """The bytes are not what the format promises; becomes a ModelError at the door."""
+    """The bytes violate the format. `read_checkpoint` raises it as a ModelError."""
 
 
 def read_checkpoint(index: bytes, data: bytes) -> dict[str, npt.NDArray[Any]]:
-    """Every tensor of a one-shard checkpoint, by name, from the bytes of its two files.
+    """The tensors of a one-shard checkpoint, by name, from the bytes of its two files.
 
-    Raises ModelError where the bytes are truncated, damaged, foreign, or use what no published model here uses
-    (several shards, partitioned or string tensors).
+    Raises ModelError where the bytes are truncated, damaged or of another format, or use a feature that no published
+    model needs: several shards, partitioned or string tensors.
     """
     try:
         entries = _table(index)
@@ -48,27 +45,24 @@ def read_checkpoint(index: bytes, data: bytes) -> dict[str, npt.NDArray[Any]]:
         if sum(entry.number(5) for _, entry in tensors) > len(data):
             raise _DamagedError("the data file is truncated, or its tensors overlap")
         return {name: _tensor(entry, data) for name, entry in tensors}
-    except (_DamagedError, ValueError, OverflowError) as error:  # the latter two: names and shapes that cannot be
+    except (_DamagedError, ValueError, OverflowError) as error:  # the latter two from invalid names and shapes
         raise ModelError(f"not a readable TensorFlow checkpoint: {error}") from error
 
 
-# --- the table ---------------------------------------------------------------------------------------------------
-
-
 def _table(index: bytes) -> list[tuple[bytes, bytes]]:
-    """Keys and values of the whole table, in its order."""
+    """Keys and values of the whole table, in order."""
     footer = index[-_FOOTER_BYTES:]
     if len(footer) < _FOOTER_BYTES or int.from_bytes(footer[-8:], "little") != _MAGIC:
-        raise _DamagedError("the index does not end as a table does; it is truncated or another kind of file")
+        raise _DamagedError("the index has no footer; it is truncated or of another format")
     handles = _Reader(footer)
-    handles.varint(), handles.varint()  # where the (empty) meta index lies
+    handles.varint(), handles.varint()  # offset and size of the (empty) meta index
     root = _block(index, handles.varint(), handles.varint())
     blocks = (_Reader(handle) for _, handle in _entries(root))
     return [entry for reader in blocks for entry in _entries(_block(index, reader.varint(), reader.varint()))]
 
 
 def _block(index: bytes, offset: int, size: int) -> bytes:
-    """The entries of one block, its checksum checked and its restart points cut off."""
+    """The entries of one block, after a check of its checksum and without its restart points."""
     stored = index[offset : offset + size + _BLOCK_TRAILER_BYTES]
     if len(stored) < size + _BLOCK_TRAILER_BYTES or size < 4:
         raise _DamagedError("the index is truncated")
@@ -84,7 +78,7 @@ def _block(index: bytes, offset: int, size: int) -> bytes:
 
 
 def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Key and value of each entry; a key is stored as what differs from the one before."""
+    """Key and value of each entry. A key is stored as a suffix to a prefix of the key before it."""
     reader, key = _Reader(block), b""
     while not reader.at_end:
         shared, own, value = reader.varint(), reader.varint(), reader.varint()
@@ -92,9 +86,6 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
             raise _DamagedError("the index has an impossible key")
         key = key[:shared] + reader.take(own)
         yield key, reader.take(value)
-
-
-# --- the messages ------------------------------------------------------------------------------------------------
 
 
 class _Reader:
@@ -126,7 +117,7 @@ class _Reader:
 
 
 class _Message:
-    """A protobuf message: numbers, and byte strings in the order they come, by field number."""
+    """A protobuf message: by field number its numbers, and its byte strings in their order."""
 
     def __init__(self, data: bytes) -> None:
         self._numbers: dict[int, int] = {}
@@ -145,7 +136,7 @@ class _Message:
                     raise _DamagedError(f"a message has a field of unknown kind {wire}")
 
     def number(self, field: int) -> int:
-        """A number; protobuf leaves out zeros."""
+        """A number; protobuf omits zeros."""
         return self._numbers.get(field, 0)
 
     def strings(self, field: int) -> list[bytes]:
@@ -153,97 +144,33 @@ class _Message:
 
 
 def _check_header(header: _Message) -> None:
-    """BundleHeaderProto: 1 number of shards, 2 endianness (0 is little)."""
+    """Check a BundleHeaderProto. Fields: 1 number of shards, 2 endianness (0 is little)."""
     if header.number(1) != 1:
-        raise _DamagedError(f"it has {header.number(1)} data files, and only one is supported")
+        raise _DamagedError(f"it has {header.number(1)} data files; only one is supported")
     if header.number(2) != 0:
         raise _DamagedError("its numbers are big-endian, which is not supported")
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a tensor lies in the data file."""
-
-    offset: int
-    size: int
-    crc: int
-
-
 def _tensor(entry: _Message, data: bytes) -> npt.NDArray[Any]:
-    """BundleEntryProto: 1 type, 2 shape, 3 shard, 4 offset, 5 size, 6 masked checksum, 7 slices."""
+    """The tensor of a BundleEntryProto. Fields: 1 type, 2 shape, 3 shard, 4 offset, 5 size, 6 checksum, 7 slices."""
     if entry.number(1) not in _DTYPES:
         raise _DamagedError(f"a tensor has the unsupported type {entry.number(1)}")
     if entry.number(3) or entry.strings(7):
         raise _DamagedError("a tensor is stored in parts, which is not supported")
     dtype = np.dtype(_DTYPES[entry.number(1)])
     shape = [_Message(dim).number(1) for message in entry.strings(2) for dim in _Message(message).strings(2)]
-    place = _Place(entry.number(4), entry.number(5), entry.number(6))
-    if math.prod(shape) * dtype.itemsize != place.size:
+    offset, size = entry.number(4), entry.number(5)
+    if math.prod(shape) * dtype.itemsize != size:
         raise _DamagedError("a tensor's size and shape differ")
-    stored = data[place.offset : place.offset + place.size]
-    if len(stored) < place.size:
+    stored = data[offset : offset + size]
+    if len(stored) < size:
         raise _DamagedError("the data file is truncated")
-    if masked_crc32c(stored) != place.crc:
+    if masked_crc32c(stored) != entry.number(6):
         raise _DamagedError("the data file is damaged: a tensor's checksum differs")
     return np.frombuffer(stored, dtype).reshape(shape).copy()
 
 
-# --- the checksum ------------------------------------------------------------------------------------------------
-
-
 def masked_crc32c(data: bytes) -> int:
     """CRC-32C (Castagnoli) of `data`, rotated and offset as TensorFlow and LevelDB store it."""
-    crc = crc32c(data)
+    crc: int = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def crc32c(data: bytes) -> int:
-    """CRC-32C of `data`, its long part computed on many lanes at once and the lanes joined.
-
-    The register is linear in what was fed: zeros in front of the first lane change nothing, and a lane's register is
-    moved on by the bytes after it with a 32 x 32 bit matrix.
-    """
-    head, body = bytes(byte ^ 0xFF for byte in data[:4]), data[4:]  # the start value 0xFFFFFFFF, fed as bytes
-    if len(head) < 4:
-        return _crc_of_few(data)
-    lanes = 1 << (len(data).bit_length() // 2)  # about the root: 8 MB take 40 ms, and byte by byte 4 s
-    length = -(-len(data) // lanes)
-    fed = np.frombuffer((head + body).rjust(lanes * length, b"\0"), np.uint8).reshape(lanes, length)
-    state = _advance(np.zeros(lanes, np.uint32), fed)
-    matrix = _advance(np.uint32(1) << np.arange(32, dtype=np.uint32), np.zeros((32, length), np.uint8))
-    while len(state) > 1:
-        state = _apply(matrix, state[::2]) ^ state[1::2]
-        matrix = _apply(matrix, matrix)
-    return int(state[0]) ^ 0xFFFFFFFF
-
-
-def _advance(state: _Table, fed: npt.NDArray[np.uint8]) -> _Table:
-    """Registers [lanes] after each was fed its row of bytes [lanes, length]."""
-    table = _crc_table()
-    for column in fed.T:
-        state = table[(state ^ column) & np.uint32(0xFF)] ^ (state >> np.uint32(8))
-    return state
-
-
-def _apply(matrix: _Table, state: _Table) -> _Table:
-    """The bit matrix (columns as registers) times each register."""
-    out = np.zeros_like(state)
-    for bit, column in enumerate(matrix):
-        out ^= np.where((state >> np.uint32(bit)) & np.uint32(1), column, np.uint32(0))
-    return out
-
-
-def _crc_of_few(data: bytes) -> int:
-    table, crc = _crc_table(), 0xFFFFFFFF
-    for byte in data:
-        crc = int(table[(crc ^ byte) & 0xFF]) ^ (crc >> 8)
-    return crc ^ 0xFFFFFFFF
-
-
-@functools.cache
-def _crc_table() -> _Table:
-    """The register after each single byte, for the reflected polynomial 0x82F63B78."""
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = (table >> np.uint32(1)) ^ np.where(table & np.uint32(1), np.uint32(0x82F63B78), np.uint32(0))
-    return table
