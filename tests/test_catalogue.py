@@ -211,10 +211,10 @@ def test_a_model_of_the_users_own_is_not_written_over(
     pip = Pip(wheel).install(monkeypatch)
     own = tmp_path / inside / "musicnn-msd.safetensors"
     before = put_own(own)
-    with pytest.raises(BadRequestError, match=r"safetensors: is a model of that name already.*rename or move it"):
+    with pytest.raises(BadRequestError, match=r"safetensors: is already a model of that name.*rename or move it"):
         pull("musicnn-msd", tmp_path)
     own.with_suffix(".json").write_text("damaged")
-    with pytest.raises(BadRequestError, match=r"is a model of that name already"):
+    with pytest.raises(BadRequestError, match=r"is already a model of that name"):
         pull("musicnn-msd", tmp_path)
     assert (own.read_bytes(), pip.calls) == (before, 0)
 
@@ -235,7 +235,9 @@ def test_without_room_nothing_is_fetched(wheel: bytes, tmp_path: Path, monkeypat
     pip = Pip(wheel).install(monkeypatch)
     free = shutil.disk_usage(tmp_path)._replace(free=1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
-    with pytest.raises(ModelError, match=r"could not fetch musicnn-msd: no space left in .*0 MB are free; make room"):
+    with pytest.raises(
+        ModelError, match=r"musicnn-msd: no space left in .*0 MB are free; free some space"
+    ):
         pull("musicnn-msd", tmp_path)
     assert pip.calls == 0
 
@@ -362,7 +364,7 @@ def test_a_file_of_the_catalogue_gets_its_card(tmp_path: Path, wheel: bytes) -> 
         ({"name": "musicnn-msd"}, BadRequestError, "is a published model, and .* is another file; give another --name"),
         ({"name": "there"}, BadRequestError, "there is a model 'there'.*--name"),
         ({"name": "fcn", "taken": {"fcn"}}, BadRequestError, "there is a model 'fcn'.*--name"),
-        ({"file": Path("nothing")}, BadRequestError, "there is no such file"),
+        ({"file": Path("nothing")}, BadRequestError, "does not exist"),
         ({"vocabulary": "jamendo"}, BadRequestError, "no vocabulary 'jamendo'"),
     ],
 )
@@ -487,5 +489,5 @@ def test_another_number_of_outputs_is_an_error(
 ) -> None:
     reader = (lambda *_: musicnn_arrays(7), convert.FORMATS["musicnn"][1])
     monkeypatch.setattr(convert, "FORMATS", {"musicnn": reader})
-    with pytest.raises(ModelError, match="has 7 outputs, and vocabulary msd has 50"):
+    with pytest.raises(ModelError, match="has 7 outputs, but vocabulary msd has 50"):
         import_file(checkpoint, "musicnn", "mine", tmp_path / "models")

@@ -29,7 +29,7 @@ class Wheel:
 
     @property
     def title(self) -> str:
-        """What it is called."""
+        """Name and version."""
         return f"package {self.package} {self.version}"
 
 
@@ -43,7 +43,7 @@ class WebFile:
 
     @property
     def title(self) -> str:
-        """Where it is."""
+        """The address."""
         return self.url
 
 

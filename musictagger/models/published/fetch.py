@@ -1,4 +1,4 @@
-"""Fetching what others published: a wheel through pip, a file over HTTPS. Both are pinned by SHA-256.
+"""Fetch published weights: wheels through pip, files over HTTPS. Both are pinned by SHA-256.
 
 Importing this module imports neither torch nor numpy.
 """
@@ -30,7 +30,7 @@ _TIMEOUT_S = 15.0
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is being fetched: the model's name for texts, its source, and what else a user without network can do."""
+    """A download: the model's name for messages, its source, and the alternative for a user without network."""
 
     name: str
     source: Wheel | WebFile
@@ -38,10 +38,10 @@ class Wanted:
 
 
 def fetch(wanted: Wanted, downloads: Path, progress: Progress) -> Path:
-    """The file of `wanted`, with the right content, in `downloads`: the one kept there, or a fetched one.
+    """The path of the verified file in `downloads`, fetched unless it is there already.
 
-    Raises ModelError in one line that says what to do, OSError where nothing can be written. A file over HTTPS that
-    came only in part stays as `*.part`, and the next call goes on from there.
+    Raises ModelError with a remedy, and OSError where nothing can be written. An incomplete HTTPS download stays as
+    `*.part`, and the next call resumes it.
     """
     source = wanted.source
     if (kept := _kept(downloads, source)) and sha256_of(kept) == source.sha256:
@@ -51,10 +51,10 @@ def fetch(wanted: Wanted, downloads: Path, progress: Progress) -> Path:
     progress.start(f"fetching {wanted.name}", source.size_bytes, "bytes")
     if isinstance(source, Wheel):
         fetched = _through_pip(wanted, source, downloads, progress)
-        served = f"the package index served another {source.package} {source.version} than the authors'"
+        served = f"the {source.package} {source.version} of the package index is not the authors' file"
     else:
         fetched = _over_https(wanted, source, downloads, progress)
-        served = f"{source.url} is another file than the one that was verified"
+        served = f"{source.url} is not the file that was verified"
     if (digest := sha256_of(fetched)) != source.sha256:
         fetched.unlink()
         raise ModelError(
@@ -67,12 +67,12 @@ def fetch(wanted: Wanted, downloads: Path, progress: Progress) -> Path:
 
 
 def _check_room(wanted: Wanted, downloads: Path) -> None:
-    """Raises ModelError where there is no room: for pip's copy and ours, or a file and the model made of it."""
+    """Raise ModelError without room for two copies: pip's and ours, or the file and the converted model."""
     needed, free = 2 * wanted.source.size_bytes, shutil.disk_usage(downloads).free
     if free < needed:
         raise ModelError(
             f"could not fetch {wanted.name}: no space left in {printable(downloads)}: {needed / 1e6:.0f} MB are "
-            f"needed, {free / 1e6:.0f} MB are free; make room"
+            f"needed, {free / 1e6:.0f} MB are free; free some space"
         )
 
 
@@ -83,11 +83,11 @@ def _kept(downloads: Path, source: Wheel | WebFile) -> Path | None:
     return next(iter(sorted(downloads.glob(f"{source.package}-{source.version}-*.whl"))), None)
 
 
-def _why_not(wanted: Wanted, said: str) -> str:
-    """One line: what went wrong, and what to do."""
+def _no_network(wanted: Wanted, cause: str) -> str:
+    """The message for a download that probably failed for lack of a network."""
     return (
         f"could not fetch {wanted.name}: no network? Run `musictagger weights pull {wanted.name}` where there is one, "
-        f"or {wanted.otherwise} ({said})"
+        f"or {wanted.otherwise} ({cause})"
     )
 
 
@@ -95,17 +95,17 @@ def _why_not(wanted: Wanted, said: str) -> str:
 
 
 def _place(downloads: Path, source: WebFile) -> Path:
-    # Files of several models have one name where they are published, so here it is the digest that tells them apart.
+    # The files of several models have the same name at their source, so they are distinguished by their digest.
     return downloads / f".{source.sha256[:16]}{Path(source.url).suffix}"
 
 
 class _NetworkError(Exception):
-    """What the network did; the cause tells."""
+    """An error of the network, as `__cause__`."""
 
 
 @contextlib.contextmanager
 def _network() -> Iterator[None]:
-    """Around what talks to the network alone: its errors are OSErrors, as those of the disk are."""
+    """Mark errors of the network, which are OSErrors like those of the disk."""
     try:
         yield
     except (OSError, http.client.HTTPException) as error:
@@ -113,7 +113,7 @@ def _network() -> Iterator[None]:
 
 
 def _over_https(wanted: Wanted, source: WebFile, downloads: Path, progress: Progress) -> Path:
-    """The file as `*.part`, going on where an earlier try stopped."""
+    """The file as `*.part`; a download that was interrupted is resumed."""
     path = _place(downloads, source)
     part = path.with_name(f"{path.name}.part")
     try:
@@ -127,32 +127,32 @@ def _over_https(wanted: Wanted, source: WebFile, downloads: Path, progress: Prog
 
 
 def _why_not_https(wanted: Wanted, part: Path, error: BaseException | None) -> str:
-    """One line: what the network did, and what to do."""
+    """The message for an error of the network or the server."""
     if not isinstance(error, urllib.error.HTTPError):
         return _ended(wanted, part, getattr(error, "reason", None) or error)
     error.close()
     if error.code == 416 or not part.stat().st_size:
-        # 416: there is nothing after what is here, so this is not the beginning of that file.
+        # 416: the server has nothing after this part, so it is not the beginning of that file.
         part.unlink()
     answered = f"{wanted.source.title} answers {error.code} {error.reason}"
     return f"could not fetch {wanted.name}: {answered}; try again later, or {wanted.otherwise}"
 
 
 def _ended(wanted: Wanted, part: Path, reason: object) -> str:
-    """Why the file is not here, and how much of it is. A part of nothing is taken away."""
+    """The message for a download that ended early. An empty part is removed."""
     if size := part.stat().st_size:
         return (
             f"could not fetch {wanted.name}: {reason} after {size} of {wanted.source.size_bytes} bytes; run "
-            f"`musictagger weights pull {wanted.name}` again, and it goes on there"
+            f"`musictagger weights pull {wanted.name}` again to resume it"
         )
     part.unlink()
-    return _why_not(wanted, str(reason))
+    return _no_network(wanted, str(reason))
 
 
 def _into(file: IO[bytes], source: WebFile, progress: Progress) -> None:
-    """Append what is missing of `source`; all of it where the server knows no ranges.
+    """Append the missing bytes of `source`, or rewrite the file where the server does not support ranges.
 
-    Of a longer file no more is taken than shows that it is longer. Raises _NetworkError.
+    A file longer than expected is read only until that is certain. Raises _NetworkError.
     """
     have = file.tell()
     if have >= source.size_bytes:
@@ -185,39 +185,39 @@ def _continues(answer: http.client.HTTPResponse, have: int) -> bool:
 
 
 def _through_pip(wanted: Wanted, wheel: Wheel, downloads: Path, progress: Progress) -> Path:
-    """The wheel pip fetched, so mirrors, proxies and pip's cache are used as the user set them."""
+    """The wheel, fetched by pip with the user's mirrors, proxies and cache."""
     code, output = _download(wheel, downloads, progress)
     if code:
         raise ModelError(_why_not_pip(wanted, output, downloads))
     fetched = _kept(downloads, wheel)
     if fetched is None:
-        raise ModelError(f"could not fetch {wanted.name}: pip reported success, and left no wheel of {wheel.title}")
+        raise ModelError(f"could not fetch {wanted.name}: pip reported success but left no wheel of {wheel.title}")
     return fetched
 
 
 def _download(wheel: Wheel, downloads: Path, progress: Progress) -> tuple[int, str]:
-    """Run pip; returns its exit code and what it said. Its progress lines are `Progress BYTES of BYTES`."""
-    # -P: a folder of music may have a `pip` in it, which is not to be run.
-    # Two short tries: someone offline waits seconds for the message, not a minute.
+    """Run pip; returns its exit code and its output. Its progress lines are `Progress BYTES of BYTES`."""
+    # -P: a `pip` in the current folder must not be run.
+    # Two short attempts: without a network the message comes after seconds instead of a minute.
     command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
     command += ["--disable-pip-version-check", "--no-color", "--progress-bar=raw", "--retries=1", "--timeout=15"]
     command += ["--dest", str(downloads), f"{wheel.package}=={wheel.version}"]
-    said: list[str] = []
+    lines: list[str] = []
     try:
         with _running(command, downloads) as (process, output):
             for line in output:
                 if numbers := re.match(r"Progress (\d+) of \d+", line):
                     progress.advance(int(numbers[1]))
                 else:
-                    said.append(line.strip())
-            return process.wait(), "\n".join(said)
+                    lines.append(line.strip())
+            return process.wait(), "\n".join(lines)
     except OSError as error:
         raise ModelError(f"could not fetch {wheel.title}: pip cannot be run: {error}") from error
 
 
 @contextlib.contextmanager
 def _running(command: list[str], temporary: Path) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
-    """A process that does not outlive this block, whatever ends it (Ctrl-C too), with its temporary files there."""
+    """Run a process that does not outlive this block, however it ends, with temporary files in `temporary`."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -237,12 +237,12 @@ def _running(command: list[str], temporary: Path) -> Iterator[tuple[subprocess.P
 
 
 def _why_not_pip(wanted: Wanted, output: str, downloads: Path) -> str:
-    """One line: what went wrong with pip, and what to do."""
+    """The message for a failure of pip."""
     start = f"could not fetch {wanted.name}"
     if "No module named pip" in output:
         return f"{start}: this Python has no pip; install it (`uv pip install pip` or `python -m ensurepip`)"
     if "No space left on device" in output or "No usable temporary directory" in output:
-        return f"{start}: no space left in {printable(downloads)}; make room, or point TMPDIR elsewhere"
+        return f"{start}: no space left in {printable(downloads)}; free some space, or point TMPDIR elsewhere"
     errors = [line for line in output.splitlines() if line.startswith("ERROR: ")] or output.splitlines()[-1:]
-    said = errors[-1].removeprefix("ERROR: ").strip() if errors else "nothing"
-    return _why_not(wanted, f"pip said: {said}")
+    last = errors[-1].removeprefix("ERROR: ").strip() if errors else "no output"
+    return _no_network(wanted, f"pip: {last}")

@@ -1,7 +1,7 @@
-"""Files of weights as their authors left them, read into tensors by the authors' names.
+"""Read published weight files into tensors under their authors' names.
 
-Such a file comes from anywhere: it cannot run anything here, take all memory by claiming to be huge, or end a reader
-with anything but an OSError or a ModelError in one line.
+Such a file is not trusted: it cannot run code or exhaust memory by claiming to be huge, and whatever is in it, a reader
+raises nothing but an OSError or a ModelError of one line.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from musictagger.models.published.tfcheckpoint import read_checkpoint
 Tensors = dict[str, npt.NDArray[Any]]
 
 MOST_BYTES = 500_000_000
-"""What a file may hold, unpacked: the largest published model here has 57 MB."""
+"""Limit for the unpacked content of a file; the largest published model has 57 MB."""
 
-_MAY_RUN_CODE = "and what may run code is not read"
+_MAY_RUN_CODE = "and files that may run code are refused"
 
 
 @contextlib.contextmanager
 def _reader() -> Iterator[None]:
-    """Around another package's reader alone: on a damaged file it raises whatever it stumbles over."""
+    """Turn any exception of another package's reader, which damaged files provoke, into a ModelError."""
     try:
         yield
     except (OSError, ModelError):
         raise
     except Exception as error:
-        raise ModelError(f"it is damaged, or of a kind that is not read ({reason_of(error)})") from error
+        raise ModelError(f"it is damaged, or of an unsupported kind ({reason_of(error)})") from error
 
 
 def check_size(size_bytes: int) -> None:
-    """Raises ModelError for more than any model holds; what a file claims is checked before memory is taken for it."""
+    """Raise ModelError for more than any model holds. Called before memory is allocated for what a file claims."""
     if size_bytes > MOST_BYTES:
         raise ModelError(f"it claims to hold {size_bytes / 1e6:,.0f} MB; no model here has a tenth of that")
 
 
 def _check_file(file: Path) -> None:
-    """Raises ModelError for a file that is too large, or an archive that unpacked would be."""
+    """Raise ModelError for a file that is too large, or an archive whose content is."""
     check_size(file.stat().st_size)
     with _reader():
         if zipfile.is_zipfile(file):
@@ -56,17 +56,17 @@ def _check_file(file: Path) -> None:
 
 
 def read_torch(file: Path, inside: str) -> Tensors:
-    """A state dict; weights only, so a file cannot run anything. What torch refuses to read is an error."""
+    """A state dict. Only tensors are read, so that the file cannot run code."""
     import torch
 
     _check_file(file)
     with _reader():
         try:
             stored = torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:  # what torch says advises to read it all the same
-            raise ModelError(f"it is no PyTorch checkpoint of tensors alone, {_MAY_RUN_CODE}") from error
+        except pickle.UnpicklingError as error:  # torch's message advises to read it without the check
+            raise ModelError(f"it is not a PyTorch checkpoint of tensors only, {_MAY_RUN_CODE}") from error
     if not isinstance(stored, dict) or not all(isinstance(value, torch.Tensor) for value in stored.values()):
-        raise ModelError("it holds no state dict")
+        raise ModelError("it does not hold a state dict")
     with _reader():
         return {str(name): value.detach().numpy() for name, value in stored.items()}
 
@@ -75,15 +75,15 @@ _KERAS_NAME = re.compile(r"(?:.*/)?(.+?)(?:_1)?:0")
 
 
 def read_keras(file: Path, inside: str) -> Tensors:
-    """HDF5 as Keras 1 wrote it with TensorFlow, or the same arrays under the same names in an .npz."""
+    """HDF5 as written by Keras 1 with TensorFlow, or the same arrays under the same names in an .npz."""
     _check_file(file)
     arrays = _read_npz(file) if file.suffix == ".npz" else _read_hdf5(file)
     tensors = {}
     for name, array in arrays.items():
         match = _KERAS_NAME.fullmatch(name)
         if match is None:
-            # Theano names its arrays so, and its convolutions are mirrored.
-            raise ModelError(f"{name!r} was not written with TensorFlow; take the authors' file whose name says so")
+            # Theano's names; its convolutions are mirrored.
+            raise ModelError(f"{name!r} was not written with TensorFlow; use the authors' file with TensorFlow weights")
         tensors[match[1]] = array
     return tensors
 
@@ -104,8 +104,8 @@ def _read_hdf5(file: Path) -> Tensors:
         h5py = importlib.import_module("h5py")
     except ImportError as error:
         raise ModelError(
-            "this needs the package h5py, which is not installed; install it, e.g. with `uv sync --extra keras` in a "
-            "checkout or `pip install h5py` elsewhere, then again"
+            "this needs the package h5py, which is not installed; install it with `uv sync --extra keras` in a "
+            "checkout or `pip install h5py` elsewhere, then try again"
         ) from error
     arrays: Tensors = {}
     claimed = 0
@@ -123,16 +123,16 @@ def _read_hdf5(file: Path) -> Tensors:
 
 
 def read_tf(file: Path, inside: str) -> Tensors:
-    """The checkpoint in folder `inside` of a wheel; or a checkpoint's `.index`, or the folder that has one."""
+    """The checkpoint in folder `inside` of a wheel, or that of an `.index` file, or of a folder with one."""
     if inside:
         _check_file(file)
         with _reader(), zipfile.ZipFile(file) as wheel:
             return read_checkpoint(wheel.read(f"{inside}/.index"), wheel.read(f"{inside}/.data-00000-of-00001"))
     if zipfile.is_zipfile(file):
-        raise ModelError("an archive may hold several models; unpack it, and name the folder of one, as MSD_musicnn")
+        raise ModelError("an archive may hold several models; unpack it and name one folder, such as MSD_musicnn")
     indices = sorted(file.glob("*.index")) if file.is_dir() else [file]
     if len(indices) != 1 or not indices[0].name.endswith(".index"):
-        raise ModelError("a TensorFlow checkpoint is a file `.index`, or a folder with just one such file")
+        raise ModelError("a TensorFlow checkpoint is a file `.index`, or a folder with exactly one such file")
     index = indices[0]
     data = index.with_name(f"{index.name.removesuffix('.index')}.data-00000-of-00001")
     check_size(index.stat().st_size + data.stat().st_size)

