@@ -235,9 +235,7 @@ def test_without_room_nothing_is_fetched(wheel: bytes, tmp_path: Path, monkeypat
     pip = Pip(wheel).install(monkeypatch)
     free = shutil.disk_usage(tmp_path)._replace(free=1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
-    with pytest.raises(
-        ModelError, match=r"musicnn-msd: no space left in .*0 MB are free; free some space"
-    ):
+    with pytest.raises(ModelError, match=r"musicnn-msd: no space left in .*0 MB are free; free some space"):
         pull("musicnn-msd", tmp_path)
     assert pip.calls == 0
 
