@@ -77,7 +77,7 @@ class TestLearningRate:
         assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
 
     def test_onecycle_takes_no_warmup(self) -> None:
-        with pytest.raises(BadRequestError, match="onecycle rises by itself"):
+        with pytest.raises(BadRequestError, match="onecycle has its own warm-up"):
             small_options(schedule="onecycle", warmup_epochs=1.0)
 
 
