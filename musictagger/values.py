@@ -89,11 +89,14 @@ def field_types(kind: type) -> Mapping[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class _Loader:
+    """The recursion of `convert` and `load`; msgspec converts what is not a dataclass, a mapping or a tuple."""
+
     error: type[MusictaggerError]
     lenient: bool = False
     extra: bool = False
 
     def convert(self, value: object, kind: Any, what: str) -> Any:
+        """See the function of this name."""
         origin, inner = get_origin(kind), get_args(kind)
         if dataclasses.is_dataclass(kind):
             return self.build(value, kind, what, f"{what}.")
@@ -115,28 +118,24 @@ class _Loader:
         raise self.error(f"{what} must be {_allowed(value, kind, lenient=self.lenient)}")
 
     def build(self, value: object, kind: Any, what: str, prefix: str) -> Any:
+        """A dataclass; `prefix` is put before the names of its fields in messages."""
         if isinstance(value, kind):
             return value
         if not isinstance(value, Mapping):
             raise self.error(f"{what} must be {_allowed(value, kind)}")
-        kinds = field_types(kind)
-        missing = [
-            field.name
-            for field in dataclasses.fields(kind)
-            if field.default is dataclasses.MISSING is field.default_factory and field.name not in value
-        ]
+        kinds, required = field_types(kind), [each.name for each in dataclasses.fields(kind) if _is_required(each)]
+        missing = [name for name in required if name not in value]
         unknown = [] if self.extra else sorted(set(value) - set(kinds))
         if missing or unknown:
             wrong = [f"lacks {', '.join(missing)}"] if missing else []
             wrong += [f"has unknown fields: {', '.join(unknown)}{hint(unknown[0], kinds)}"] if unknown else []
             raise self.error(f"{what} {' and '.join(wrong)}")
-        return kind(
-            **{
-                name: self.convert(part, kinds[name], f"{prefix}{name}")
-                for name, part in value.items()
-                if name in kinds
-            }
-        )
+        known = {name: part for name, part in value.items() if name in kinds}
+        return kind(**{name: self.convert(part, kinds[name], prefix + name) for name, part in known.items()})
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _readings(value: object) -> tuple[object, ...]:
@@ -176,9 +175,7 @@ def _described(kind: Any) -> str:
 
 
 def _described_number(info: inspect.IntType | inspect.FloatType) -> str:
-    name = _NAMES[type(info)][0]
-    if info.le == MAX:
-        name = name.replace("a ", "a finite ")
+    name = _NAMES[type(info)][0].replace("a ", "a finite " if info.le == MAX else "a ")
     high = f" to {info.le:g}" if info.le not in {None, MAX} else f" to below {info.lt:g}" if info.lt is not None else ""
     if info.gt is not None:
         return f"{name} above {info.gt:g}{high}"
