@@ -400,7 +400,7 @@ def scan_while(music: Path, meddle: Callable[[], object]) -> Report:
     settings = load_settings({"write": "fill"})
     with opened_writer(settings) as writer:
         predictor = load_predictor(settings)
-        return run_scan([music], writer.store, writer.journal, predictor, settings, ScanOptions(), Meddler(meddle))
+        return run_scan([music], writer, predictor, settings, ScanOptions(), Meddler(meddle))
 
 
 def test_a_folder_that_vanishes_while_it_is_scanned(music: Path) -> None:
@@ -420,7 +420,7 @@ def test_a_file_replaced_while_it_is_scanned_never_gets_the_scores_of_another(mu
     with opened_writer(settings) as writer:
         predictor = load_predictor(settings)
         meddler = Meddler(lambda: write_tone(music / "a.flac", 50, 999))
-        report = run_scan([music], writer.store, writer.journal, predictor, settings, ScanOptions(), meddler)
+        report = run_scan([music], writer, predictor, settings, ScanOptions(), meddler)
     assert [path.name for path, _ in report.failures] == ["a.flac"]
     assert "changed while it was being scanned" in report.failures[0][1]
     assert scan(music, "--write", "none")["summary"]["tagged"] == 1
@@ -449,15 +449,7 @@ def test_a_drive_that_disappears_and_comes_back_loses_nothing(music: Path, home:
     away = music.parent / "away"
     with opened_writer(settings) as writer:
         predictor = load_predictor(settings)
-        report = run_scan(
-            [music],
-            writer.store,
-            writer.journal,
-            predictor,
-            settings,
-            ScanOptions(),
-            Meddler(lambda: music.rename(away)),
-        )
+        report = run_scan([music], writer, predictor, settings, ScanOptions(), Meddler(lambda: music.rename(away)))
     assert len(report.failures) == 4
     away.rename(music)
     assert scan(music, "--write", "none")["summary"]["unchanged"] == 4

@@ -66,12 +66,11 @@ def command(paths: tuple[Path, ...], as_json: bool, quiet: bool, settings: Setti
     with progress.reporter(quiet) as reporter, stoppable(reporter):
         _require_paths(paths)
         with opened_writer(settings, new=True) as writer:
-            store = writer.store
             predictor = load_predictor(settings, reporter)
-            reporter.say(f"{predictor.card.name} on {predictor.device}, library {store.location}")
-            report = scan(paths, store, writer.journal, predictor, settings, options, reporter)
+            reporter.say(f"{predictor.card.name} on {predictor.device}, library {writer.store.location}")
+            report = scan(paths, writer, predictor, settings, options, reporter)
             reporter.close()
-            tracks = _in_scope(store, predictor.card, settings, paths)
+            tracks = _in_scope(writer.store, predictor.card, settings, paths)
             if as_json:
                 documents.print_json(documents.scan_document(report, tracks))
             elif not quiet:

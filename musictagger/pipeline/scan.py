@@ -15,7 +15,7 @@ from musictagger.audio.frames import Status
 from musictagger.audio.walk import FoundFile, LeftOver, absolute, walk
 from musictagger.config import Settings, frame_rule
 from musictagger.errors import printable
-from musictagger.library.store import Store, Todo
+from musictagger.library.store import Todo
 from musictagger.library.view import look, view_of
 from musictagger.models.inference import Predictor
 from musictagger.pipeline.analyse import Outcome, analyse
@@ -26,9 +26,8 @@ from musictagger.pipeline.writing import TagWriter, plan_tracks
 from musictagger.progress import Progress
 from musictagger.records import Analysed
 from musictagger.tags.containers.table import writable
-from musictagger.tags.journal import Journal
 from musictagger.tags.plan import FileChange
-from musictagger.tags.safewrite import Edit, WriteOptions, sweep
+from musictagger.tags.safewrite import Edit, sweep
 
 WRITE_CHUNK = 200
 """Tracks whose genres are looked up and written together."""
@@ -79,8 +78,7 @@ class ScanOptions:
 
 def scan(
     roots: Sequence[Path],
-    store: Store,
-    journal: Journal,
+    writer: TagWriter,
     predictor: Predictor,
     settings: Settings,
     options: ScanOptions,
@@ -92,7 +90,7 @@ def scan(
     Raises BadRequestError for a root that does not exist, StoreError when the database fails; errors of single files
     are in the report.
     """
-    return _Scan(store, journal, predictor, settings, options, progress).run([absolute(root) for root in roots])
+    return _Scan(writer, predictor, settings, options, progress).run([absolute(root) for root in roots])
 
 
 class _Scan:
@@ -100,15 +98,14 @@ class _Scan:
 
     def __init__(
         self,
-        store: Store,
-        journal: Journal,
+        writer: TagWriter,
         predictor: Predictor,
         settings: Settings,
         options: ScanOptions,
         progress: Progress,
     ) -> None:
-        self._store = store
-        self._journal = journal
+        self._writer = writer
+        self._store = writer.store
         self._predictor = predictor
         self._settings = settings
         self._options = options
@@ -116,7 +113,7 @@ class _Scan:
         self._report = Report()
         # Stored with each analysis, which another slicing makes stale.
         self._rule_text = f"edges {settings.trim_edges:g} s, {settings.frames or 'all'} frames"
-        self._model_id = store.model_id(predictor.card)
+        self._model_id = self._store.model_id(predictor.card)
         self._view = view_of(predictor.card, settings)
         self._to_write: list[FoundFile] = []
         self._done = 0
@@ -252,9 +249,8 @@ class _Scan:
             self._report.planned.extend(changes)
             return
         if self._run is None:
-            self._run = self._journal.start_run("scan", self._note)
-        writer = TagWriter(self._journal, self._store, WriteOptions.of(self._settings))
-        outcome = writer.apply(
+            self._run = self._writer.journal.start_run("scan", self._note)
+        outcome = self._writer.apply(
             changes,
             self._run,
             refused=self._progress.failed,

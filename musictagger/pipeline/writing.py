@@ -20,7 +20,7 @@ from musictagger.tags.fields import read_fields, read_tags
 from musictagger.tags.journal import Journal, journalled_write
 from musictagger.tags.journalfile import JournalEntry, State
 from musictagger.tags.plan import FileChange, Proposal, changes
-from musictagger.tags.safewrite import Edit, WriteOptions, sweep
+from musictagger.tags.safewrite import DEFAULT_OPTIONS, Edit, WriteOptions, sweep
 from musictagger.version import __version__
 
 UNDONE: tuple[State, ...] = ("undone",)
@@ -99,7 +99,7 @@ class TagWriter:
 
     journal: Journal
     store: Store
-    options: WriteOptions
+    options: WriteOptions = DEFAULT_OPTIONS
 
     def apply(
         self,

@@ -16,10 +16,10 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 from filelock import BaseFileLock, FileLock, Timeout
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from musictagger.audio.walk import absolute
@@ -36,7 +36,6 @@ from musictagger.tags.journalfile import (
     RunRow,
     State,
     entry_of,
-    from_json,
     open_journal_file,
     utc,
     writing,
@@ -159,16 +158,16 @@ class Journal:
         statement = select(JournalEntryRow).where(JournalEntryRow.state.in_(states)).order_by(JournalEntryRow.id.desc())
         if run_id is not None:
             statement = statement.where(JournalEntryRow.run_id == run_id)
-        with self._reading() as session:
-            if paths is None:
-                return [entry_of(row) for row in session.scalars(statement)]
-            wanted = sorted({absolute(path) for path in paths})
-            found = [
-                entry_of(row)
-                for start in range(0, len(wanted), _CHUNK)
-                for row in session.scalars(statement.where(JournalEntryRow.path.in_(wanted[start : start + _CHUNK])))
-            ]
+        if paths is None:
+            return self._select(statement)
+        wanted = sorted({absolute(path) for path in paths})
+        chunks = [wanted[start : start + _CHUNK] for start in range(0, len(wanted), _CHUNK)]
+        found = [entry for chunk in chunks for entry in self._select(statement.where(JournalEntryRow.path.in_(chunk)))]
         return sorted(found, key=lambda entry: -entry.id)
+
+    def _select(self, statement: Select[Any]) -> list[JournalEntry]:
+        with self._reading() as session:
+            return [entry_of(row) for row in session.scalars(statement)]
 
     def recover(self) -> list[JournalEntry]:
         """Settle the entries of interrupted writes by what the files hold now; returns those settled, newest first.
@@ -178,22 +177,19 @@ class Journal:
         """
         intended = select(JournalEntryRow).where(JournalEntryRow.state == "intended")
         with self._reading() as session:
-            owners = sorted({entry.owner for entry in session.scalars(intended)})
+            owners = sorted({row.owner for row in session.scalars(intended)})
         settled: list[int] = []
         for owner in owners:
             with self._taken_over(owner) as mine:
                 if mine:
-                    with self._reading() as session:
-                        entries = [
-                            entry_of(row) for row in session.scalars(intended.where(JournalEntryRow.owner == owner))
-                        ]
+                    entries = self._select(intended.where(JournalEntryRow.owner == owner))
                     settled += [entry.id for entry in entries if self._settle_by_file(entry)]
         self._remove_old_locks()
         return [self._entry(entry_id) for entry_id in sorted(settled, reverse=True)]
 
     def _entry(self, entry_id: int) -> JournalEntry:
-        with self._reading() as session:
-            return entry_of(session.get_one(JournalEntryRow, entry_id))
+        (entry,) = self._select(select(JournalEntryRow).where(JournalEntryRow.id == entry_id))
+        return entry
 
     def _settle_by_file(self, entry: JournalEntry, reason: str = "") -> bool:
         """Settle an entry by what its file holds, if that can be read. `reason`: why it failed, where known."""
@@ -208,9 +204,8 @@ class Journal:
         """The values that the next writes of the same file, if any, found in its fields."""
         statement = select(JournalEntryRow).where(JournalEntryRow.path == entry.path, JournalEntryRow.id > entry.id)
         found: dict[Field, tuple[str, ...]] = {}
-        with self._reading() as session:
-            for row in session.scalars(statement.order_by(JournalEntryRow.id.desc())):
-                found.update(from_json(row.before))
+        for later in self._select(statement.order_by(JournalEntryRow.id.desc())):
+            found.update(later.before)
         return found
 
     # A process that writes holds a lock file of its own until it ends, however it ends: whoever can acquire the lock

@@ -153,14 +153,13 @@ def writing(engine: Engine) -> Iterator[Session]:
 
 def entry_of(row: JournalEntryRow) -> JournalEntry:
     """The value of a row."""
-    before, after = from_json(row.before), from_json(row.after)
+    before, after = _values(row.before), _values(row.after)
     state = cast(State, row.state)
     return JournalEntry(row.id, row.run_id, row.path, row.digest, before, after, state, row.reason, utc(row.at))
 
 
-def from_json(values: Mapping[Field, Sequence[str]]) -> dict[Field, tuple[str, ...]]:
-    """The values that a column stores."""
-    return {field: tuple(texts) for field, texts in values.items()}
+def _values(column: Mapping[Field, Sequence[str]]) -> Values:
+    return {field: tuple(texts) for field, texts in column.items()}
 
 
 def utc(time_: datetime) -> datetime:
