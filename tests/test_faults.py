@@ -31,8 +31,8 @@ from musictagger.audio.digest import audio_digest
 from musictagger.errors import StoreError, TagWriteError
 from musictagger.tags.containers.systems import FIELDS, Values
 from musictagger.tags.fields import read_fields, snapshot
-from musictagger.tags.journal import STEPS, Journal, journalled_write
-from musictagger.tags.journalfile import State
+from musictagger.tags.journal import JOURNALLED_STEPS, Journal, journalled_write
+from musictagger.tags.journalfile import EntryState
 from musictagger.tags.safewrite import Edit, Step, no_step, sweep, write_fields
 
 TAGS = {"artist": "Ein Künstler", "title": "A title", "genre": "Rock"}
@@ -184,7 +184,7 @@ ERRORS = (OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(),
 
 
 def step_faults(errors: Sequence[BaseException] = ERRORS) -> Iterator[Fault]:
-    for name in STEPS:
+    for name in JOURNALLED_STEPS:
         yield killed_at_step(name)
         yield from (step_fails(name, error) for error in errors)
 
@@ -293,7 +293,7 @@ def check_what_is_left(scene: Scene, outcome: Outcome) -> None:
         assert (found == scene.new) == (outcome == "written"), "the outcome does not match the file"
     with Journal(scene.journal) as journal:
         journal.recover()
-        entries = journal.entries(states=get_args(State))
+        entries = journal.entries(states=get_args(EntryState))
         assert [entry.state for entry in entries] in ([["written"]] if found == scene.new else [[], ["failed"]])
         if entries:
             assert (entries[0].path, entries[0].before, entries[0].after) == (scene.path, scene.fields, AFTER)
@@ -316,7 +316,7 @@ def undo(scene: Scene, journal: Journal) -> None:
 def test_a_failure_or_kill_at_every_step(container: str, tmp_path: Path) -> None:
     scene = make_scene(container, tmp_path)
     tried = [try_fault(scene, fault) for fault in step_faults(ERRORS[:2])]
-    assert len(tried) == len(STEPS) * 3
+    assert len(tried) == len(JOURNALLED_STEPS) * 3
     assert all(tried)
 
 

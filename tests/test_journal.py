@@ -27,15 +27,15 @@ from musictagger.library.store import Store
 from musictagger.tags import journal as journal_module
 from musictagger.tags import journalfile
 from musictagger.tags.fields import read_fields, set_fields, snapshot
-from musictagger.tags.journal import STEPS, Journal, journalled_write
-from musictagger.tags.journalfile import JournalEntry, State
+from musictagger.tags.journal import JOURNALLED_STEPS, Journal, journalled_write
+from musictagger.tags.journalfile import EntryState, JournalEntry
 from musictagger.tags.safewrite import Edit, WriteOptions, sweep
 
 TAGS = {"artist": "An artist", "title": "A title", "genre": "Rock"}
 ROCK: Any = {"genre": ("Rock",), "mood": ()}
 JAZZ: Any = {"genre": ("Jazz", "Latin Jazz"), "mood": ("calm",)}
 POP: Any = {"genre": ("Pop",), "mood": ("happy",)}
-STATES = get_args(State)
+STATES = get_args(EntryState)
 SONG = Path("/music/song.mp3")
 
 
@@ -487,7 +487,7 @@ def test_unusual_file_names(name: bytes, file: Path, music: Path) -> None:
 
 # ---- faults at every step -----------------------------------------------------------------------------------------
 
-BEFORE_REPLACE = STEPS[: STEPS.index("replace") + 1]
+BEFORE_REPLACE = JOURNALLED_STEPS[: JOURNALLED_STEPS.index("replace") + 1]
 
 
 def settled_and_restored(file: Path, path: Path, old: bytes, name: str) -> None:
@@ -514,7 +514,7 @@ def settled_and_restored(file: Path, path: Path, old: bytes, name: str) -> None:
 def test_a_kill_at_any_step_can_be_recovered(container: str, file: Path, music: Path) -> None:
     path = media.make(container, music, tags=TAGS)
     old, everything = path.read_bytes(), snapshot(path, ())
-    for name in STEPS:
+    for name in JOURNALLED_STEPS:
         killed_write(file, path, name)
         settled_and_restored(file, path, old, name)
         assert snapshot(path, ()) == everything
@@ -526,7 +526,7 @@ def test_a_kill_at_any_step_can_be_recovered(container: str, file: Path, music: 
 def test_a_failure_at_any_step_is_settled(container: str, error: BaseException, file: Path, music: Path) -> None:
     path = media.make(container, music, tags=TAGS)
     old = path.read_bytes()
-    for name in STEPS:
+    for name in JOURNALLED_STEPS:
         harmless = name == "sync folder" and isinstance(error, OSError)
         inside = isinstance(error, OSError) and name in BEFORE_REPLACE[1:]
         with Journal(file) as journal:
@@ -581,7 +581,7 @@ def test_any_sequence_of_interrupted_writes_can_be_undone(seed: int, file: Path,
     old = snapshot(path, ())
     wishes = [JAZZ, POP, {"genre": ()}, {"mood": ("sad", "slow")}, {"genre": ("Rock",), "mood": ("calm",)}]
     for _ in range(5):
-        after, name = choose.choice(wishes), choose.choice([*STEPS, "none"])
+        after, name = choose.choice(wishes), choose.choice([*JOURNALLED_STEPS, "none"])
 
         def action(after: Any = after, name: str = name) -> None:
             with Journal(file) as journal:
@@ -624,7 +624,7 @@ def intended(file: Path, path: Path, before: Any = ROCK, after: Any = JAZZ) -> N
         journal.intend(journal.start_run("apply", ""), Edit(path, before, after))
 
 
-def recovered(file: Path) -> list[tuple[State, str]]:
+def recovered(file: Path) -> list[tuple[EntryState, str]]:
     with Journal(file) as journal:
         settled = journal.recover()
         assert [entry for entry in all_of(journal) if entry in settled] == settled
@@ -739,4 +739,4 @@ def test_steps_are_in_order(file: Path, music: Path) -> None:
     called: list[str] = []
     with Journal(file) as journal:
         write(journal, path, step=called.append)
-    assert tuple(called) == STEPS
+    assert tuple(called) == JOURNALLED_STEPS

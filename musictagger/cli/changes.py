@@ -12,7 +12,7 @@ from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, BadRequestErr
 
 if TYPE_CHECKING:
     from musictagger.config import Settings
-    from musictagger.pipeline.writing import Outcome, TagWriter
+    from musictagger.pipeline.writing import TagWriter, WriteOutcome
     from musictagger.tags.plan import Plan
 
 PLANNING = (
@@ -63,7 +63,7 @@ def apply_plan(plan: Plan, note: str, as_json: bool, writer: TagWriter) -> int:
     return report_outcome(run, outcome, as_json, "written", hint)
 
 
-def report_outcome(run: int, outcome: Outcome, as_json: bool, done: str, hint: str = "") -> int:
+def report_outcome(run: int, outcome: WriteOutcome, as_json: bool, done: str, hint: str = "") -> int:
     """Print how many files were written, and which were refused; returns the exit code."""
     from musictagger.cli import documents
 

@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from musictagger.library.view import TrackView
     from musictagger.pipeline.scan import Report
-    from musictagger.pipeline.writing import Outcome
+    from musictagger.pipeline.writing import WriteOutcome
     from musictagger.tags.journalfile import JournalEntry, Run
 
 TRACK = "musictagger.track/1"
@@ -88,7 +88,7 @@ def scan_document(report: Report, tracks: Iterable[TrackView]) -> dict[str, Any]
     }
 
 
-def outcome_document(run: int, outcome: Outcome) -> dict[str, Any]:
+def outcome_document(run: int, outcome: WriteOutcome) -> dict[str, Any]:
     """Return the document of an apply or undo."""
     return {
         "schema": APPLIED,

@@ -18,18 +18,18 @@ from musictagger.tags.containers.systems import Values
 from musictagger.tags.containers.table import writable
 from musictagger.tags.fields import read_fields, read_tags
 from musictagger.tags.journal import Journal, journalled_write
-from musictagger.tags.journalfile import JournalEntry, State
+from musictagger.tags.journalfile import EntryState, JournalEntry
 from musictagger.tags.plan import FileChange, Proposal, changes
 from musictagger.tags.safewrite import DEFAULT_OPTIONS, Edit, WriteOptions, sweep
 from musictagger.version import __version__
 
-UNDONE: tuple[State, ...] = ("undone",)
+UNDONE: tuple[EntryState, ...] = ("undone",)
 SCORE_DIGITS = 3
 """Decimal places of scores in provenance; they are stored with 11 bits."""
 
 
 @dataclass
-class Outcome:
+class WriteOutcome:
     """The result of writing changes: the edits made, and the files refused with the reason."""
 
     written: list[Edit] = field(default_factory=list)
@@ -109,13 +109,13 @@ class TagWriter:
         refused: Callable[[Path, str], None] = lambda path, reason: None,
         stop: Callable[[], bool] = lambda: False,
         done: set[Path] | None = None,
-    ) -> Outcome:
+    ) -> WriteOutcome:
         """Write changes; a file that is not as planned is refused, and the others are written.
 
         Two paths of one file (a link and its target) are one write. `done` holds the files written, when the changes
         come in several calls. Once `stop` returns True, no more are begun.
         """
-        outcome = Outcome()
+        outcome = WriteOutcome()
         done = set() if done is None else done
         for change in changes:
             if stop():
@@ -161,9 +161,11 @@ class TagWriter:
         self.store.record_written(FoundFile(path, status.st_size, status.st_mtime_ns), tags)
         self.store.commit()
 
-    def undo(self, entries: Sequence[JournalEntry], run: int, *, stop: Callable[[], bool] = lambda: False) -> Outcome:
+    def undo(
+        self, entries: Sequence[JournalEntry], run: int, *, stop: Callable[[], bool] = lambda: False
+    ) -> WriteOutcome:
         """Restore the former values, newest entry first; a file whose fields were changed since is refused."""
-        outcome = Outcome()
+        outcome = WriteOutcome()
         for entry in entries:
             if stop():
                 outcome.stopped = True

@@ -30,11 +30,11 @@ from musictagger.tags.containers.systems import Field, Values
 from musictagger.tags.fields import read_fields, stored_form
 from musictagger.tags.journalfile import (
     ADVICE,
+    EntryState,
     JournalEntry,
     JournalEntryRow,
     Run,
     RunRow,
-    State,
     entry_of,
     open_journal_file,
     utc,
@@ -42,11 +42,11 @@ from musictagger.tags.journalfile import (
 )
 from musictagger.tags.safewrite import ABANDONED_S, DEFAULT_OPTIONS, Edit, Step, WriteOptions
 
-STEPS = ("intend", *safewrite.STEPS, "settle")
+JOURNALLED_STEPS = ("intend", *safewrite.STEPS, "settle")
 """The steps of a journalled write in order; `step` is called with each name before it."""
 
 _CHUNK = 500
-_WRITTEN: tuple[State, ...] = ("written",)
+_WRITTEN: tuple[EntryState, ...] = ("written",)
 
 
 class Journal:
@@ -118,7 +118,7 @@ class Journal:
             session.flush()
             return row.id
 
-    def settle(self, entry_id: int, state: State, reason: str = "", after: Values | None = None) -> None:
+    def settle(self, entry_id: int, state: EntryState, reason: str = "", after: Values | None = None) -> None:
         """Record the outcome of an entry. `after`: the values as stored, where they are not those intended."""
         changes = {"state": state, "reason": reason, "at": now()} | ({} if after is None else {"after": dict(after)})
         with self._writing() as session:
@@ -140,11 +140,11 @@ class Journal:
             .order_by(RunRow.id.desc())
         )
         runs: dict[int, RunRow] = {}
-        counts: dict[int, dict[State, int]] = {}
+        counts: dict[int, dict[EntryState, int]] = {}
         with self._reading() as session:
             for row, state, count in session.execute(statement):
                 runs[row.id] = row
-                counts.setdefault(row.id, dict.fromkeys(get_args(State), 0))[cast(State, state)] = count
+                counts.setdefault(row.id, dict.fromkeys(get_args(EntryState), 0))[cast(EntryState, state)] = count
             return [Run(row.id, row.kind, utc(row.started_at), row.note, counts[row.id]) for row in runs.values()]
 
     def entries(
@@ -152,7 +152,7 @@ class Journal:
         *,
         run_id: int | None = None,
         paths: Collection[Path] | None = None,
-        states: Collection[State] = _WRITTEN,
+        states: Collection[EntryState] = _WRITTEN,
     ) -> list[JournalEntry]:
         """Entries by run, file and state; newest first, the order in which to undo them."""
         statement = select(JournalEntryRow).where(JournalEntryRow.state.in_(states)).order_by(JournalEntryRow.id.desc())
@@ -310,7 +310,7 @@ def _present_and_wanted(edit: Edit, join: str) -> tuple[Values, Values]:
     return present, wanted
 
 
-def _verdict(entry: JournalEntry, later: Values) -> tuple[State, str, Values | None] | None:
+def _verdict(entry: JournalEntry, later: Values) -> tuple[EntryState, str, Values | None] | None:
     """The outcome of an interrupted write: state, reason, and the values stored if they are not those intended.
 
     `later`: the values that later writes found; the other fields are read from the file. None if it cannot be read.

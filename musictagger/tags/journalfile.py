@@ -19,8 +19,8 @@ from musictagger.sqlite.connection import Advice, now, readable_errors
 from musictagger.sqlite.engine import PathText, sqlite_engine
 from musictagger.tags.containers.systems import Field, Values
 
-State = Literal["intended", "written", "failed", "undone"]
-STATES: tuple[State, ...] = get_args(State)
+EntryState = Literal["intended", "written", "failed", "undone"]
+STATES: tuple[EntryState, ...] = get_args(EntryState)
 
 APPLICATION_ID = 0x4D54474A
 """Marks a SQLite file as a journal: MTGJ in ASCII."""
@@ -43,7 +43,7 @@ class Run:
     kind: str
     started_at: datetime
     note: str
-    counts: Mapping[State, int]
+    counts: Mapping[EntryState, int]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class JournalEntry:
     digest: str | None
     before: Values
     after: Values
-    state: State
+    state: EntryState
     reason: str
     at: datetime
 
@@ -154,7 +154,7 @@ def writing(engine: Engine) -> Iterator[Session]:
 def entry_of(row: JournalEntryRow) -> JournalEntry:
     """The value of a row."""
     before, after = _values(row.before), _values(row.after)
-    state = cast(State, row.state)
+    state = cast(EntryState, row.state)
     return JournalEntry(row.id, row.run_id, row.path, row.digest, before, after, state, row.reason, utc(row.at))
 
 
