@@ -22,7 +22,8 @@ from helpers import TINY_OUTPUTS, make_model, write_tone
 from benchmarks import weights, weights_audio
 from benchmarks.weights import Bench
 from benchmarks.weights_audio import VARIANTS, Contender, Predictions, write_variants
-from musictagger.datasets import read_dataset, shared_artists
+from musictagger.datasets import read_dataset
+from musictagger.datasets.base import shared_artists
 from musictagger.errors import BadRequestError, ModelError, MusictaggerError
 from musictagger.evaluation.scoring import TrackScores
 from musictagger.evaluation.speed import Speed

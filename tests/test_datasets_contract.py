@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from dataset_trees import TREES, write
 
-from musictagger.datasets import DATASETS, Dataset, check_leaks, describe, read_dataset, require_usable
+from musictagger.datasets import DATASETS, read_dataset
+from musictagger.datasets.base import Dataset, check_leaks, describe, require_usable
 from musictagger.errors import BadRequestError, MusictaggerError
 from musictagger.models.card import CATEGORIES
 
@@ -89,7 +90,8 @@ class TestEveryDataset:
         option = next(iter(DATASETS[name].options), None)
         if option is None:
             pytest.skip("has no options")
-        with pytest.raises(BadRequestError, match=f"no option '{option}x'; did you mean '{option}'"):
+        message = f"unknown option of dataset {name} '{option}x'; did you mean '{option}'"
+        with pytest.raises(BadRequestError, match=message):
             read_dataset(name, tmp_path, **{f"{option}x": 1})
 
 

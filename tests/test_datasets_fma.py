@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from dataset_trees import FMA_COLUMNS, FmaTrack, fma_table, fma_tree, touch, write
 
-from musictagger.datasets import fma, shared_artists
+from musictagger.datasets import fma
+from musictagger.datasets.base import shared_artists
 from musictagger.errors import BadRequestError
 
 

@@ -7,7 +7,8 @@ import media
 import pytest
 from dataset_trees import folders_tree, touch
 
-from musictagger.datasets import check_leaks, folders, require_usable
+from musictagger.datasets import folders
+from musictagger.datasets.base import check_leaks, require_usable
 from musictagger.errors import BadRequestError
 
 

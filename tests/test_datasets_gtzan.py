@@ -7,7 +7,8 @@ import pytest
 from conftest import SHARED
 from dataset_trees import gtzan_lists, gtzan_tree, touch, write
 
-from musictagger.datasets import gtzan, require_usable
+from musictagger.datasets import gtzan
+from musictagger.datasets.base import require_usable
 from musictagger.errors import BadRequestError
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from dataset_trees import library_of, library_tree, write
 
-from musictagger.datasets import check_leaks, library, require_usable
+from musictagger.datasets import library
+from musictagger.datasets.base import check_leaks, require_usable
 from musictagger.errors import BadRequestError, StoreError
 from musictagger.library.store import Store
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from dataset_trees import manifest_tree, touch, write
 
-from musictagger.datasets import manifest, require_usable
+from musictagger.datasets import manifest
+from musictagger.datasets.base import require_usable
 from musictagger.errors import BadRequestError
 
 

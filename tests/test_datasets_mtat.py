@@ -6,7 +6,8 @@ import pytest
 from conftest import SHARED
 from dataset_trees import MTAT_TOP50, MTAT_WORDS, mtat_tables, mtat_tree, touch, write
 
-from musictagger.datasets import check_leaks, mtat, require_usable
+from musictagger.datasets import mtat
+from musictagger.datasets.base import check_leaks, require_usable
 from musictagger.errors import BadRequestError
 
 

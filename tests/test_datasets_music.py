@@ -9,7 +9,8 @@ from dataset_trees import touch, write
 from helpers import write_tone
 from media import add_tags, make
 
-from musictagger.datasets import Dataset, read_dataset, require_usable, shared_artists
+from musictagger.datasets import read_dataset
+from musictagger.datasets.base import Dataset, require_usable, shared_artists
 from musictagger.errors import BadRequestError
 
 

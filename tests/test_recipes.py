@@ -9,7 +9,8 @@ import pytest
 import torch
 from dataset_trees import TREES
 
-from musictagger.datasets import SPLITS, check_leaks, read_dataset
+from musictagger.datasets import read_dataset
+from musictagger.datasets.base import SPLITS, check_leaks
 from musictagger.errors import BadRequestError
 from musictagger.models.registry import build
 from musictagger.training.options import DEFAULT_BACKBONE, TrainOptions

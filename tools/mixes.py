@@ -24,7 +24,8 @@ from torchaudio.functional import bass_biquad, treble_biquad
 
 from musictagger.audio.decode import decode_frames
 from musictagger.audio.frames import FrameRule, Wave
-from musictagger.datasets import Example, read_dataset
+from musictagger.datasets import read_dataset
+from musictagger.datasets.base import Example
 from musictagger.errors import AudioError, MusictaggerError
 from tools.corpus import listing_lines
 

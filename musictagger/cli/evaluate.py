@@ -21,7 +21,7 @@ from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, MusictaggerEr
 
 if TYPE_CHECKING:
     from musictagger.config import Settings
-    from musictagger.datasets import Dataset
+    from musictagger.datasets.base import Dataset
     from musictagger.evaluation.evaluate import Evaluation
     from musictagger.progress import Progress
 
@@ -47,7 +47,7 @@ def command(
     Tracks are decoded, sliced and scored as in a scan, so that the metrics are those of its results.
     """
     from musictagger.cli import progress
-    from musictagger.datasets import describe
+    from musictagger.datasets.base import describe
 
     require_writable(report)
     with progress.reporter(quiet) as reporter, stoppable(reporter):

@@ -13,7 +13,7 @@ from musictagger.errors import BadRequestError, printable
 
 if TYPE_CHECKING:
     from musictagger.config import Settings
-    from musictagger.datasets import Dataset
+    from musictagger.datasets.base import Dataset
 
 SPLITS = ("test", "valid", "train", "all")
 

@@ -10,37 +10,9 @@ from types import MappingProxyType, ModuleType
 from typing import get_type_hints
 
 from musictagger.datasets import fma, folders, gtzan, jamendo, library, manifest, mtat, music
-from musictagger.datasets.base import (
-    SPLITS,
-    Dataset,
-    Example,
-    Split,
-    check_leaks,
-    describe,
-    require_usable,
-    shared_artists,
-    shared_audio,
-    split_lines,
-)
+from musictagger.datasets.base import Dataset
 from musictagger.datasets.reading import require_known
-from musictagger.errors import BadRequestError, hint
 from musictagger.values import convert
-
-__all__ = [
-    "DATASETS",
-    "SPLITS",
-    "Dataset",
-    "Example",
-    "Source",
-    "Split",
-    "check_leaks",
-    "describe",
-    "read_dataset",
-    "require_usable",
-    "shared_artists",
-    "shared_audio",
-    "split_lines",
-]
 
 
 @dataclass(frozen=True)
@@ -84,9 +56,7 @@ def read_dataset(name: str, folder: Path | str, genres_toml: Path | None = None,
     hints = get_type_hints(source.read)
     values: dict[str, object] = {"genres_file": genres_toml} if "genres_file" in source.options else {}
     for option, value in options.items():
-        if option not in source.options:
-            known = hint(option, source.options) or f"; its options: {', '.join(source.options)}"
-            raise BadRequestError(f"dataset {name} has no option {option!r}{known}")
+        require_known(f"option of dataset {name}", option, list(source.options))
         values[option] = convert(value, hints[option], f"option {option} of dataset {name}", lenient=True)
     where = folder if isinstance(folder, Path) or name == library.NAME else Path(folder).expanduser()
     return source.read(where, **values)

@@ -13,7 +13,7 @@ import numpy as np
 
 from musictagger.audio.frontend import FrontEnd
 from musictagger.config import Settings
-from musictagger.datasets import (
+from musictagger.datasets.base import (
     SPLITS,
     Dataset,
     Example,

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from musictagger.config import Settings
-from musictagger.datasets import Dataset, Split, read_dataset
+from musictagger.datasets import read_dataset
+from musictagger.datasets.base import Dataset, Split
 from musictagger.errors import BadRequestError, ModelError, MusictaggerError, printable
 from musictagger.evaluation.bootstrap import Resampling
 from musictagger.evaluation.evaluate import evaluate_scores, save_metrics
