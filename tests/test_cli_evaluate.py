@@ -49,15 +49,15 @@ def card(folder: Path, name: str = TINY) -> Card:
 
 
 def test_genres_are_measured_and_the_metrics_saved_in_the_card(folder: Path) -> None:
-    asked = ("evaluate", "--model", TINY, "--data", folder / "sorted", "--split", "all", *FAST)
-    found = run(*asked, "--no-save", "--json")
+    arguments = ("evaluate", "--model", TINY, "--data", folder / "sorted", "--split", "all", *FAST)
+    found = run(*arguments, "--no-save", "--json")
     assert found.code == 0, found.err
     document = found.json
     assert (document["schema"], document["tracks"], document["task"]) == ("musictagger.evaluation/1", 12, "genre")
     assert set(document["figures"]["song"]["accuracy"]) == {"value", "low", "high"}
     assert (document["saved"], document["report"], document["failures"]) == (None, None, [])
     assert not card(folder).metrics
-    shown = run(*asked)
+    shown = run(*arguments)
     assert shown.code == 0, shown.err
     assert all(
         text in shown.out for text in ("Accuracy", "95 % interval", "by predicted genre", "Rock", "metrics saved")
@@ -71,12 +71,22 @@ def test_genres_are_measured_and_the_metrics_saved_in_the_card(folder: Path) -> 
 
 
 def test_tags_are_measured(folder: Path) -> None:
-    asked = ("evaluate", "--model", TINY, "--dataset", "manifest", "--data", folder / "list.csv", "--no-save", *FAST)
-    found = run(*asked, "--split", "all", "--json", "--aggregate", "max")
+    arguments = (
+        "evaluate",
+        "--model",
+        TINY,
+        "--dataset",
+        "manifest",
+        "--data",
+        folder / "list.csv",
+        "--no-save",
+        *FAST,
+    )
+    found = run(*arguments, "--split", "all", "--json", "--aggregate", "max")
     assert found.code == 0, found.err
     assert (found.json["task"], found.json["aggregate"]) == ("tags", "max")
     assert set(found.json["figures"]["auc"]["per_tag"]) == {"Rock", "Jazz", "Mellow"}
-    shown = run(*asked, "--split", "test")
+    shown = run(*arguments, "--split", "test")
     assert shown.code == 0, shown.err
     assert "AUC" in shown.out and "Recall@10" in shown.out and "by predicted genre" not in shown.out
     assert "not in the dataset, so not measured: Guitar" in shown.err
@@ -84,8 +94,8 @@ def test_tags_are_measured(folder: Path) -> None:
 
 def test_a_report_is_one_file(folder: Path, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
-    asked = ("evaluate", "--model", TINY, "--data", folder / "sorted", "--split", "all", "--no-save", *FAST)
-    found = run(*asked, "--report", page, "--json")
+    arguments = ("evaluate", "--model", TINY, "--data", folder / "sorted", "--split", "all", "--no-save", *FAST)
+    found = run(*arguments, "--report", page, "--json")
     assert found.code == 0, found.err
     assert found.json["report"] == str(page)
     assert page.read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html")
@@ -95,12 +105,12 @@ def test_tracks_that_cannot_be_scored_are_reported(folder: Path, tmp_path: Path)
     for genre, hz in (("Rock", 110), ("Jazz", 900)):
         for index in range(3):
             write_tone(tmp_path / "music" / genre / f"{index}.flac", 2, hz)
-    (tmp_path / "music" / "Rock" / "broken.flac").write_bytes(b"no sound at all")
-    asked = ("evaluate", "--model", TINY, "--data", tmp_path / "music", "--split", "all", "--no-save", *FAST)
-    found = run(*asked, "--quiet")
+    (tmp_path / "music" / "Rock" / "broken.flac").write_bytes(b"not a FLAC file")
+    arguments = ("evaluate", "--model", TINY, "--data", tmp_path / "music", "--split", "all", "--no-save", *FAST)
+    found = run(*arguments, "--quiet")
     assert found.code == EXIT_SOME_FAILED
     assert "broken.flac: " in found.err and found.out == ""
-    assert "1 left out" in run(*asked).out
+    assert "1 left out" in run(*arguments).out
 
 
 def test_metrics_on_training_tracks_are_not_saved(folder: Path) -> None:
@@ -111,14 +121,14 @@ def test_metrics_on_training_tracks_are_not_saved(folder: Path) -> None:
     Card.load(path)
     path.write_text(json.dumps({**json.loads(before), "training": {"heard": prefixes}}))
     try:
-        asked = ("--data", folder / "sorted", "--split", "all", *FAST)
-        shown = run("evaluate", "--model", "other", *asked)
+        arguments = ("--data", folder / "sorted", "--split", "all", *FAST)
+        shown = run("evaluate", "--model", "other", *arguments)
         assert shown.code == 0, shown.err
         assert "other was trained on 3 of these tracks" in " ".join(shown.out.split()), shown.out
         assert "not written" in shown.out and not card(folder, "other").metrics
-        assert run("evaluate", "--model", "other", *asked, "--json").json["heard_in_training"] == 3
+        assert run("evaluate", "--model", "other", *arguments, "--json").json["heard_in_training"] == 3
         assert "other was trained on 3 of these" in " ".join(
-            run("compare", TINY, "other", "--no-speed", *asked).out.split()
+            run("compare", TINY, "other", "--no-speed", *arguments).out.split()
         )
     finally:
         path.write_text(before)
@@ -126,15 +136,15 @@ def test_metrics_on_training_tracks_are_not_saved(folder: Path) -> None:
 
 def test_models_are_compared(folder: Path, tmp_path: Path) -> None:
     page = tmp_path / "table.html"
-    asked = ("compare", TINY, "other", "--data", folder / "sorted", "--split", "all", *FAST)
-    found = run(*asked, "--no-speed", "--json", "--html", page)
+    arguments = ("compare", TINY, "other", "--data", folder / "sorted", "--split", "all", *FAST)
+    found = run(*arguments, "--no-speed", "--json", "--html", page)
     assert found.code == 0, found.err
     document = found.json
     assert document["schema"] == "musictagger.comparison/1"
     assert [model["name"] for model in document["models"]] == [TINY, "other"]
     assert document["models"][0]["difference"] is None and document["models"][1]["speed"] is None
     assert "minus the first" in page.read_text(encoding="utf-8")
-    shown = run(*asked, "--quiet")
+    shown = run(*arguments, "--quiet")
     assert shown.code == 0, shown.err
     assert shown.err == ""
     assert all(text in shown.out for text in ("minus the first", "other", "x real time", "kB"))

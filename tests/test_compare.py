@@ -85,11 +85,11 @@ def test_metrics_are_those_of_an_evaluation(of_tags: dict[str, Any], models: lis
     found = evaluate_model(
         Predictor(models[1].model, "cpu"), tags(music), "test", SETTINGS, resampling=Resampling(100)
     ).metrics_json()
-    figures = of_tags["models"][1]["figures"]
-    assert figures["auc"] == pytest.approx(found["auc"]["macro"])
-    assert figures["average_precision"] == pytest.approx(found["average_precision"]["macro"])
+    metrics = of_tags["models"][1]["figures"]
+    assert metrics["auc"] == pytest.approx(found["auc"]["macro"])
+    assert metrics["average_precision"] == pytest.approx(found["average_precision"]["macro"])
     for name in ("recall@1", "recall@3", "jaccard"):
-        assert figures[name] == pytest.approx(found[name])
+        assert metrics[name] == pytest.approx(found[name])
 
 
 def test_differences_are_paired_and_against_the_first(of_tags: dict[str, Any]) -> None:
@@ -123,11 +123,11 @@ def test_genres_that_not_all_models_know_are_left_out(models: list[Contender], m
     whole = evaluate_model(
         Predictor(models[0].model, "cpu"), genres(music), "test", SETTINGS, resampling=Resampling(20)
     ).metrics_json()
-    figures = found["models"][0]["figures"]
-    assert figures["accuracy"]["value"] == whole["song"]["accuracy"]["value"]
-    assert figures["frame_accuracy"]["value"] == whole["frame"]["accuracy"]["value"]
+    metrics = found["models"][0]["figures"]
+    assert metrics["accuracy"]["value"] == whole["song"]["accuracy"]["value"]
+    assert metrics["frame_accuracy"]["value"] == whole["frame"]["accuracy"]["value"]
     for name in ("f1", "auc"):
-        assert figures[name] == pytest.approx(whole["song"][name]["macro"])
+        assert metrics[name] == pytest.approx(whole["song"][name]["macro"])
 
 
 def only(one: Contender, output: str) -> Contender:

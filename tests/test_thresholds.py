@@ -233,8 +233,8 @@ def test_a_score_of_half_is_six_times_the_usual_odds() -> None:
     odds = np.array([0.01, 0.01, 0.01, 1.0])
     usual = float(np.exp(np.log(odds).mean()))  # far below the odds of the arithmetic mean
     curve = fit_lift((odds / (1 + odds))[:, None], ["rock"], ["rock"]).curves["rock"]
-    asked = usual * np.array([1.0, 6.0, 12.0])
-    assert curve.apply(asked / (1 + asked)) == pytest.approx([1 / 7, 1 / 2, 2 / 3])
+    odds = usual * np.array([1.0, 6.0, 12.0])
+    assert curve.apply(odds / (1 + odds)) == pytest.approx([1 / 7, 1 / 2, 2 / 3])
 
 
 def test_a_tag_without_alternatives_must_stand_out_too() -> None:
