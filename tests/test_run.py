@@ -344,7 +344,7 @@ class TestBadData:
         copy.write_bytes((music / "Folk" / "0.wav").read_bytes())
         rows.append({"path": str(copy), "tags": ["Folk"], "split": other})
         manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        with pytest.raises(BadRequestError, match="the same sound in two splits"):
+        with pytest.raises(BadRequestError, match="the same audio in two splits"):
             _run(_request(manifest, cache, tmp_path / "out", {"dataset": "manifest"}))
         outcome, lines = _run(
             _request(manifest, cache, tmp_path / "out", {"dataset": "manifest", "allow_leak": True, "epochs": 1})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 from rich.markup import escape
@@ -11,7 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from musictagger.evaluation.bootstrap import Interval
-from musictagger.evaluation.results import TagMetrics
+
+if TYPE_CHECKING:
+    from musictagger.evaluation.results import TagMetrics
 
 EACH_END = 5
 """Tags shown from each end of the ranking."""
