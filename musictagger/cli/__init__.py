@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             # A terminal that can only show ASCII gets `?` for other characters.
             stream.reconfigure(errors="replace")
     try:
-        code = cli(list(arguments), prog_name="musictagger", standalone_mode=False)
+        code = cli(list(arguments), prog_name="musictagger", standalone_mode=False, obj=tuple(arguments))
     except (BrokenPipeError, SystemExit):
         # click and rich end like this if the reader of the output (`head`, a pager) has quit, which is no error.
         if not _reader_has_quit():

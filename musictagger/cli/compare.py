@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from musictagger.cli.labelled import measuring_options, read_labelled, require_writable
-from musictagger.cli.options import ExistingPath, json_output, pass_settings, plugin_options, stoppable
-from musictagger.errors import EXIT_INTERRUPTED, BadRequestError, MusictaggerError, printable
+from musictagger.cli.labelled import measuring, measuring_options, read_labelled, require_writable
+from musictagger.cli.options import ExistingPath, json_output, pass_settings, plugin_options
+from musictagger.errors import BadRequestError, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -50,22 +50,15 @@ def command(
     Differences are to the first model, with 95 % intervals: where one does not include 0, the models differ on other
     tracks of this kind too. Speed is that of the network alone, without decoding, measured in turns.
     """
-    from musictagger.cli import documents, progress
+    from musictagger.cli import documents
     from musictagger.evaluation.compare import compare
 
     require_writable(html)
-    with progress.reporter(quiet) as reporter, stoppable(reporter):
+    with measuring(quiet) as reporter:
         dataset = read_labelled(flags, settings)
         contenders = _contenders(models, settings, reporter)
         rounds = 0 if no_speed else SPEED_ROUNDS
-        try:
-            found = compare(contenders, dataset, split, settings, speed_rounds=rounds, progress=reporter)
-        except MusictaggerError as error:
-            if not reporter.stopping:
-                raise
-            reporter.say(str(error))
-            return EXIT_INTERRUPTED
-        reporter.close()
+        found = compare(contenders, dataset, split, settings, speed_rounds=rounds, progress=reporter)
     if html is not None:
         _write_html(found, html)
     if as_json:
@@ -106,11 +99,11 @@ def _parts(found: Comparison) -> list[RenderableType]:
 
 def _table(found: Comparison) -> RenderableType:
     from rich.markup import escape
-    from rich.table import Table
 
+    from musictagger.cli import render
     from musictagger.cli.metrics import metric_text, title
 
-    table = Table("", box=None, pad_edge=False, header_style="bold")
+    table = render.table("")
     for model in found.models:
         table.add_column(escape(model.name), justify="right", overflow="fold")
     for name in found.metrics:
@@ -121,7 +114,7 @@ def _table(found: Comparison) -> RenderableType:
         table.add_row("  minus the first", *gaps, style="dim")
     table.add_row("Backbone", *(model.backbone for model in found.models))
     table.add_row("Parameters", *(f"{model.parameters:,}" for model in found.models))
-    table.add_row("File", *(_size(model.file_bytes) for model in found.models))
+    table.add_row("File", *(render.size(model.file_bytes) for model in found.models))
     if any(model.speed for model in found.models):
         table.add_row(f"Speed on {found.device}", *(_speed(model.speed) for model in found.models))
     return table
@@ -139,10 +132,6 @@ def _difference(metric: Interval | None) -> str:
 
 def _speed(speed: Speed | None) -> str:
     return "" if speed is None else f"{speed.realtime:,.0f} x real time ({speed.ratio:.2f} of the first)"
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
 
 def _print(found: Comparison) -> None:

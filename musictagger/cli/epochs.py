@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from musictagger.cli.render import is_number, metric_text
+from musictagger.cli.render import is_number, metric_text, table
 
 EPOCHS_SHOWN = 12
 """Rows of the live table: the last ones, so that it fits on a terminal."""
@@ -34,16 +34,13 @@ def epoch_table(records: Sequence[Mapping[str, Any]]) -> Table:
     """Return a table with a row for each epoch; the best one is highlighted."""
     names = dict.fromkeys(name for record in records for name in record if name not in _NO_METRIC)
     columns = [*(name for name in names if any(is_number(record.get(name)) for record in records)), "lr", "seconds"]
-    table = Table("epoch", box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name.replace("_", " "), no_wrap=True)
-    for column in table.columns:
-        column.justify = "right"
+    titles = ("epoch", *(name.replace("_", " ") for name in columns))
+    rows = table(*titles, right=titles)
     best = max((record["epoch"] for record in records if record.get("best")), default=None)
     for record in records:
         cells = [_cell(name, record.get(name)) for name in columns]
-        table.add_row(str(record.get("epoch", "")), *cells, style="bold green" if record.get("epoch") == best else "")
-    return table
+        rows.add_row(str(record.get("epoch", "")), *cells, style="bold green" if record.get("epoch") == best else "")
+    return rows
 
 
 def _cell(name: str, value: Any) -> str:

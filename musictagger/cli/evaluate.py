@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from musictagger.cli.labelled import measuring_options, read_labelled, require_writable
+from musictagger.cli.labelled import measuring, measuring_options, read_labelled, require_writable
 from musictagger.cli.options import (
     ExistingPath,
     debug_option,
@@ -15,9 +15,8 @@ from musictagger.cli.options import (
     model_options,
     pass_settings,
     quiet_option,
-    stoppable,
 )
-from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, MusictaggerError, printable
+from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, printable
 
 if TYPE_CHECKING:
     from musictagger.config import Settings
@@ -46,21 +45,14 @@ def command(
 
     Tracks are decoded, sliced and scored as in a scan, so that the metrics are those of its results.
     """
-    from musictagger.cli import progress
     from musictagger.datasets.base import describe
 
     require_writable(report)
-    with progress.reporter(quiet) as reporter, stoppable(reporter):
+    with measuring(quiet) as reporter:
         dataset = read_labelled(flags, settings)
         for line in describe(dataset):
             reporter.say(line)
-        try:
-            evaluation = _evaluate(settings, dataset, split, reporter)
-        except MusictaggerError as error:
-            if not reporter.stopping:
-                raise
-            reporter.say(str(error))
-            return EXIT_INTERRUPTED
+        evaluation = _evaluate(settings, dataset, split, reporter)
         for line in evaluation.matching.describe():
             reporter.say(line)
         written = _write(evaluation, dataset, settings, report, save)

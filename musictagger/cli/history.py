@@ -42,13 +42,10 @@ def command(run: int | None, as_json: bool, **flags: Any) -> int:
 
 
 def _print(runs: list[Any]) -> None:
-    from rich.table import Table
-
     from musictagger.cli import render
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("Run", "When", "What", "Written", "Undone", "Failed"):
-        table.add_column(name, justify="left" if name in ("When", "What") else "right")
+    counted = ("Written", "Undone", "Failed")
+    table = render.table("Run", "When", "What", *counted, right=("Run", *counted))
     for run in runs:
         when = run.started_at.astimezone().strftime("%Y-%m-%d %H:%M")
         what = printable(f"{run.kind} {run.note}".strip())

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from musictagger.cli.options import aggregate_option, batch_size_option, chain, device_option, workers_option
-from musictagger.errors import BadRequestError, printable
+from musictagger.cli.options import (
+    aggregate_option,
+    batch_size_option,
+    chain,
+    device_option,
+    stoppable,
+    workers_option,
+)
+from musictagger.errors import EXIT_INTERRUPTED, BadRequestError, MusictaggerError, printable
 
 if TYPE_CHECKING:
+    from musictagger.cli.progress import Quiet
     from musictagger.config import Settings
     from musictagger.datasets.base import Dataset
 
@@ -53,6 +63,21 @@ def require_writable(file: Path | None) -> None:
         reason = "the folder is read-only"
     if reason:
         raise BadRequestError(f"{printable(file)}: cannot be written: {reason}")
+
+
+@contextmanager
+def measuring(quiet: bool) -> Iterator[Quiet]:
+    """Yield the reporter of a measurement; an error after Ctrl-C ends the command as interrupted."""
+    from musictagger.cli import progress
+
+    with progress.reporter(quiet) as reporter, stoppable(reporter):
+        try:
+            yield reporter
+        except MusictaggerError as error:
+            if not reporter.stopping:
+                raise
+            reporter.say(str(error))
+            raise click.exceptions.Exit(EXIT_INTERRUPTED) from error
 
 
 def read_labelled(flags: dict[str, Any], settings: Settings) -> Dataset:

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from musictagger.cli.render import table
 from musictagger.evaluation.bootstrap import Interval
 
 if TYPE_CHECKING:
@@ -56,29 +57,24 @@ def measured(metrics: Mapping[str, Any], paper: Mapping[str, float]) -> Iterator
 
 def headline_table(metrics: Mapping[str, Interval], paper: Mapping[str, float] | None = None) -> Table:
     """One row for each metric; with `paper`, the paper's value beside it."""
-    table = Table("Metric", box=None, pad_edge=False, header_style="bold")
-    table.add_column("Value", justify="right")
-    table.add_column("95 % interval")
-    if paper:
-        table.add_column("Paper", justify="right")
+    rows = table("Metric", "Value", "95 % interval", *(["Paper"] if paper else []), right=("Value", "Paper"))
     for name, metric in metrics.items():
         interval = "" if metric.low is None else f"{metric.low:.3f} to {metric.high:.3f}"
         theirs = [f"{paper[name]:.3f}" if name in paper else ""] if paper else []
-        table.add_row(title(name), _number(metric.value), interval, *theirs)
-    return table
+        rows.add_row(title(name), _number(metric.value), interval, *theirs)
+    return rows
 
 
 def tag_table(metrics: TagMetrics) -> Table:
     """The tags with the highest and the lowest AUC."""
     aucs = {name: auc.value for name, auc in metrics.auc.per_tag.items() if auc.value is not None}
     ranked = sorted(aucs, key=lambda name: -aucs[name])
-    table = Table("Tag", box=None, pad_edge=False, header_style="bold")
-    for heading in ("Tracks", "AUC", "Average precision", "Found", "Wrong"):
-        table.add_column(heading, justify="right")
+    counted = ("Tracks", "AUC", "Average precision", "Found", "Wrong")
+    rows = table("Tag", *counted, right=counted)
     best, worst = ends(ranked)
     for name in (*best, *([None] if worst and len(ranked) > 2 * EACH_END else []), *worst):
-        table.add_row(*(["..."] if name is None else _tag_row(name, metrics)))
-    return table
+        rows.add_row(*(["..."] if name is None else _tag_row(name, metrics)))
+    return rows
 
 
 def ends(names: Sequence[str], each: int = EACH_END) -> tuple[Sequence[str], Sequence[str]]:
@@ -98,13 +94,12 @@ def _number(value: float | None) -> str:
 
 def confusion_table(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> Table:
     """A row for each true genre with its tracks by predicted genre. Columns are numbered like the rows."""
-    table = Table("", "Genre", box=None, pad_edge=False, header_style="bold")
-    for number in range(1, len(names) + 1):
-        table.add_column(str(number), justify="right", no_wrap=True)
+    numbers = [str(number) for number in range(1, len(names) + 1)]
+    rows = table("", "Genre", *numbers, right=numbers)
     for number, (name, row) in enumerate(zip(names, matrix, strict=True), 1):
         cells = [_cell(count, number == column) for column, count in enumerate(row, 1)]
-        table.add_row(str(number), escape(name), *cells)
-    return table
+        rows.add_row(str(number), escape(name), *cells)
+    return rows
 
 
 def _cell(count: int, right: bool) -> Text:

@@ -132,11 +132,13 @@ def _why_none_is_default(models: Sequence[FoundModel], absent: Sequence[Catalogu
 
 def _facts(name: str, size_bytes: int, of: Card | CatalogueEntry) -> dict[str, str]:
     """What is told of a model that is here, or of one that can be: the most important first."""
+    from musictagger.cli import render
+
     return {
         "Model": name,
         "Accuracy": _accuracy(of.metrics),
         "Speed": _speed(of.training),
-        "Size": f"{size_bytes / 1e6:.1f} MB",
+        "Size": render.size(size_bytes),
         "Tags": str(len(of.tags)),
         "Backbone": of.backbone,
         "Licence": of.licence.partition(",")[0],

@@ -21,7 +21,6 @@ def command(as_json: bool, settings: Settings) -> int:
     from pathlib import Path
 
     from rich.markup import escape
-    from rich.table import Table
 
     from musictagger.cli import documents, render
     from musictagger.models.registry import find_plugins
@@ -34,9 +33,7 @@ def command(as_json: bool, settings: Settings) -> int:
         ]
         documents.print_json({"schema": documents.PLUGINS, "plugins": listed})
         return 0
-    table = Table("Backbone", box=None, pad_edge=False, header_style="bold")
-    table.add_column("What it is", overflow="fold", ratio=3)
-    table.add_column("Where", overflow="fold", ratio=2)
+    table = render.table("Backbone", "Description", "Location")
     for plugin in plugins:
         broken = plugin.backbone is None
         what = f"broken: {plugin.error}" if broken else plugin.summary

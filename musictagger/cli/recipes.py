@@ -53,16 +53,12 @@ def _document(recipe: Recipe) -> dict[str, Any]:
 
 def _list(found: list[Recipe]) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
     from musictagger.cli import render
     from musictagger.training.options import DEFAULT_BACKBONE
     from musictagger.training.recipes import options_of
 
-    table = Table("Recipe", box=None, pad_edge=False, header_style="bold")
-    table.add_column("Description", overflow="fold")
-    for heading in ("Dataset", "Backbone", "Paper's result"):
-        table.add_column(heading)
+    table = render.table("Recipe", "Description", "Dataset", "Backbone", "Paper's result")
     for recipe in found:
         options = options_of(recipe, {})
         backbone = options.backbone or (f"from {options.init}" if options.init else DEFAULT_BACKBONE)
@@ -80,7 +76,6 @@ def _result(recipe: Recipe) -> str:
 
 def _show(recipe: Recipe) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
     from musictagger.cli import render
     from musictagger.cli.metrics import title
@@ -92,8 +87,7 @@ def _show(recipe: Recipe) -> None:
     where = f" ({recipe.paper_where})" if recipe.paper_where else ""
     for label, text in (*facts, ("Paper", f"{paper}{where}"), *(("Note", note) for note in recipe.notes)):
         console.print(f"{label:<11} {text}", markup=False, soft_wrap=True)
-    table = Table("Option", "Value", box=None, pad_edge=False, header_style="bold")
-    table.add_column("From", overflow="fold")
+    table = render.table("Option", "Value", "From")
     for name, value, origin in option_lines(recipe):
         shown = "none" if value is None else str(value)
         table.add_row(name, escape(shown), escape(origin), style="dim" if origin == "default" else "")

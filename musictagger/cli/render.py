@@ -38,6 +38,15 @@ def console() -> Console:
     return _Console(highlight=False, emoji=False, width=160)
 
 
+def table(*titles: str, right: Collection[str] = ()) -> Table:
+    """Return an empty table with these columns; those in `right` are right-aligned and never wrapped."""
+    empty = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        flush = title in right
+        empty.add_column(title, justify="right" if flush else "left", no_wrap=flush, overflow="fold")
+    return empty
+
+
 def bar(score: float, cells: int = BAR_CELLS) -> str:
     """Return a horizontal bar for a score 0..1, in steps of an eighth of a cell."""
     eighths = round(max(0.0, min(1.0, score)) * cells * 8)
@@ -125,25 +134,25 @@ def _padded(cell: str, size: int, right: bool) -> str:
 
 def track_table(tracks: Sequence[TrackView], width: int, written: Collection[Path] = ()) -> Table:
     """A row for each track: name, length, genre in the file (+ if just written), predicted genre, strongest tags."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    rows = table()
     # rich leaves out whole columns if there is no room; these shares keep a part of each.
     room = max(40, width - 14)
     for name, share in (("Track", 0.3), ("Length", 0), ("Genre in file", 0.2), ("Predicted genre", 0.2), ("Tags", 0.3)):
         if share:
-            table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=max(len(name), int(room * share)))
+            rows.add_column(name, overflow="ellipsis", no_wrap=True, max_width=max(len(name), int(room * share)))
         else:
-            table.add_column(name, justify="right", no_wrap=True, width=6)
+            rows.add_column(name, justify="right", no_wrap=True, width=6)
     for track in tracks:
         strongest = ", ".join(f"{tag.name} {score:.2f}" for tag, score in track.tags[:4]) or track.status
         predicted = ", ".join(track.genres) or ("-" if track.scores is not None else "")
-        table.add_row(
+        rows.add_row(
             escape(label(track)),
             clock(track.row.duration_s),
             escape(("+ " if track.row.path in written else "") + printable(", ".join(track.row.genres))),
             escape(printable(predicted)),
             escape(printable(strongest)),
         )
-    return table
+    return rows
 
 
 def label(track: TrackView) -> str:
@@ -158,17 +167,15 @@ def score_table(track: TrackView) -> Table:
     """A row with a bar for each tag of a track; tags that reach their thresholds are bold, genres to write green."""
     own = {tag.name for tag, _ in track.own_tags}
     genres = track.genres
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True, style="dim")
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right")
+    rows = Table(box=None, pad_edge=False, show_header=False)
+    for style in ("", "dim", "", ""):
+        rows.add_column(no_wrap=True, style=style)
     for tag, score in track.tags:
         written = tag.category == "genre" and track.written_as(tag) in genres
         style = "bold green" if written else "bold" if tag.name in own else "dim"
         marked = f"{tag.name} *" if written else tag.name
-        table.add_row(Text(marked, style), tag.category, Text(bar(score), style), Text(f"{score:.3f}", style))
-    return table
+        rows.add_row(Text(marked, style), tag.category, Text(bar(score), style), Text(f"{score:.3f}", style))
+    return rows
 
 
 def facts(track: TrackView) -> list[tuple[str, str]]:

@@ -20,7 +20,6 @@ def command(as_json: bool, settings: Settings) -> int:
     """List every tag of the model with its category, its threshold and the number of tracks that have it."""
     import numpy as np
     from rich.markup import escape
-    from rich.table import Table
 
     from musictagger.cli import documents, render
     from musictagger.library.view import look, queryable
@@ -38,9 +37,7 @@ def command(as_json: bool, settings: Settings) -> int:
         ]
         documents.print_json({"schema": documents.TAGS, "model": view.card.name, "tags": listed})
         return 0
-    table = Table("Category", "Tag", box=None, pad_edge=False, header_style="bold")
-    table.add_column("From score", justify="right")
-    table.add_column("Tracks", justify="right")
+    table = render.table("Category", "Tag", "From score", "Tracks", right=("From score", "Tracks"))
     for tag, limit, count in tags:
         table.add_row(tag.category, escape(tag.name), f"{limit:.2f}", str(count), style="" if count else "dim")
     render.console().print(table)

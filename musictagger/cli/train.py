@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from musictagger.training.recipes import Recipe
     from musictagger.training.run import Outcome, RunRequest
 
-_ARGUMENTS = "musictagger.train.arguments"
-
 OPTIMISERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "exponential", "inverse", "cosine", "onecycle")
 PARTS = ("none", "cnn", "all")
@@ -38,16 +36,7 @@ HEADS = ("dense", "svm", "logistic", "knn")
 """The same as in training.options, which takes too long to import for a help text."""
 
 
-class _KeepsArguments(click.Command):
-    """Keep the arguments as typed, for the model's card and the command that resumes an interrupted run."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """See click.Command."""
-        ctx.meta[_ARGUMENTS] = tuple(args)
-        return super().parse_args(ctx, args)
-
-
-@click.command("train", cls=_KeepsArguments)
+@click.command("train")
 @dataset_options
 @click.option("--recipe", metavar="NAME|FILE", help="Start from a recipe (see `musictagger recipes`).")
 @click.option("--name", metavar="NAME", help="Name of the model. Default: the recipe's, or from dataset and backbone.")
@@ -83,8 +72,8 @@ class _KeepsArguments(click.Command):
 @json_output
 @plugin_options
 @pass_settings
-@click.pass_context
-def command(context: click.Context, /, as_json: bool, quiet: bool, settings: Settings, **flags: Any) -> int:
+@click.pass_obj
+def command(arguments: tuple[str, ...], /, as_json: bool, quiet: bool, settings: Settings, **flags: Any) -> int:
     """Train a model on labelled music and measure it, ready for `musictagger scan --model NAME`.
 
     \b
@@ -98,9 +87,8 @@ def command(context: click.Context, /, as_json: bool, quiet: bool, settings: Set
     """
     from musictagger.cli import progress
 
-    arguments = context.meta[_ARGUMENTS]
     with progress.reporter(quiet) as reporter, stoppable(reporter):
-        request, paper = _request(flags, settings, shlex.join(["musictagger", "train", *arguments]))
+        request, paper = _request(flags, settings, shlex.join(["musictagger", *arguments]))
         from musictagger.training.run import run_training
 
         outcome = run_training(request, reporter)
@@ -143,18 +131,14 @@ def _request(flags: dict[str, Any], settings: Settings, command_line: str) -> tu
     return request, recipe.paper if recipe and same_data else {}
 
 
-_OPTIONS = (
-    *("dataset", "backbone", "epochs", "batch_size", "lr", "optimiser", "schedule", "seed", "patience"),
-    *("init", "freeze", "head", "allow_leak"),
-)
-
-
 def overrides(flags: dict[str, Any]) -> dict[str, Any]:
     """Return the training options given on the command line. Raises BadRequestError if one is given twice."""
     from musictagger.cli.assignments import assigned, nested
+    from musictagger.training.options import TrainOptions
 
     values = nested(assigned(flags["settings_"], "--set"), "--set")
-    given: dict[str, Any] = {name: flags[name] for name in _OPTIONS if flags[name] is not None}
+    known = TrainOptions.__dataclass_fields__
+    given: dict[str, Any] = {name: value for name, value in flags.items() if name in known and value is not None}
     if flags["teacher"]:
         given["teachers"] = ",".join(flags["teacher"])
     if flags["dataset_option"]:
@@ -219,7 +203,7 @@ def _show(
 ) -> None:
     from musictagger.cli import documents
 
-    resume = shlex.join(["musictagger", "train", *(arguments if request.resume else (*arguments, "--resume"))])
+    resume = shlex.join(["musictagger", *arguments, *([] if request.resume else ["--resume"])])
     if as_json:
         documents.print_json(_document(request, outcome, resume if outcome.interrupted else None))
         return
