@@ -25,7 +25,7 @@ from musictagger.library.store import Store
 from musictagger.library.view import View, search
 from musictagger.models.card import Card
 from musictagger.models.inference import load_predictor
-from musictagger.pipeline.scan import ScanOptions, scan
+from musictagger.pipeline.scan import Scan, ScanOptions
 from musictagger.pipeline.writing import TagWriter
 from musictagger.progress import SILENT
 from musictagger.records import Analysed
@@ -54,7 +54,7 @@ def main() -> None:
         print(f"{count} files, database {size_mb:.0f} MB")
 
         def rescan() -> str:
-            report = scan([music], TagWriter(journal, store), predictor, settings, ScanOptions(), SILENT)
+            report = Scan(TagWriter(journal, store), predictor, settings, ScanOptions(), SILENT).run([music])
             return f"{report.unchanged} unchanged"
 
         _time("rescan, nothing changed", rescan)

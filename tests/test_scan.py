@@ -23,8 +23,7 @@ from musictagger.cli.options import opened_writer
 from musictagger.config import load_settings
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE
 from musictagger.models.inference import load_predictor
-from musictagger.pipeline.scan import Report, ScanOptions
-from musictagger.pipeline.scan import scan as run_scan
+from musictagger.pipeline.scan import Report, Scan, ScanOptions
 from musictagger.progress import Silent
 from musictagger.tags import safewrite
 
@@ -400,7 +399,7 @@ def scan_while(music: Path, meddle: Callable[[], object]) -> Report:
     settings = load_settings({"write": "fill"})
     with opened_writer(settings) as writer:
         predictor = load_predictor(settings)
-        return run_scan([music], writer, predictor, settings, ScanOptions(), Meddler(meddle))
+        return Scan(writer, predictor, settings, ScanOptions(), Meddler(meddle)).run([music])
 
 
 def test_a_folder_that_vanishes_while_it_is_scanned(music: Path) -> None:
@@ -420,7 +419,7 @@ def test_a_file_replaced_while_it_is_scanned_never_gets_the_scores_of_another(mu
     with opened_writer(settings) as writer:
         predictor = load_predictor(settings)
         meddler = Meddler(lambda: write_tone(music / "a.flac", 50, 999))
-        report = run_scan([music], writer, predictor, settings, ScanOptions(), meddler)
+        report = Scan(writer, predictor, settings, ScanOptions(), meddler).run([music])
     assert [path.name for path, _ in report.failures] == ["a.flac"]
     assert "changed while it was being scanned" in report.failures[0][1]
     assert scan(music, "--write", "none")["summary"]["tagged"] == 1
@@ -449,7 +448,8 @@ def test_a_drive_that_disappears_and_comes_back_loses_nothing(music: Path, home:
     away = music.parent / "away"
     with opened_writer(settings) as writer:
         predictor = load_predictor(settings)
-        report = run_scan([music], writer, predictor, settings, ScanOptions(), Meddler(lambda: music.rename(away)))
+        meddler = Meddler(lambda: music.rename(away))
+        report = Scan(writer, predictor, settings, ScanOptions(), meddler).run([music])
     assert len(report.failures) == 4
     away.rename(music)
     assert scan(music, "--write", "none")["summary"]["unchanged"] == 4

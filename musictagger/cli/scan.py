@@ -60,7 +60,7 @@ def command(paths: tuple[Path, ...], as_json: bool, quiet: bool, settings: Setti
     """
     from musictagger.cli import documents, progress
     from musictagger.models.inference import load_predictor
-    from musictagger.pipeline.scan import ScanOptions, scan
+    from musictagger.pipeline.scan import Scan, ScanOptions
 
     options = ScanOptions(**flags)
     with progress.reporter(quiet) as reporter, stoppable(reporter):
@@ -68,7 +68,7 @@ def command(paths: tuple[Path, ...], as_json: bool, quiet: bool, settings: Setti
         with opened_writer(settings, new=True) as writer:
             predictor = load_predictor(settings, reporter)
             reporter.say(f"{predictor.card.name} on {predictor.device}, library {writer.store.location}")
-            report = scan(paths, writer, predictor, settings, options, reporter)
+            report = Scan(writer, predictor, settings, options, reporter).run(paths)
             reporter.close()
             tracks = _in_scope(writer.store, predictor.card, settings, paths)
             if as_json:

@@ -76,60 +76,43 @@ class ScanOptions:
     dry_run: bool = False
 
 
-def scan(
-    roots: Sequence[Path],
-    writer: TagWriter,
-    predictor: Predictor,
-    settings: Settings,
-    options: ScanOptions,
-    progress: Progress,
-) -> Report:
-    """Bring the library up to date with the files under `roots`, and write genres as the settings ask.
+@dataclass
+class Scan:
+    """Brings a library up to date with the files in some folders, and writes genres as the settings ask."""
 
-    Once `progress.stopping`, tracks already begun are finished and stored, and no more are begun.
-    Raises BadRequestError for a root that does not exist, StoreError when the database fails; errors of single files
-    are in the report.
-    """
-    return _Scan(writer, predictor, settings, options, progress).run([absolute(root) for root in roots])
+    writer: TagWriter
+    predictor: Predictor
+    settings: Settings
+    options: ScanOptions
+    progress: Progress
 
-
-class _Scan:
-    """One scan's state: its inputs, its report, and the tracks whose genres are still to be written."""
-
-    def __init__(
-        self,
-        writer: TagWriter,
-        predictor: Predictor,
-        settings: Settings,
-        options: ScanOptions,
-        progress: Progress,
-    ) -> None:
-        self._writer = writer
-        self._store = writer.store
-        self._predictor = predictor
-        self._settings = settings
-        self._options = options
-        self._progress = progress
+    def __post_init__(self) -> None:
         self._report = Report()
+        self._store = self.writer.store
         # Stored with each analysis, which another slicing makes stale.
-        self._rule_text = f"edges {settings.trim_edges:g} s, {settings.frames or 'all'} frames"
-        self._model_id = self._store.model_id(predictor.card)
-        self._view = view_of(predictor.card, settings)
+        self._rule_text = f"edges {self.settings.trim_edges:g} s, {self.settings.frames or 'all'} frames"
+        self._model_id = self._store.model_id(self.predictor.card)
+        self._view = view_of(self.predictor.card, self.settings)
         self._to_write: list[FoundFile] = []
-        self._done = 0
         self._written: set[Path] = set()
         self._run: int | None = None
-        self._note = ""
 
     def run(self, roots: Sequence[Path]) -> Report:
+        """Scan files and folders.
+
+        Once `progress.stopping`, tracks already begun are finished and stored, and no more are begun.
+        Raises BadRequestError for a root that does not exist, StoreError when the database fails; errors of single
+        files are in the report.
+        """
         started_s = time.monotonic()
+        roots = [absolute(root) for root in roots]
         self._note = " ".join(printable(root) for root in roots)
         todo = self._todo(roots)
-        if todo and not self._progress.stopping:
+        if todo and not self.progress.stopping:
             self._analyse(todo)
         self._report.failures.sort()
         self._report.unwritten.sort()
-        self._report.interrupted = self._progress.stopping
+        self._report.interrupted = self.progress.stopping
         self._report.seconds = time.monotonic() - started_s
         return self._report
 
@@ -137,13 +120,9 @@ class _Scan:
         unread: list[Path] = []
         seen: set[int | None] = set()
         work: list[Todo] = []
-        options = self._options
+        options, found = self.options, self._found(roots, unread)
         for todo in self._store.todo(
-            self._found(roots, unread),
-            self._model_id,
-            self._rule_text,
-            force=options.force,
-            retry_failed=options.retry_failed,
+            found, self._model_id, self._rule_text, force=options.force, retry_failed=options.retry_failed
         ):
             seen.add(todo.file_id)
             if todo.need != "nothing":
@@ -154,20 +133,20 @@ class _Scan:
             else:
                 self._report.skipped[todo.why] += 1
         self._write()
-        if not self._progress.stopping:
+        if not self.progress.stopping:
             self._report.missing = self._store.mark_missing(roots, seen, unread)
         self._store.commit()
         return work
 
     def _found(self, roots: Sequence[Path], unread: list[Path]) -> Iterator[FoundFile]:
-        self._progress.start("looking for music", None, "files")
+        self.progress.start("looking for music", None, "files")
         files = 0
-        for found in walk(roots, all_files=self._options.all_files):
-            if self._progress.stopping:
+        for found in walk(roots, all_files=self.options.all_files):
+            if self.progress.stopping:
                 return
             if isinstance(found, FoundFile):
                 files += 1
-                self._progress.advance(files)
+                self.progress.advance(files)
                 yield found
             elif isinstance(found, LeftOver):
                 sweep(found.path.parent)
@@ -176,19 +155,23 @@ class _Scan:
                 self._fail(found.path, found.reason)
 
     def _analyse(self, todo: Sequence[Todo]) -> None:
-        self._progress.say(f"{len(todo):,} files to analyse")
-        self._progress.start("analysing", len(todo), "files")
-        front_end = self._predictor.card.front_end
+        self.progress.say(f"{len(todo):,} files to analyse")
+        self.progress.start("analysing", len(todo), "files")
+        front_end = self.predictor.card.front_end
         with stream(
             [Source(item.file, item.digest if item.need == "analysis" else None) for item in todo],
             rate_hz=front_end.sample_rate_hz,
-            rule=frame_rule(front_end, self._settings),
-            decoding=Decoding.beside(self._predictor.device.type, self._settings),
-            progress=self._progress,
-            known=lambda digest: not self._options.force and self._status(digest) is not None,
+            rule=frame_rule(front_end, self.settings),
+            decoding=Decoding.beside(self.predictor.device.type, self.settings),
+            progress=self.progress,
+            known=lambda digest: not self.options.force and self._status(digest) is not None,
         ) as events:
-            for outcome in analyse(events, self._predictor):
+            done = 0
+            for outcome in analyse(events, self.predictor):
                 self._record(outcome)
+                if not isinstance(outcome, Inspected):
+                    done += 1
+                    self.progress.advance(done, audio_s=self._report.audio_s)
         self._write()
 
     def _status(self, digest: str) -> Status | None:
@@ -209,9 +192,6 @@ class _Scan:
                 self._store.record_failure(outcome.file, outcome.reason, transient=outcome.transient)
                 self._fail(outcome.file.path, outcome.reason)
         self._store.commit()
-        if not isinstance(outcome, Inspected):
-            self._done += 1
-            self._progress.advance(self._done, audio_s=self._report.audio_s)
 
     def _count(self, outcome: Analysed | Known, status: Status | None) -> None:
         if status != "ok":
@@ -225,11 +205,11 @@ class _Scan:
 
     def _fail(self, path: Path, reason: str) -> None:
         self._report.failures.append((path, reason))
-        self._progress.failed(path, reason)
+        self.progress.failed(path, reason)
 
     def _write_later(self, file: FoundFile, has_genre: bool = False) -> None:
         """Note a track whose fields may need writing; one that has a genre only when more than genres is written."""
-        settings = self._settings
+        settings = self.settings
         more = settings.moods or settings.provenance
         if settings.write == "none" or (settings.write == "fill" and has_genre and not more):
             return
@@ -241,20 +221,20 @@ class _Scan:
         """Plan and write the fields of the tracks noted."""
         paths, self._to_write = [file.path for file in self._to_write], []
         tracks = [track for rows in self._store.tracks(self._model_id, paths) for track in look(rows, self._view)]
-        changes = plan_tracks(tracks, self._settings)
+        changes = plan_tracks(tracks, self.settings)
         self._report.untaggable.update(
             track.row.container for track in tracks if track.genres and not writable(track.row.container)
         )
-        if self._options.dry_run or not changes:
+        if self.options.dry_run or not changes:
             self._report.planned.extend(changes)
             return
         if self._run is None:
-            self._run = self._writer.journal.start_run("scan", self._note)
-        outcome = self._writer.apply(
+            self._run = self.writer.journal.start_run("scan", self._note)
+        outcome = self.writer.apply(
             changes,
             self._run,
-            refused=self._progress.failed,
-            stop=lambda: self._progress.stopping,
+            refused=self.progress.failed,
+            stop=lambda: self.progress.stopping,
             done=self._written,
         )
         self._report.written.extend(outcome.written)
