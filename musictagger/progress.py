@@ -1,4 +1,4 @@
-"""How long work reports what it does: one protocol for scans, fetches and trainings, and one that shows nothing."""
+"""Progress of long work: one protocol for scans, downloads and trainings, and an implementation that shows nothing."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 
 class Progress(Protocol):
-    """Called from the thread that does the work, in order. Whoever shows it decides how often.
+    """Called from the thread that does the work, in order; an implementation decides how often it updates its display.
 
-    Work that can be interrupted looks at `stopping` between two units: once it is True no new unit is begun, those
-    begun are finished where that takes seconds, and the call returns what it has.
+    Work that can be interrupted checks `stopping` between two units. Once it is True, no more units are begun, those
+    begun are finished if that takes seconds, and the call returns what it has.
     """
 
     @property
@@ -19,26 +19,26 @@ class Progress(Protocol):
         """Whether the user has asked to stop."""
 
     def say(self, text: str) -> None:
-        """One line for people: what was found, what was written, what is unusual."""
+        """Show a line of text: something found, written or unusual."""
 
     def start(self, stage: str, total: int | None, unit: str) -> None:
-        """A stage begins ("mel cache", "epoch 3 of 40", "test split"); the one before is over.
+        """Begin a stage ("mel cache", "epoch 3 of 40", "test split"), which ends the previous one.
 
-        `total` counts its units ("tracks", "windows", "bytes"), None where that is not known yet.
+        `total` is the number of its units ("tracks", "windows", "bytes"), None when it is unknown.
         """
 
     def advance(self, done: int, **metrics: float) -> None:
-        """So many units of the stage are done, with what is known now (loss, lr, audio_s)."""
+        """Report the number of units done in this stage, with current values (loss, lr, audio_s)."""
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """An epoch of a training is over; `record` is its line in log.jsonl."""
+        """Report a finished epoch of a training; `record` is its line in log.jsonl."""
 
     def failed(self, path: Path, reason: str) -> None:
-        """One file could not be read, decoded or written; the work goes on without it."""
+        """Report a file that could not be read, decoded or written; the work goes on without it."""
 
 
 class Silent:
-    """Shows nothing and never stops: for tests, and for every process of a distributed run but the first."""
+    """Shows nothing and never stops: for tests, and for all processes of a distributed run except the first."""
 
     stopping = False
 

@@ -225,7 +225,7 @@ def test_a_second_fill_reads_no_file(cache: MelCache, pool: InlinePool, tmp_path
     recorder = Recorder()
     assert fill(cache, paths, progress=recorder) == first
     assert pool.jobs == []
-    assert recorder.lines == [f"mel cache {cache.folder}: 3 tracks cached, none to make"]
+    assert recorder.lines == [f"mel cache {cache.folder}: 3 tracks cached, none missing"]
 
 
 def test_a_touched_file_is_inspected_and_not_decoded(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
@@ -447,7 +447,7 @@ def test_too_little_space_is_reported_before_the_start(
     paths = tones(tmp_path, 2, seconds=10)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=180_000))
     recorder = Recorder()
-    with pytest.raises(MusictaggerError, match=r"2 to make, about 0\.0 h and 0\.2 MB of 0\.2 MB free; free some space"):
+    with pytest.raises(MusictaggerError, match=r"2 missing, about 0\.0 h and 0\.2 MB of 0\.2 MB free; free some space"):
         fill(cache, paths, progress=recorder)
     assert len(recorder.lines) == 1
     assert pool.jobs == []

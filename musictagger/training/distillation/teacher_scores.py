@@ -313,8 +313,8 @@ class _TeacherPass:
     def _predictor(self) -> BatchPredictor:
         device = pick_device(self._device)
         windows = round(BATCH_FRAMES.get(device.type, 8) * BATCH_S / self._teacher.card.front_end.frame_s)
-        # bfloat16 where it is faster: its rounding, 0.02 of a logit on average, is far below what teachers differ by,
-        # so the cache does not distinguish its scores from those of float32.
+        # bfloat16 where it is faster: its rounding, 0.02 of a logit on average, is far below the differences
+        # between teachers, so the cache does not distinguish its scores from those of float32.
         predictor = Predictor(self._teacher.model, str(device), max(1, windows), bfloat16=has_bfloat16(device))
         return BatchPredictor(predictor)
 

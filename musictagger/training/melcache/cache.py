@@ -81,9 +81,9 @@ class CacheEstimate:
 
     def __str__(self) -> str:
         if not self.tracks:
-            return f"mel cache {printable(self.folder)}: {self.cached:,} tracks cached, none to make"
+            return f"mel cache {printable(self.folder)}: {self.cached:,} tracks cached, none missing"
         return (
-            f"mel cache {printable(self.folder)}: {self.cached:,} tracks cached, {self.tracks:,} to make, about "
+            f"mel cache {printable(self.folder)}: {self.cached:,} tracks cached, {self.tracks:,} missing, about "
             f"{self.hours:,.1f} h and {_size(self.needed_bytes)} of {_size(self.free_bytes)} free"
         )
 
