@@ -1,4 +1,4 @@
-"""Heads: fitted on embeddings, stored without pickle, and in the scan's own path with scikit-learn's answers."""
+"""Heads: fitted on embeddings, stored without pickle, and with the scores of scikit-learn in a scan."""
 
 from __future__ import annotations
 
@@ -31,15 +31,19 @@ from musictagger.models.heads import NEAR, PRIOR_VOTES, LinearHead, WithHead, bu
 from musictagger.models.inference import Predictor
 from musictagger.models.registry import build
 from musictagger.models.weights import load_model, save_weights
+from musictagger.progress import Silent
+from musictagger.training.heads import fit
 from musictagger.training.heads.fit import (
     FittedHead,
     FittedKind,
+    HeadOptions,
+    LabelledRows,
     embed_tracks,
     fit_head,
+    group_folds,
     groups_of,
     head_margins,
     pack,
-    split_groups,
 )
 from musictagger.training.windows import Track
 
@@ -85,6 +89,20 @@ def material(plugins: Path) -> Material:
     return Material(waves, x, colour, np.arange(120) // 2)
 
 
+class Reporter(Silent):
+    """Keeps messages and progress."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.done: list[int] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def advance(self, done: int, **metrics: float) -> None:
+        self.done.append(done)
+
+
 FITTED: dict[tuple[str, str], FittedHead] = {}
 
 
@@ -93,9 +111,8 @@ def fitted(material: Material, kind: FittedKind, task: Task) -> FittedHead:
     if (kind, task) not in FITTED:
         train = slice(0, 90)
         targets = material.targets(task)[train]
-        FITTED[kind, task] = fit_head(
-            kind, material.x[train], targets, material.groups[train], task=task, names=NAMES, seed=3
-        )
+        rows = LabelledRows.checked(material.x[train], targets, material.groups[train], task, NAMES)
+        FITTED[kind, task] = fit_head(kind, rows, HeadOptions(seed=3))
     return FITTED[kind, task]
 
 
@@ -113,8 +130,8 @@ def save(folder: Path, plugins: Path, head: FittedHead, task: Task, **descriptio
     return weights
 
 
-def sklearns(material: Material, kind: FittedKind, task: Task, head: FittedHead) -> FloatArray:
-    """What scikit-learn's own classifiers say of the last 30 rows, [30, 3]."""
+def sklearn_scores(material: Material, kind: FittedKind, task: Task, head: FittedHead) -> FloatArray:
+    """The scores that scikit-learn's own classifiers give the last 30 rows, [30, 3]."""
     scaled = ((material.x - head.tensors["mean"].numpy()) / head.tensors["deviation"].numpy()).astype(np.float64)
     x, y, test = scaled[:90], material.targets(task)[:90], scaled[90:]
     chosen = head.description["fitted"]
@@ -147,14 +164,14 @@ def neighbours(x: FloatArray, y: npt.NDArray[np.bool_], test: FloatArray, task: 
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_saved_model_gives_scikit_learns_answer(
+def test_a_saved_model_gives_the_scores_of_scikit_learn(
     kind: FittedKind, task: Task, material: Material, plugins: Path, tmp_path: Path
 ) -> None:
     head = fitted(material, kind, task)
     model = load_model(save(tmp_path, plugins, head, task), [plugins])
     found = Predictor(model, "cpu")(material.waves[90:])
     np.testing.assert_allclose(found.embedding, material.x[90:], atol=1e-5)
-    np.testing.assert_allclose(found.scores, sklearns(material, kind, task, head), atol=1e-5)
+    np.testing.assert_allclose(found.scores, sklearn_scores(material, kind, task, head), atol=1e-5)
     truth = material.targets(task)[90:]
     assert roc_auc_score(truth, found.scores) > (0.85 if task == "genre" else 0.75)
     if task == "genre":
@@ -162,7 +179,7 @@ def test_a_saved_model_gives_scikit_learns_answer(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_stored_is_safetensors_and_json(
+def test_heads_are_stored_as_safetensors_and_json(
     kind: FittedKind, material: Material, plugins: Path, tmp_path: Path
 ) -> None:
     head = fitted(material, kind, "tags")
@@ -177,7 +194,7 @@ def test_what_is_stored_is_safetensors_and_json(
     assert json.loads(json.dumps(head.description)) == head.description
 
 
-def test_the_backbone_below_a_head_can_be_had(material: Material, plugins: Path, tmp_path: Path) -> None:
+def test_the_backbone_below_a_head_is_available(material: Material, plugins: Path, tmp_path: Path) -> None:
     model = load_model(save(tmp_path, plugins, fitted(material, "logistic", "tags"), "tags"), [plugins])
     assert isinstance(model.backbone, WithHead)
     assert not model.backbone.training
@@ -261,7 +278,8 @@ def test_the_same_rows_give_the_same_head(kind: FittedKind, material: Material) 
 def test_two_genres_are_enough(kind: FittedKind, material: Material) -> None:
     rows = material.colour < 2
     x, y = material.x[rows], np.eye(2, dtype=np.bool_)[material.colour[rows]]
-    head = fit_head(kind, x, y, material.groups[rows], task="genre", names=NAMES[:2], folds=2)
+    labelled = LabelledRows.checked(x, y, material.groups[rows], "genre", NAMES[:2])
+    head = fit_head(kind, labelled, HeadOptions(folds=2))
     module = build_head(head.description, 2)
     module.load_state_dict(dict(head.tensors))
     scores = module(torch.from_numpy(x)).softmax(dim=1).numpy()
@@ -274,7 +292,7 @@ def test_two_genres_are_enough(kind: FittedKind, material: Material) -> None:
 
 def test_platt_is_scikit_learns_calibration(material: Material) -> None:
     x, truth = material.x.astype(np.float64), material.colour == 1
-    held = split_groups(truth[:, None], material.groups, 3, 0)
+    held = group_folds(truth[:, None], material.groups, 3, 0)
     splits = [(np.flatnonzero(~rows), np.flatnonzero(rows)) for rows in held]
     oracle = CalibratedClassifierCV(SVC(), method="sigmoid", cv=splits, ensemble=False).fit(x, truth)
     margins = np.zeros(len(x))
@@ -288,28 +306,26 @@ def test_platt_is_scikit_learns_calibration(material: Material) -> None:
 def test_class_weights_favour_what_is_rare(material: Material) -> None:
     rare = (material.colour == 2) & (material.groups % 3 == 0)
     y = np.stack([rare, material.colour == 0], axis=1)
-    plain, weighed = (
-        fit_head("logistic", material.x, y, material.groups, task="tags", names=("a", "b"), class_weights=balanced)
-        for balanced in (False, True)
-    )
+    rows = LabelledRows.checked(material.x, y, material.groups, "tags", ("a", "b"))
+    plain, weighed = (fit_head("logistic", rows, HeadOptions(class_weights=balanced)) for balanced in (False, True))
     assert weighed.tensors["bias"][0] > plain.tensors["bias"][0]
 
 
 def test_a_tag_of_one_track_is_fitted_and_noted(material: Material) -> None:
     y = np.stack([material.groups == 4, material.colour == 0], axis=1)
-    said: list[str] = []
-    head = fit_head("svm", material.x, y, material.groups, task="tags", names=("lone", "dull"), say=said.append)
+    rows = LabelledRows.checked(material.x, y, material.groups, "tags", ("lone", "dull"))
+    reporter = Reporter()
+    head = fit_head("svm", rows, progress=reporter)
     assert len(head.notes) == 1
     assert head.notes[0].startswith("too few tracks or artists to fit probabilities for lone:")
-    assert said[1:] == list(head.notes)
+    assert reporter.lines[1:] == list(head.notes)
     assert [float(head.tensors[name][0]) for name in ("slope", "offset")] == [1, 0]
 
 
-def test_only_some_rows_are_taken_but_of_every_tag(material: Material) -> None:
+def test_a_sample_of_rows_has_every_tag(material: Material) -> None:
     y = np.stack([material.groups % 20 == 4, material.colour == 0], axis=1)
-    head = fit_head(
-        "knn", material.x, y, material.groups, task="tags", names=("rare", "dull"), most_rows=40, search_rows=30
-    )
+    rows = LabelledRows.checked(material.x, y, material.groups, "tags", ("rare", "dull"))
+    head = fit_head("knn", rows, HeadOptions(max_rows=40, search_rows=30))
     assert head.tensors["vectors"].shape == (40, 96)
     assert head.tensors["labels"][:, 0].sum() >= 5
     assert head.notes == ("head fitted on 40 of 120 rows: more take too much memory and time",)
@@ -327,12 +343,10 @@ def test_only_some_rows_are_taken_but_of_every_tag(material: Material) -> None:
         ({"targets": np.ones((120, 3)), "task": "tags"}, "every row has 'dull'"),
         ({"groups": np.zeros(120)}, "single group"),
         ({"groups": ["a"]}, "1 groups"),
-        ({"kind": "forest"}, "no head 'forest'"),
     ],
 )
-def test_rows_nothing_can_be_learnt_from(spoil: dict[str, Any], message: str, material: Material) -> None:
+def test_unsuitable_rows_are_refused(spoil: dict[str, Any], message: str, material: Material) -> None:
     values: dict[str, Any] = {
-        "kind": "svm",
         "embeddings": material.x,
         "targets": material.targets("genre"),
         "groups": material.groups,
@@ -340,25 +354,31 @@ def test_rows_nothing_can_be_learnt_from(spoil: dict[str, Any], message: str, ma
         "names": NAMES,
     }
     with pytest.raises(BadRequestError, match=message):
-        fit_head(**(values | spoil))
+        LabelledRows.checked(**(values | spoil))
 
 
-def test_a_group_lies_in_one_fold_and_a_tag_in_every_one_it_can() -> None:
+def test_an_unknown_head_is_refused(material: Material) -> None:
+    rows = LabelledRows.checked(material.x, material.targets("genre"), material.groups, "genre", NAMES)
+    with pytest.raises(BadRequestError, match="unknown head 'forest'"):
+        fit_head("forest", rows)  # type: ignore[arg-type]
+
+
+def test_a_group_is_in_one_fold_and_a_tag_in_as_many_as_possible() -> None:
     random = np.random.default_rng(2)
     groups = random.integers(0, 40, 300)
     groups[:40] = np.arange(40)
     y = random.random((300, 5)) < (0.5, 0.3, 0.1, 0.02, 0.0)
     y[:3, 4] = True
-    held = split_groups(y, groups, 3, 0)
+    held = group_folds(y, groups, 3, 0)
     assert np.array_equal(np.sum(held, axis=0), np.ones(300))
     for rows in held:
         assert not set(groups[rows]) & set(groups[~rows])
         assert 60 < rows.sum() < 140
         assert y[rows].any(axis=0).all()
-    assert len(split_groups(y[:4], np.array([0, 0, 1, 1]), 3, 0)) == 2
+    assert len(group_folds(y[:4], np.array([0, 0, 1, 1]), 3, 0)) == 2
 
 
-def test_artists_and_else_tracks_are_groups() -> None:
+def test_artists_are_groups_or_single_tracks() -> None:
     examples = [
         Example(Path(f"{number}.mp3"), (), "train", artist)
         for number, artist in enumerate(["Ann", None, "ann ", "Various Artists", None])
@@ -374,13 +394,15 @@ def tracks_of(columns: list[int]) -> tuple[list[Track], dict[str, npt.NDArray[np
     return [Track(Path(f"{name}.mp3"), name, len(mel)) for name, mel in mels.items()], mels
 
 
-def test_tracks_are_embedded_frame_by_frame(plugins: Path) -> None:
+def test_tracks_are_embedded_frame_by_frame(plugins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tracks, mels = tracks_of([61, 181, 20, 180])
     backbone = build("mine", 3, {}, [plugins])
-    done: list[int] = []
-    found = embed_tracks(backbone, FRONT_END, mels.__getitem__, tracks, batch_frames=2, advance=done.append)
+    whole = embed_tracks(backbone, FRONT_END, mels.__getitem__, tracks)
+    monkeypatch.setitem(fit.BATCH_FRAMES, "cpu", 2)
+    reporter = Reporter()
+    found = embed_tracks(backbone, FRONT_END, mels.__getitem__, tracks, progress=reporter)
     assert found.tracks.tolist() == [0, 1, 1, 1, 2, 3, 3]
-    assert done == [2, 2, 4, 4]
+    assert reporter.done == [2, 2, 4, 4]
     log_mel = LogMel(FRONT_END)
     for row, (name, start) in enumerate(zip(("d0", "d1", "d1", "d1"), (0, 0, 60, 120), strict=True)):
         mel = torch.from_numpy(mels[name][start : start + 61].astype(np.float32).T)[None]
@@ -388,13 +410,12 @@ def test_tracks_are_embedded_frame_by_frame(plugins: Path) -> None:
             torch.from_numpy(found.embeddings[row : row + 1]), backbone(log_mel.normalise(mel))[1]
         )
     assert np.isfinite(found.embeddings[4]).all()
-    whole = embed_tracks(backbone, FRONT_END, mels.__getitem__, tracks)
     np.testing.assert_allclose(whole.embeddings, found.embeddings, atol=1e-6)
-    few = embed_tracks(backbone, FRONT_END, mels.__getitem__, tracks, most=1)
+    few = embed_tracks(backbone, FRONT_END, mels.__getitem__, tracks, max_frames=1)
     assert few.tracks.tolist() == [0, 1, 2, 3]
 
 
-def test_no_track_has_no_embedding(plugins: Path) -> None:
+def test_no_tracks_give_no_embeddings(plugins: Path) -> None:
     mels: dict[str, npt.NDArray[np.float16]] = {}
     nothing = embed_tracks(build("mine", 3, {}, [plugins]), FRONT_END, mels.__getitem__, [])
     assert len(nothing.embeddings) == len(nothing.tracks) == 0
@@ -407,9 +428,9 @@ def test_a_backbone_with_a_part_called_head_cannot_have_one(material: Material, 
         pack(backbone, 3, fitted(material, "logistic", "tags"))
 
 
-def test_margins_do_not_depend_on_how_many_rows_come_at_once(material: Material) -> None:
+def test_margins_do_not_depend_on_the_batch_size(material: Material) -> None:
     head = fitted(material, "svm", "tags")
     module = build_head(head.description, 3)
     module.load_state_dict(dict(head.tensors))
     whole = head_margins(module, material.x)
-    np.testing.assert_allclose(head_margins(module, material.x, rows=7), whole, atol=1e-5)
+    np.testing.assert_allclose(head_margins(module, material.x, batch_rows=7), whole, atol=1e-5)

@@ -1,4 +1,4 @@
-"""How each kind of head is fitted: its grid, scikit-learn's classifier on it, and the tensors that come of it."""
+"""The kinds of heads: their hyper-parameters, scikit-learn's classifier, and the tensors that reproduce it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Params = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class HeadFit:
+class Classifier:
     """One kind of head."""
 
-    grid: Callable[[FloatArray], Iterator[dict[str, float]]]
+    grid: Callable[[FloatArray], Iterator[Params]]
     """Hyper-parameters to try on embeddings [rows, dim], the simplest first."""
     fit: Callable[[FloatArray, Truth, Params, Task, bool], Head]
     """(embeddings [rows, dim], truth [rows, tags] with both values in each column, hyper-parameters, task,
@@ -34,7 +34,7 @@ class HeadFit:
     """Whether its margins need Platt's slope and offset to become log-odds."""
 
     def describe(self, head: Head) -> dict[str, Any]:
-        """What `build_head` builds the same head of."""
+        """The description from which `build_head` builds the same head."""
         shared = {"dim": len(head.mean), "normalise": head.normalise}
         if isinstance(head, KernelHead):
             return {"kind": "kernel", **shared, "support": len(head.vectors), "gamma": head.gamma}
@@ -44,9 +44,9 @@ class HeadFit:
 
 
 def _standardise(head: Head, x: FloatArray) -> npt.NDArray[np.float64]:
-    """Give the head the mean and deviation of x [rows, dim]; x standardised by the head's own float32 numbers."""
+    """Set the head's mean and deviation to those of x [rows, dim], and return x standardised by them, as float32."""
     deviation = x.std(axis=0, dtype=np.float64)
-    # A number that never changes says nothing; dividing by rounding errors would make it say much.
+    # Dividing a constant feature by its rounding errors would make it seem informative.
     deviation[deviation <= 1e-6 * np.abs(x).max(axis=0, initial=0.0)] = 1.0
     head.mean.copy_(torch.from_numpy(x.mean(axis=0, dtype=np.float64)))
     head.deviation.copy_(torch.from_numpy(deviation))
@@ -57,7 +57,7 @@ def _weights(balanced: bool) -> str | None:
     return "balanced" if balanced else None
 
 
-def _logistic_grid(x: FloatArray) -> Iterator[dict[str, float]]:
+def _logistic_grid(x: FloatArray) -> Iterator[Params]:
     return ({"C": c} for c in (0.1, 0.01, 0.001, 1.0))
 
 
@@ -74,7 +74,7 @@ def _logistic(x: FloatArray, y: Truth, params: Params, task: Task, balanced: boo
         models = [fitted(column) for column in y.T]
         weight, bias = np.stack([m.coef_[0] for m in models]), np.stack([m.intercept_[0] for m in models])
         if task == "genre":
-            # Of two genres' regressions one is the other's mirror: half of each, so that the softmax gives either.
+            # The regressions of two genres mirror each other, so half of each makes the softmax equal to either.
             weight, bias = weight / 2, bias / 2
     else:
         model = fitted(y.argmax(axis=1))
@@ -84,8 +84,8 @@ def _logistic(x: FloatArray, y: Truth, params: Params, task: Task, balanced: boo
     return head
 
 
-def _svm_grid(x: FloatArray) -> Iterator[dict[str, float]]:
-    # Standardised embeddings lie 2 * dim apart (squared) on average: gamma = 1 / dim is scikit-learn's "scale".
+def _svm_grid(x: FloatArray) -> Iterator[Params]:
+    # Standardised embeddings are 2 * dim apart (squared) on average: gamma = 1 / dim is scikit-learn's "scale".
     for c, width in itertools.product((1.0, 10.0, 100.0), (1.0, 0.25, 4.0)):
         yield {"C": c, "gamma": width / x.shape[1]}
 
@@ -112,13 +112,13 @@ def _svm(x: FloatArray, y: Truth, params: Params, task: Task, balanced: bool) ->
     return head
 
 
-def _knn_grid(x: FloatArray) -> Iterator[dict[str, float]]:
-    # The search sees a part of the rows of each fold's training, and k must fit into that.
+def _knn_grid(x: FloatArray) -> Iterator[Params]:
+    # The search fits on a fraction of these rows, which k must not exceed.
     return ({"k": k} for k in (20, 10, 5, 40, 80) if k <= max(5, len(x) // 4))
 
 
 def _knn(x: FloatArray, y: Truth, params: Params, task: Task, balanced: bool) -> Head:
-    """All rows are kept. Class weights change nothing: who is near is near."""
+    """All rows are stored. Class weights have no effect on neighbours."""
     k = min(int(params["k"]), len(x))
     head = NeighbourHead(x.shape[1], y.shape[1], len(x), k, normalise=task == "genre")
     head.vectors.copy_(torch.nn.functional.normalize(torch.from_numpy(_standardise(head, x))))
@@ -127,8 +127,8 @@ def _knn(x: FloatArray, y: Truth, params: Params, task: Task, balanced: bool) ->
     return head
 
 
-FITS: Mapping[str, HeadFit] = {
-    "svm": HeadFit(_svm_grid, _svm, True),
-    "logistic": HeadFit(_logistic_grid, _logistic, False),
-    "knn": HeadFit(_knn_grid, _knn, False),
+CLASSIFIERS: Mapping[str, Classifier] = {
+    "svm": Classifier(_svm_grid, _svm, True),
+    "logistic": Classifier(_logistic_grid, _logistic, False),
+    "knn": Classifier(_knn_grid, _knn, False),
 }
