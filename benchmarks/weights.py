@@ -46,7 +46,7 @@ from musictagger.pipeline.pool import Decoding
 from musictagger.progress import SILENT
 from musictagger.records import FloatArray
 from musictagger.scores.genres import GenreChoice, chooser, ranked, thresholds
-from musictagger.training.distillation.targets import Teachers, decisions
+from musictagger.training.distillation.targets import CachedTeachers, decisions
 from musictagger.training.distillation.teacher_scores import load_teachers
 from musictagger.training.melcache.cache import MelCache
 from tools.corpus import listing_lines
@@ -183,9 +183,9 @@ def _soft_targets(bench: Bench) -> tuple[tuple[str, ...], Mapping[Path, FloatArr
     names = next(filter(None, trained), None)
     if names is None:
         raise BadRequestError("none of the models was trained with teachers; name one that was")
-    teachers = Teachers(load_teachers(names, settings), bench.cache)
+    teachers = CachedTeachers(load_teachers(names, settings), bench.cache)
     digests = MelCache(bench.cache, FrontEnd()).digests(bench.held_out, decoding=Decoding(1), progress=SILENT)
-    targets = {path: teachers.track_labels(digest) for path, digest in digests.items() if teachers.has(digest)}
+    targets = {path: teachers.track_scores(digest) for path, digest in digests.items() if teachers.has(digest)}
     if not targets:
         raise BadRequestError(
             f"{printable(bench.cache)}: has teachers' scores for none of {len(bench.held_out):,} held-out tracks; "

@@ -31,7 +31,7 @@ class TestEveryDataset:
     def test_is_usable_and_leaks_nothing(self, name: str, tmp_path: Path) -> None:
         dataset = read(name, tmp_path)
         assert dataset.name == name
-        require_usable(dataset, taught=dataset.partial)
+        require_usable(dataset, with_teachers=dataset.partial)
         assert check_leaks(dataset) == []
         assert set(dataset.categories.values()) <= set(CATEGORIES)
 

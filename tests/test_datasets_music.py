@@ -214,11 +214,11 @@ class TestUsable:
         for index in range(30):
             touch(tmp_path / f"album {index}" / "a.ogg")
         dataset = read_dataset("music", tmp_path)
-        require_usable(dataset, taught=True)
+        require_usable(dataset, with_teachers=True)
         with pytest.raises(BadRequestError, match="unlabelled tracks; name teachers"):
             require_usable(dataset)
 
     def test_teachers_need_tracks_to_learn_from(self, tmp_path: Path) -> None:
         dataset = Dataset("music", "tags", (), (), partial=True)
         with pytest.raises(BadRequestError, match="no track was found"):
-            require_usable(dataset, taught=True)
+            require_usable(dataset, with_teachers=True)

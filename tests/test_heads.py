@@ -28,11 +28,10 @@ from musictagger.evaluation.thresholds import platt
 from musictagger.models.card import Tag, Task
 from musictagger.models.fuse import fuse
 from musictagger.models.heads import NEAR, PRIOR_VOTES, LinearHead, WithHead, build_head
-from musictagger.models.inference import Predictor
+from musictagger.models.inference import BATCH_FRAMES, Predictor
 from musictagger.models.registry import build
 from musictagger.models.weights import load_model, save_weights
 from musictagger.progress import Silent
-from musictagger.training.heads import fit
 from musictagger.training.heads.fit import (
     FittedHead,
     FittedKind,
@@ -398,7 +397,7 @@ def test_tracks_are_embedded_frame_by_frame(plugins: Path, monkeypatch: pytest.M
     tracks, mels = tracks_of([61, 181, 20, 180])
     backbone = build("mine", 3, {}, [plugins])
     whole = embed_tracks(backbone, FRONT_END, mels.__getitem__, tracks)
-    monkeypatch.setitem(fit.BATCH_FRAMES, "cpu", 2)
+    monkeypatch.setitem(BATCH_FRAMES, "cpu", 2)
     reporter = Reporter()
     found = embed_tracks(backbone, FRONT_END, mels.__getitem__, tracks, progress=reporter)
     assert found.tracks.tolist() == [0, 1, 1, 1, 2, 3, 3]

@@ -102,7 +102,7 @@ def test_resumed_run_gives_the_same_model(music: Path, cache: Path, tmp_path: Pa
     stopped, _ = _run(_request(music, cache, tmp_path / "parts"), stop_at=4)
     assert stopped.interrupted and stopped.weights is None
     again, lines = _run(_request(music, cache, tmp_path / "parts", resume=True))
-    assert any(line.startswith("going on after") for line in lines)
+    assert any(line.startswith("resuming after") for line in lines)
     assert whole.weights and again.weights
     assert whole.weights.read_bytes() == again.weights.read_bytes()
 
@@ -130,7 +130,7 @@ def test_a_finished_model_is_not_overwritten(music: Path, cache: Path, tmp_path:
     with pytest.raises(BadRequestError, match="holds a model 'mine' already"):
         _run(_request(music, cache, tmp_path, {**head, "seed": 1}, resume=True))
     _, lines = _run(_request(music, cache, tmp_path / "dense", {"epochs": 1}, resume=True))
-    assert any(line.endswith("holds no checkpoint, so training begins at its start") for line in lines)
+    assert any(line.endswith("holds no checkpoint, so a new training starts") for line in lines)
     with pytest.raises(BadRequestError, match="holds a run of another kind"):
         _run(_request(music, cache, tmp_path / "dense", head, resume=True))
 
@@ -145,7 +145,7 @@ def test_unknown_backbone_options_are_refused_before_decoding(music: Path, tmp_p
 def test_damaged_best_weights_give_an_error(music: Path, cache: Path, tmp_path: Path) -> None:
     _run(_request(music, cache, tmp_path, {"epochs": 1}))
     (tmp_path / BEST).write_bytes(b"half of a file")
-    with pytest.raises(MusictaggerError, match=r"best\.safetensors: .* gone or damaged"):
+    with pytest.raises(MusictaggerError, match=r"best\.safetensors: .* missing or damaged"):
         _run(_request(music, cache, tmp_path, {"epochs": 1}, resume=True))
 
 
@@ -161,8 +161,8 @@ def test_tracks_that_cannot_be_scored_are_reported(cache: Path, tmp_path: Path) 
     broken = read_dataset("folders", music).split("test")[0].path
     broken.write_bytes(b"no music")
     _, lines = _run(request)
-    said = [line for line in lines if "test split cannot be judged" in line]
-    assert len(said) == 1 and said[0].startswith("1 tracks of") and str(broken) in said[0]
+    reported = [line for line in lines if "test split cannot be scored" in line]
+    assert len(reported) == 1 and reported[0].startswith("1 tracks of") and str(broken) in reported[0]
 
 
 def test_genres_with_one_meaning_are_refused(cache: Path, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_genres_with_one_meaning_are_refused(cache: Path, tmp_path: Path) -> Non
 
 def test_a_folder_with_a_run_is_not_overwritten(music: Path, cache: Path, tmp_path: Path) -> None:
     _run(_request(music, cache, tmp_path, {"epochs": 1}))
-    with pytest.raises(BadRequestError, match="holds a run already; go on with it by --resume"):
+    with pytest.raises(BadRequestError, match="holds a run already; continue it with --resume"):
         _run(_request(music, cache, tmp_path, {"epochs": 1}))
 
 
@@ -198,7 +198,7 @@ def test_dry_run_describes_the_training(music: Path, cache: Path, tmp_path: Path
     assert "head svm on at most 8 frames of each of 21 tracks" in outcome.lines
     changes = {"teachers": ("musicnn-msd",), "dataset": "music", "metric": "auc"}
     outcome, _ = _run(_request(music, cache, tmp_path / "out", changes, dry_run=True))
-    assert "teacher musicnn-msd: not here; the training fetches it first" in outcome.lines
+    assert "teacher musicnn-msd: missing; the training fetches it first" in outcome.lines
     with pytest.raises(BadRequestError, match="did you mean 'musicnn-msd'"):
         _run(_request(music, cache, tmp_path / "out", {**changes, "teachers": ("musicn-msd",)}, dry_run=True))
 
@@ -290,7 +290,7 @@ class TestTransfer:
         assert outcome.interrupted and outcome.weights is None and not list(tmp_path.glob("mine*"))
 
     def test_a_head_on_fresh_weights_is_refused(self, music: Path, tmp_path: Path) -> None:
-        with pytest.raises(BadRequestError, match="backbone fcn has learnt nothing yet; name a model with --init"):
+        with pytest.raises(BadRequestError, match="backbone fcn is untrained; name a model with --init"):
             _run(_request(music, tmp_path / "cache", tmp_path / "out", {"head": "svm"}))
         outcome, _ = _run(_request(music, tmp_path / "cache", tmp_path / "out", {**MFCC, "head": "logistic"}))
         assert outcome.card and outcome.card.backbone == "mfcc" and outcome.card.head
@@ -349,7 +349,7 @@ class TestBadData:
         outcome, lines = _run(
             _request(manifest, cache, tmp_path / "out", {"dataset": "manifest", "allow_leak": True, "epochs": 1})
         )
-        assert outcome.weights and any(line.startswith("leak, allowed: the same sound") for line in lines)
+        assert outcome.weights and any(line.startswith("leak, allowed: the same audio") for line in lines)
 
     def test_accuracy_of_tags_is_refused_before_decoding(self, music: Path, tmp_path: Path) -> None:
         rows = [
@@ -371,6 +371,6 @@ class TestBadData:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(torch, "save", full)
-        with pytest.raises(MusictaggerError, match="No space left"):
+        with pytest.raises(MusictaggerError, match="the disk is full"):
             _run(_request(music, cache, tmp_path, {"epochs": 1}))
         assert not (tmp_path / checkpoint.NAME).exists()

@@ -32,7 +32,7 @@ from musictagger.pipeline.pool import Decoding
 from musictagger.pipeline.stream import Source, stream
 from musictagger.progress import SILENT, Progress, Silent
 from musictagger.training.distillation import teacher_scores
-from musictagger.training.distillation.targets import DistilledTargets, Teachers, decisions, mix
+from musictagger.training.distillation.targets import CachedTeachers, StudentTargets, combine_targets, decisions
 from musictagger.training.distillation.teacher_scores import (
     Teacher,
     TeacherPasses,
@@ -264,25 +264,25 @@ class TestScoring:
 
 class TestVocabulary:
     def test_is_the_union_by_category_and_name(self, both: list[Teacher], tmp_path: Path) -> None:
-        teachers = Teachers(both, tmp_path)
+        teachers = CachedTeachers(both, tmp_path)
         assert teachers.tags == ("Classical", "Jazz", "Rock", "Mellow", "Guitar", "Piano", "80s")
         assert [teachers.categories[tag] for tag in teachers.tags] == [
             *("genre", "genre", "genre", "mood", "instrument", "instrument", "era")
         ]
-        assert Teachers(both[::-1], tmp_path).tags == teachers.tags
+        assert CachedTeachers(both[::-1], tmp_path).tags == teachers.tags
 
-    def test_no_teacher_is_told(self, tmp_path: Path) -> None:
+    def test_no_teacher_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(BadRequestError, match="no teacher"):
-            Teachers([], tmp_path)
+            CachedTeachers([], tmp_path)
 
 
-class TestLabels:
-    def test_at_an_offset_equal_what_the_windows_say(
+class TestScores:
+    def test_at_an_offset_are_the_weighted_mean_of_the_windows(
         self, both: list[Teacher], music: dict[Path, str], cache: Path
     ) -> None:
-        teachers = Teachers(both, cache)
+        teachers = CachedTeachers(both, cache)
         start_s, length_s = 7.3, 29.12
-        got = dict(zip(teachers.tags, teachers.labels(digest_of("long"), start_s, length_s), strict=True))
+        got = dict(zip(teachers.tags, teachers.scores(digest_of("long"), start_s, length_s), strict=True))
         logits: dict[str, list[float]] = {}
         for teacher in both:
             rows = read_scores(teacher.folder(cache), digest_of("long"), len(teacher.card.outputs))
@@ -300,68 +300,68 @@ class TestLabels:
 
     def test_a_whole_track_is_the_mean_over_its_windows(self, both: list[Teacher], cache: Path) -> None:
         for teacher in both:
-            teachers = Teachers([teacher], cache)
+            teachers = CachedTeachers([teacher], cache)
             rows = read_scores(teacher.folder(cache), digest_of("short"), len(teacher.card.outputs))
             assert rows is not None
-            labels = teachers.track_labels(digest_of("short"))
+            labels = teachers.track_scores(digest_of("short"))
             rock = float(rows["scores"][:, teacher.card.outputs.index("rock")].mean(dtype=np.float64))
             assert labels[teachers.tags.index("Rock")] == pytest.approx(rock, abs=1e-5)
-            np.testing.assert_array_equal(labels, teachers.labels(digest_of("short"), 0.0, math.inf))
+            np.testing.assert_array_equal(labels, teachers.scores(digest_of("short"), 0.0, math.inf))
 
-    def test_weigh_windows_by_what_lies_in_the_part(self, tmp_path: Path) -> None:
+    def test_windows_are_weighted_by_their_overlap(self, tmp_path: Path) -> None:
         teacher = made_up("a", {"Rock": "genre"})
         write_rows(teacher, tmp_path, digest_of("x"), [(0, 10, [0.25]), (10, 20, [0.5]), (20, 30, [0.75])])
-        teachers = Teachers([teacher], tmp_path)
+        teachers = CachedTeachers([teacher], tmp_path)
 
-        def say(start_s: float, length_s: float) -> float:
-            return float(teachers.labels(digest_of("x"), start_s, length_s)[0])
+        def score(start_s: float, length_s: float) -> float:
+            return float(teachers.scores(digest_of("x"), start_s, length_s)[0])
 
-        assert say(0, 10) == pytest.approx(0.25)
-        assert say(5, 10) == pytest.approx(0.375)
-        assert say(12, 4) == pytest.approx(0.5)
-        assert say(0, 30) == pytest.approx(0.5)
+        assert score(0, 10) == pytest.approx(0.25)
+        assert score(5, 10) == pytest.approx(0.375)
+        assert score(12, 4) == pytest.approx(0.5)
+        assert score(0, 30) == pytest.approx(0.5)
         # A window never reaches past the end of a track that is longer than it.
-        assert say(21, 10) == say(20, 10) == pytest.approx(0.75)
-        assert say(25, 0) == pytest.approx(0.75)
+        assert score(21, 10) == score(20, 10) == pytest.approx(0.75)
+        assert score(25, 0) == pytest.approx(0.75)
 
-    def test_a_short_track_goes_round(self, tmp_path: Path) -> None:
+    def test_a_short_track_is_repeated(self, tmp_path: Path) -> None:
         teacher = made_up("a", {"Rock": "genre"})
         write_rows(teacher, tmp_path, digest_of("x"), [(0, 10, [0.25]), (10, 20, [0.75])])
-        teachers = Teachers([teacher], tmp_path)
-        assert teachers.labels(digest_of("x"), 0, 30)[0] == pytest.approx((20 * 0.25 + 10 * 0.75) / 30)
-        assert teachers.labels(digest_of("x"), 15, 30)[0] == pytest.approx((15 * 0.25 + 15 * 0.75) / 30)
-        assert teachers.labels(digest_of("x"), 0, 60)[0] == pytest.approx(0.5)
+        teachers = CachedTeachers([teacher], tmp_path)
+        assert teachers.scores(digest_of("x"), 0, 30)[0] == pytest.approx((20 * 0.25 + 10 * 0.75) / 30)
+        assert teachers.scores(digest_of("x"), 15, 30)[0] == pytest.approx((15 * 0.25 + 15 * 0.75) / 30)
+        assert teachers.scores(digest_of("x"), 0, 60)[0] == pytest.approx(0.5)
 
-    def test_are_a_mean_of_logits_over_those_who_know(self, tmp_path: Path) -> None:
+    def test_are_a_mean_of_logits_over_the_teachers_of_a_tag(self, tmp_path: Path) -> None:
         one = made_up("a", {"Rock": "genre", "Piano": "instrument"})
         other = made_up("b", {"Rock": "genre", "Sad": "mood"})
         write_rows(one, tmp_path, digest_of("x"), [(0, 10, [0.9, 0.2])])
         write_rows(other, tmp_path, digest_of("x"), [(0, 4, [0.3, 0.1]), (4, 10, [0.3, 0.1])])
-        teachers = Teachers([one, other], tmp_path)
+        teachers = CachedTeachers([one, other], tmp_path)
         assert teachers.tags == ("Rock", "Sad", "Piano")
         expected = [sigmoid((logit(0.9) + logit(0.3)) / 2), 0.1, 0.2]
-        np.testing.assert_allclose(teachers.labels(digest_of("x"), 0, 10), expected, rtol=2e-3)
+        np.testing.assert_allclose(teachers.scores(digest_of("x"), 0, 10), expected, rtol=2e-3)
 
-    def test_are_finite_for_the_surest_teacher(self, tmp_path: Path) -> None:
+    def test_are_finite_for_extreme_scores(self, tmp_path: Path) -> None:
         teacher = made_up("a", {"Rock": "genre", "Jazz": "genre"})
         write_rows(teacher, tmp_path, digest_of("x"), [(0, 10, [0.0, 1.0])])
-        jazz, rock = Teachers([teacher], tmp_path).labels(digest_of("x"), 0, 10)
+        jazz, rock = CachedTeachers([teacher], tmp_path).scores(digest_of("x"), 0, 10)
         assert 0 < rock < 1e-7 and 0.9997 < jazz < 1
 
-    def test_what_only_a_teacher_who_failed_knows_is_unknown(self, tmp_path: Path) -> None:
+    def test_tags_of_a_teacher_without_scores_are_unknown(self, tmp_path: Path) -> None:
         one, other = made_up("a", {"Rock": "genre"}), made_up("b", {"Sad": "mood"})
         write_rows(one, tmp_path, digest_of("x"), [(0, 10, [0.9])])
-        teachers = Teachers([one, other], tmp_path)
-        labels = teachers.labels(digest_of("x"), 0, 10)
+        teachers = CachedTeachers([one, other], tmp_path)
+        labels = teachers.scores(digest_of("x"), 0, 10)
         assert labels[0] == pytest.approx(0.9, abs=1e-3) and math.isnan(labels[1])
         assert teachers.has(digest_of("x")) and not teachers.has(digest_of("y"))
-        with pytest.raises(MusictaggerError, match="no teacher has heard"):
-            teachers.labels(digest_of("y"), 0, 10)
+        with pytest.raises(MusictaggerError, match="no teacher has scored"):
+            teachers.scores(digest_of("y"), 0, 10)
 
-    def test_survive_a_trip_to_another_process(self, both: list[Teacher], cache: Path) -> None:
-        teachers = Teachers(both, cache)
+    def test_can_be_pickled(self, both: list[Teacher], cache: Path) -> None:
+        teachers = CachedTeachers(both, cache)
         again = pickle.loads(pickle.dumps(teachers))
-        np.testing.assert_array_equal(again.track_labels(digest_of("tiny")), teachers.track_labels(digest_of("tiny")))
+        np.testing.assert_array_equal(again.track_scores(digest_of("tiny")), teachers.track_scores(digest_of("tiny")))
 
     def test_are_fast(self, tmp_path: Path) -> None:
         tags = {f"Tag {index}": "other" for index in range(50)}
@@ -370,12 +370,12 @@ class TestLabels:
         for teacher in teachers:
             rows = [(index * 3.0, index * 3.0 + 3, random.random(50).tolist()) for index in range(100)]
             write_rows(teacher, tmp_path, digest_of("x"), rows)
-        union = Teachers(teachers, tmp_path)
-        union.labels(digest_of("x"), 0, 29.12)
+        union = CachedTeachers(teachers, tmp_path)
+        union.scores(digest_of("x"), 0, 29.12)
         begun_s = time.process_time()
         for index in range(200):
-            union.labels(digest_of("x"), index, 29.12)
-        # 0.2 ms when nothing else runs; windows are asked for by the thousand.
+            union.scores(digest_of("x"), index, 29.12)
+        # 0.2 ms when nothing else runs; an epoch needs thousands.
         assert (time.process_time() - begun_s) / 200 < 5e-3
 
 
@@ -387,7 +387,7 @@ class TestDecisions:
         assert decided[90:, 0].all() and decided[:10, 1].all()
         assert decisions(scores.astype(np.float32), 0.5).sum(axis=0).tolist() == [50, 50, 0]
 
-    def test_pass_over_what_nobody_knows(self) -> None:
+    def test_ignore_unknown_scores(self) -> None:
         scores = np.full((20, 2), np.nan, np.float32)
         scores[:10, 0] = np.arange(10)
         decided = decisions(scores)
@@ -395,47 +395,47 @@ class TestDecisions:
         assert np.argwhere(decided).tolist() == [[9, 0]]
 
 
-class TestMix:
-    def test_takes_what_is_known(self) -> None:
+class TestCombine:
+    def test_takes_the_known_target(self) -> None:
         nan = math.nan
         soft = np.array([0.2, 0.2, nan, nan], np.float32)
         hard = np.array([1.0, nan, 0.0, nan], np.float32)
-        np.testing.assert_allclose(mix(soft, hard, 0.25), [0.4, 0.2, 0.0, nan], rtol=1e-6)
+        np.testing.assert_allclose(combine_targets(soft, hard, 0.25), [0.4, 0.2, 0.0, nan], rtol=1e-6)
 
 
-class TestDistilledTargets:
+class TestStudentTargets:
     @pytest.fixture
-    def targets(self, tmp_path: Path) -> DistilledTargets:
+    def targets(self, tmp_path: Path) -> StudentTargets:
         teacher = made_up("a", {"Hip-Hop": "genre", "Rock": "genre", "Piano": "instrument"})
         for index in range(20):
             scores = [index / 20, 0.6, 0.01 * index]
             write_rows(teacher, tmp_path, digest_of(str(index)), [(0, 10, scores), (10, 20, scores)])
         own = ["hip hop", "polka", "hiphop", "rock"]
-        return DistilledTargets(Teachers([teacher], tmp_path), own, {"polka": "genre"}, 0.5)
+        return StudentTargets(CachedTeachers([teacher], tmp_path), own, {"polka": "genre"}, 0.5)
 
-    def test_know_the_tags_of_both(self, targets: DistilledTargets) -> None:
+    def test_know_the_tags_of_both(self, targets: StudentTargets) -> None:
         assert targets.outputs == ("Hip-Hop", "Polka", "Rock", "Piano")
         assert targets.categories["Polka"] == "genre"
 
-    def test_of_a_track_without_labels_are_the_teachers(self, targets: DistilledTargets) -> None:
+    def test_of_a_track_without_labels_are_the_teachers(self, targets: StudentTargets) -> None:
         np.testing.assert_allclose(targets.target(digest_of("5"), (), 3, 7), [0.25, math.nan, 0.6, 0.05], rtol=1e-3)
 
-    def test_of_a_track_with_labels_are_mixed(self, targets: DistilledTargets) -> None:
+    def test_of_a_track_with_labels_are_combined(self, targets: StudentTargets) -> None:
         got = targets.target(digest_of("5"), ("hiphop",), 0, math.inf)
         np.testing.assert_allclose(got, [0.625, 0.0, 0.3, 0.05], rtol=1e-3)
         got = targets.target(digest_of("5"), ("polka",), 0, math.inf)
         np.testing.assert_allclose(got, [0.125, 1.0, 0.3, 0.05], rtol=1e-3)
         assert got.dtype == np.float32
 
-    def test_truth_is_the_teachers_decision_and_else_the_labels(self, targets: DistilledTargets) -> None:
+    def test_truth_is_the_teachers_decisions_or_the_labels(self, targets: StudentTargets) -> None:
         truth = targets.truth([(digest_of(str(index)), ("polka",) if index == 3 else ()) for index in range(20)])
         assert np.argwhere(truth).tolist() == [[3, 1], [18, 0], [18, 3], [19, 0], [19, 3]]
         assert targets.truth([]).shape == (0, 4)
 
-    def test_said_is_what_reaches_the_thresholds(self, targets: DistilledTargets) -> None:
+    def test_tags_above_threshold(self, targets: StudentTargets) -> None:
         # Each tag's threshold is 0.5 on the card.
-        assert targets.said(digest_of("5"), ()) == ("Rock",)
-        assert targets.said(digest_of("15"), ("polka",)) == ("Hip-Hop", "Polka", "Rock")
+        assert targets.tags_above_threshold(digest_of("5"), ()) == ("Rock",)
+        assert targets.tags_above_threshold(digest_of("15"), ("polka",)) == ("Hip-Hop", "Polka", "Rock")
 
     def test_thresholds_are_the_mean_in_logits(self, tmp_path: Path) -> None:
         teachers = []
@@ -444,7 +444,7 @@ class TestDistilledTargets:
             tags = tuple(dataclasses.replace(tag, threshold=threshold) for tag in teacher.card.tags)
             card = dataclasses.replace(teacher.card, tags=tags)
             teachers.append(dataclasses.replace(teacher, model=dataclasses.replace(teacher.model, card=card)))
-        thresholds = Teachers(teachers, tmp_path).thresholds
+        thresholds = CachedTeachers(teachers, tmp_path).thresholds
         assert thresholds == pytest.approx({"Rock": 0.25, "a": 0.5, "b": 0.1})
 
     def test_thresholds_are_those_before_calibration(self, tmp_path: Path) -> None:
@@ -452,12 +452,12 @@ class TestDistilledTargets:
         lifted = Calibration({"Harp": Curve("platt", offset=4.0)})
         card = dataclasses.replace(teacher.card, calibration=lifted.to_json())
         taught = dataclasses.replace(teacher, model=Model(card, teacher.model.backbone))
-        assert Teachers([taught], tmp_path).thresholds == pytest.approx({"Rock": 0.5, "Harp": sigmoid(-4.0)})
+        assert CachedTeachers([taught], tmp_path).thresholds == pytest.approx({"Rock": 0.5, "Harp": sigmoid(-4.0)})
 
     def test_need_no_labels(self, both: list[Teacher], cache: Path) -> None:
-        teachers = Teachers(both, cache)
-        targets = DistilledTargets(teachers)
+        teachers = CachedTeachers(both, cache)
+        targets = StudentTargets(teachers)
         assert targets.outputs == teachers.tags and targets.categories == teachers.categories
         np.testing.assert_array_equal(
-            targets.target(digest_of("long"), (), 1.0, 20.0), teachers.labels(digest_of("long"), 1.0, 20.0)
+            targets.target(digest_of("long"), (), 1.0, 20.0), teachers.scores(digest_of("long"), 1.0, 20.0)
         )

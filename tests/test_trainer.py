@@ -269,7 +269,7 @@ class TestTrouble:
         more = _trainer(tmp_path, small_options(epochs=2, schedule="constant"))
         more.resume()
         monkeypatch.setattr(torch, "save", full)
-        with pytest.raises(MusictaggerError, match=r"No space left.*the last checkpoint is kept"):
+        with pytest.raises(MusictaggerError, match=r"the disk is full; free some space; the last checkpoint is kept"):
             more.fit()
         assert (tmp_path / checkpoint.NAME).read_bytes() == kept
         assert not list(tmp_path.glob(".*tmp"))
@@ -283,7 +283,7 @@ class TestTrouble:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(Path, "write_bytes", full)
-        with pytest.raises(MusictaggerError, match=r"best\.safetensors.*No space left.*free some space"):
+        with pytest.raises(MusictaggerError, match=r"best\.safetensors.*the disk is full; free some space"):
             trainer.fit()
 
     def test_threshold_options_may_change(self, tmp_path: Path) -> None:

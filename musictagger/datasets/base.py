@@ -78,14 +78,14 @@ def slashed(counts: Iterable[int]) -> str:
     return " / ".join(f"{count:,}" for count in counts)
 
 
-def require_usable(dataset: Dataset, splits: Sequence[Split] = SPLITS, *, taught: bool = False) -> None:
+def require_usable(dataset: Dataset, splits: Sequence[Split] = SPLITS, *, with_teachers: bool = False) -> None:
     """Raise BadRequestError, with a remedy, for a dataset that is unsuitable for training.
 
-    Of the `splits` only test may be empty; the others need a track of every tag. With teachers (`taught`), neither
-    tracks nor the dataset need tags.
+    Of the `splits` only test may be empty; the others need a track of every tag. With teachers, neither tracks nor the
+    dataset need tags.
     """
     _require_consistent(dataset)
-    if not taught:
+    if not with_teachers:
         _require_labels(dataset)
     counts = dataset.counts()
     for name in splits:
@@ -94,7 +94,7 @@ def require_usable(dataset: Dataset, splits: Sequence[Split] = SPLITS, *, taught
                 raise BadRequestError(f"dataset {dataset.name}: the {name} split is empty")
             continue
         lacking = [tag for tag in dataset.tags if not counts[name][tag]]
-        if lacking and not taught:
+        if lacking and not with_teachers:
             raise BadRequestError(
                 f"dataset {dataset.name}: no track of the {name} split has {some(lacking)}; add tracks of these "
                 "(by other artists), take these tags out, or split differently"

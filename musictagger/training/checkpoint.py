@@ -49,13 +49,12 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def resumable(path: Path) -> Iterator[None]:
-    """Add to errors of writing into a run's folder what is left there, and how to continue from it."""
+    """Add to errors of writing into a run's folder whether the checkpoint is kept, and how to continue from it."""
     try:
         yield
     except MusictaggerError as error:
-        kept = "the last checkpoint is kept; " if path.exists() else ""
-        remedy = "free some space" + (" and continue with --resume" if kept else "")
-        raise MusictaggerError(f"{error}; {kept}{remedy}") from error
+        kept = "; the last checkpoint is kept, continue from it with --resume" if path.exists() else ""
+        raise MusictaggerError(f"{error}{kept}") from error
 
 
 def load_checkpoint(path: Path, identity: Mapping[str, Any], older: Mapping[str, Any]) -> dict[str, Any]:

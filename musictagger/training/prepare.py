@@ -1,4 +1,4 @@
-"""From labels and files to what the trainer takes: caches filled, leaks and broken tracks found, targets ready."""
+"""From a dataset to what the trainer takes: caches filled, leaks and unusable tracks found, targets ready."""
 
 from __future__ import annotations
 
@@ -24,59 +24,52 @@ from musictagger.datasets.base import (
     split_lines,
 )
 from musictagger.errors import BadRequestError, printable
-from musictagger.models.card import Category
 from musictagger.models.vocabulary import tags_for
 from musictagger.pipeline.pool import Decoding
 from musictagger.progress import Progress
 from musictagger.records import FloatArray
-from musictagger.training.distillation.targets import DistilledTargets, Teachers
+from musictagger.training.distillation.targets import CachedTeachers, StudentTargets
 from musictagger.training.distillation.teacher_scores import cache_teacher_scores, load_teachers
 from musictagger.training.material import Material
 from musictagger.training.melcache.cache import Cached, MelCache
 from musictagger.training.options import TrainOptions
-from musictagger.training.windows import Target, Track
+from musictagger.training.windows import Track
 
 _SHOWN = 5
-"""Broken files that are named; the rest are counted."""
+"""Unusable files that are named; the rest are counted."""
 
-LEARNT_FROM: tuple[Split, ...] = ("train", "valid")
+TRAINING_SPLITS: tuple[Split, ...] = ("train", "valid")
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the trainer takes, and the dataset as it is after the broken tracks have gone."""
+    """The data of a training, and the dataset without its unusable tracks."""
 
     dataset: Dataset
-    """With teachers, its tags are what the student is to say; validation tracks have those that the teachers give them
-    by their own thresholds, test tracks those by which they are in the tag's highest tenth."""
+    """With teachers, its tags are the student's outputs; validation tracks have those that reach the teachers'
+    thresholds, test tracks those whose scores are in the tag's highest tenth."""
     material: Material
-    categories: Mapping[str, Category]
     failures: Mapping[Path, str]
     thresholds: Mapping[str, float] = field(default_factory=dict)
-    """The teachers', by tag: what a student's tag has that cannot be fitted."""
-
-
-def decoders(settings: Settings) -> int:
-    """Processes that decode: as set, else all cores but the one that makes mels of what they decode."""
-    return settings.workers or max(1, (os.cpu_count() or 2) - 1)
+    """The teachers', by tag, for tags of the student whose thresholds cannot be fitted."""
 
 
 def check_dataset(dataset: Dataset, options: TrainOptions, progress: Progress) -> None:
-    """Tell what was found; raise BadRequestError where nothing can be learnt from it, or an artist leaks."""
+    """Report the dataset; raise BadRequestError where it is unsuitable for training, or an artist is in two splits."""
     if options.metric == "accuracy" and (options.teachers or dataset.task == "tags"):
         raise BadRequestError("metric accuracy is of tracks with one genre each; here they have tags: auc or loss")
     if options.calibration == "lift" and dataset.task == "genre" and not options.teachers:
         raise BadRequestError("calibration lift is for tags; genres that exclude each other compare already: platt")
     for line in describe(dataset):
         progress.say(line)
-    require_usable(dataset, LEARNT_FROM, taught=bool(options.teachers))
+    require_usable(dataset, TRAINING_SPLITS, with_teachers=bool(options.teachers))
     if not options.teachers:
-        _tell_merged(dataset, progress)
-    _tell_leaks(check_leaks(dataset, allow=options.allow_leak), progress)
+        _report_merged(dataset, progress)
+    _report_leaks(check_leaks(dataset, allow=options.allow_leak), progress)
 
 
-def _tell_merged(dataset: Dataset, progress: Progress) -> None:
-    """Words that mean the same are learnt apart and shown as one tag. Raises BadRequestError where all do."""
+def _report_merged(dataset: Dataset, progress: Progress) -> None:
+    """Report tags that are trained apart and shown as one. Raises BadRequestError where all have one meaning."""
     tags = tags_for(dataset.tags, 0.5)
     for tag in tags:
         if len(tag.outputs) > 1:
@@ -93,20 +86,21 @@ def prepare(
     cache_folder: Path,
     progress: Progress,
 ) -> Prepared | None:
-    """Fill the caches for the training and validation tracks; None when stopped before they are full.
+    """Fill the caches for the tracks that the training needs; None when stopped before they are full.
 
-    Raises BadRequestError where what is left when the broken tracks have gone cannot be learnt from, or where a sound
-    stands in two splits; ModelError for a teacher that cannot be loaded.
+    Raises BadRequestError where the usable tracks are unsuitable for training or the same audio is in two splits, and
+    ModelError for a teacher that cannot be loaded.
     """
-    # Before an hour of decoding: a teacher that cannot be loaded.
+    # First, since decoding may take an hour and a teacher may not load.
     teachers = load_teachers(options.teachers, settings, progress)
     cache = MelCache(cache_folder, front_end)
-    # What teachers say of the test split is what the student is measured by.
-    splits = SPLITS if teachers else LEARNT_FROM
-    wanted = [example for example in dataset.examples if example.split in splits]
-    decoding = Decoding(decoders(settings), settings.decode_timeout)
-    lengths = {example.path: example.duration_s for example in wanted if example.duration_s is not None}
-    filled = cache.fill([example.path for example in wanted], decoding=decoding, progress=progress, durations=lengths)
+    # With teachers, the student is measured by their scores on the test split.
+    splits = SPLITS if teachers else TRAINING_SPLITS
+    examples = [example for example in dataset.examples if example.split in splits]
+    # One core is left to compute the spectrograms.
+    decoding = Decoding(settings.workers or max(1, (os.cpu_count() or 2) - 1), settings.decode_timeout)
+    lengths = {example.path: example.duration_s for example in examples if example.duration_s is not None}
+    filled = cache.fill([example.path for example in examples], decoding=decoding, progress=progress, durations=lengths)
     if filled.interrupted:
         return None
     digests = {path: entry.digest for path, entry in filled.entries.items()}
@@ -116,23 +110,28 @@ def prepare(
     if passes.interrupted:
         return None
     failures = {**filled.failures, **passes.failures}
-    whole = with_lengths(without(dataset, failures, progress), filled.entries)
-    if len(lengths) < len(wanted):
-        for line in split_lines(whole):
+    usable = _with_lengths(without(dataset, failures, progress), filled.entries)
+    if len(lengths) < len(examples):
+        for line in split_lines(usable):
             progress.say(line)
-    require_usable(whole, LEARNT_FROM, taught=bool(teachers))
-    # The test split is heard only when all is over; a sound that it shares should not cost a whole training.
+    require_usable(usable, TRAINING_SPLITS, with_teachers=bool(teachers))
+    # Now, since the test split is not decoded before the training is over, and a leak would waste that.
     digests = cache.digests([example.path for example in dataset.examples], decoding=decoding, progress=progress)
     if progress.stopping:
         return None
-    _tell_leaks(check_leaks(whole, digests, allow=options.allow_leak), progress)
-    if teachers:
-        return _distilled(whole, filled.entries, cache, Teachers(teachers, cache_folder), options, failures)
-    return _labelled(whole, filled.entries, cache, failures)
+    _report_leaks(check_leaks(usable, digests, allow=options.allow_leak), progress)
+    tracks = {split: _tracks(usable.split(split), filled.entries) for split in splits}
+    if not teachers:
+        return Prepared(usable, _labelled_material(usable, cache, tracks), failures)
+    targets = StudentTargets(
+        CachedTeachers(teachers, cache_folder), usable.tags, usable.categories, options.hard_weight
+    )
+    student = _student_dataset(usable, tracks, targets)
+    return Prepared(student, _distilled_material(cache, tracks, targets), failures, targets.thresholds)
 
 
 def without(dataset: Dataset, failures: Mapping[Path, str], progress: Progress) -> Dataset:
-    """The dataset without the tracks that cannot be used, which are told."""
+    """The dataset without its unusable tracks, which are reported."""
     if not failures:
         return dataset
     progress.say(f"{len(failures):,} tracks cannot be used and are left out:")
@@ -145,8 +144,8 @@ def without(dataset: Dataset, failures: Mapping[Path, str], progress: Progress) 
     return dataclasses.replace(dataset, examples=examples, notes=(*dataset.notes, note))
 
 
-def with_lengths(dataset: Dataset, entries: Mapping[Path, Cached]) -> Dataset:
-    """The dataset with the lengths that were found where its labels do not say any."""
+def _with_lengths(dataset: Dataset, entries: Mapping[Path, Cached]) -> Dataset:
+    """The dataset with measured lengths where its labels give none."""
     examples = tuple(
         example
         if example.duration_s is not None or example.path not in entries
@@ -156,78 +155,6 @@ def with_lengths(dataset: Dataset, entries: Mapping[Path, Cached]) -> Dataset:
     return dataclasses.replace(dataset, examples=examples)
 
 
-def _labelled(
-    dataset: Dataset, entries: Mapping[Path, Cached], cache: MelCache, failures: Mapping[Path, str]
-) -> Prepared:
-    place = {tag: index for index, tag in enumerate(dataset.tags)}
-
-    @functools.lru_cache(1 << 16)
-    def flags(tags: tuple[str, ...]) -> FloatArray:
-        row = np.zeros(len(place), np.float32)
-        row[[place[tag] for tag in tags]] = 1.0
-        return row
-
-    def target(track: Track, start_s: float, length_s: float) -> FloatArray:
-        return flags(track.tags)
-
-    valid = _tracks(dataset.split("valid"), entries)
-    truth = np.stack([flags(track.tags) for track in valid]) > 0
-    material = _material(dataset, cache, entries, dataset.tags, target, truth)
-    return Prepared(dataset, material, dataset.categories, failures)
-
-
-def _distilled(
-    dataset: Dataset,
-    entries: Mapping[Path, Cached],
-    cache: MelCache,
-    teachers: Teachers,
-    options: TrainOptions,
-    failures: Mapping[Path, str],
-) -> Prepared:
-    targets = DistilledTargets(teachers, dataset.tags, dataset.categories, options.hard_weight)
-
-    def target(track: Track, start_s: float, length_s: float) -> FloatArray:
-        return targets.target(track.digest, track.tags, start_s, length_s)
-
-    valid, test = (_tracks(dataset.split(split), entries) for split in ("valid", "test"))
-    truth_of_valid, truth_of_test = (
-        targets.truth([(track.digest, track.tags) for track in tracks]) for tracks in (valid, test)
-    )
-    decided = {track.path: targets.said(track.digest, track.tags) for track in valid}
-    for track, row in zip(test, truth_of_test, strict=True):
-        decided[track.path] = tuple(tag for tag, is_one in zip(targets.outputs, row, strict=True) if is_one)
-    examples = tuple(dataclasses.replace(e, tags=decided.get(e.path, ())) for e in dataset.examples)
-    note = (
-        "measured (epochs' AUC, test figures) by the teachers' decisions: scores in the tag's highest tenth of the "
-        "split; thresholds, where they are fitted to labels, by where the teachers reach their own"
-    )
-    student = dataclasses.replace(
-        dataset,
-        task="tags",
-        tags=targets.outputs,
-        categories=targets.categories,
-        examples=examples,
-        notes=(*dataset.notes, note),
-        # What no teacher gives a tag is decided too: it has none.
-        partial=False,
-    )
-    material = _material(dataset, cache, entries, targets.outputs, target, truth_of_valid)
-    material = dataclasses.replace(material, task="tags")
-    return Prepared(student, material, targets.categories, failures, targets.thresholds)
-
-
-def _material(
-    dataset: Dataset,
-    cache: MelCache,
-    entries: Mapping[Path, Cached],
-    outputs: tuple[str, ...],
-    target: Target,
-    truth: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
-) -> Material:
-    train, valid = (_tracks(dataset.split(split), entries) for split in LEARNT_FROM)
-    return Material(dataset.task, outputs, cache.front_end, train, valid, cache.mel, target, truth)
-
-
 def _tracks(examples: Sequence[Example], entries: Mapping[Path, Cached]) -> list[Track]:
     return [
         Track(example.path, entries[example.path].digest, entries[example.path].columns, example.tags)
@@ -235,6 +162,61 @@ def _tracks(examples: Sequence[Example], entries: Mapping[Path, Cached]) -> list
     ]
 
 
-def _tell_leaks(leaks: Sequence[str], progress: Progress) -> None:
+def _labelled_material(dataset: Dataset, cache: MelCache, tracks: Mapping[Split, Sequence[Track]]) -> Material:
+    @functools.lru_cache(1 << 16)
+    def labels(tags: tuple[str, ...]) -> FloatArray:
+        return np.array([tag in tags for tag in dataset.tags], np.float32)
+
+    return Material(
+        task=dataset.task,
+        outputs=dataset.tags,
+        front_end=cache.front_end,
+        train=tracks["train"],
+        valid=tracks["valid"],
+        read_mel=cache.mel,
+        target=lambda track, start_s, length_s: labels(track.tags),
+        valid_truth=np.stack([labels(track.tags) for track in tracks["valid"]]) > 0,
+    )
+
+
+def _distilled_material(cache: MelCache, tracks: Mapping[Split, Sequence[Track]], targets: StudentTargets) -> Material:
+    return Material(
+        task="tags",
+        outputs=targets.outputs,
+        front_end=cache.front_end,
+        train=tracks["train"],
+        valid=tracks["valid"],
+        read_mel=cache.mel,
+        target=lambda track, start_s, length_s: targets.target(track.digest, track.tags, start_s, length_s),
+        valid_truth=targets.truth(_with_labels(tracks["valid"])),
+    )
+
+
+def _student_dataset(dataset: Dataset, tracks: Mapping[Split, Sequence[Track]], targets: StudentTargets) -> Dataset:
+    """The dataset with the teachers' decisions as tags (see `Prepared.dataset`)."""
+    tags = {track.path: targets.tags_above_threshold(track.digest, track.tags) for track in tracks["valid"]}
+    for track, row in zip(tracks["test"], targets.truth(_with_labels(tracks["test"])), strict=True):
+        tags[track.path] = targets.names(row)
+    note = (
+        "measured (epochs' AUC, test figures) by the teachers' decisions: scores in the tag's highest tenth of the "
+        "split; thresholds, where they are fitted to labels, by where the teachers reach their own"
+    )
+    return dataclasses.replace(
+        dataset,
+        task="tags",
+        tags=targets.outputs,
+        categories=targets.categories,
+        examples=tuple(dataclasses.replace(each, tags=tags.get(each.path, ())) for each in dataset.examples),
+        notes=(*dataset.notes, note),
+        # A track without any tag of the teachers is labelled as having none.
+        partial=False,
+    )
+
+
+def _with_labels(tracks: Sequence[Track]) -> list[tuple[str, tuple[str, ...]]]:
+    return [(track.digest, track.tags) for track in tracks]
+
+
+def _report_leaks(leaks: Sequence[str], progress: Progress) -> None:
     for line in leaks:
         progress.say(f"leak, allowed: {line}")

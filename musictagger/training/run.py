@@ -1,10 +1,10 @@
-"""One training run from labels to a measured model: dataset, caches, training, model, judgement, report."""
+"""One training run from labels to a measured model: dataset, caches, training or head, model, metrics and report."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,10 @@ from torch import Tensor
 
 from musictagger.config import Settings
 from musictagger.datasets import read_dataset
-from musictagger.datasets.base import Dataset, Split
+from musictagger.datasets.base import SPLITS, Dataset, Split
 from musictagger.errors import BadRequestError, ModelError, MusictaggerError, printable
 from musictagger.evaluation.bootstrap import Resampling
-from musictagger.evaluation.evaluate import evaluate_scores, save_metrics
+from musictagger.evaluation.evaluate import Evaluation, evaluate_scores, save_metrics
 from musictagger.evaluation.fit_card import fit_card
 from musictagger.evaluation.overlap import digest_prefixes
 from musictagger.evaluation.report import Report, example_mels, write_report
@@ -32,13 +32,13 @@ from musictagger.models.card import Card
 from musictagger.models.find import find_model
 from musictagger.models.inference import Predictor, pick_device
 from musictagger.models.weights import load_model
-from musictagger.progress import Progress, Silent
+from musictagger.progress import SILENT, Progress
 from musictagger.training import checkpoint
 from musictagger.training.board import require_tensorboard, tensorboard_log
 from musictagger.training.build import Origin, build_backbone, origin_of
 from musictagger.training.distributed import Processes, joined
-from musictagger.training.export import export_model
-from musictagger.training.heads.fit import embed_tracks, fit_head, groups_of, pack
+from musictagger.training.export import export_model, tags_of_outputs
+from musictagger.training.heads.fit import HeadOptions, LabelledRows, embed_tracks, fit_head, groups_of, pack
 from musictagger.training.melcache.cache import MelCache
 from musictagger.training.memory import keep_freed_memory
 from musictagger.training.optimise import freeze_parts
@@ -48,14 +48,12 @@ from musictagger.training.trainer import BEST, Record, Trainer, TrainResult
 from musictagger.training.windows import steps_per_epoch
 
 HEAD_FRAMES = 8
-"""Frames of a track that a head is fitted on at most: more of the same track say little that is new."""
-
-Stop = Callable[[], bool]
+"""Frames of a track that a head is fitted on at most: further frames of the same track add little."""
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What to train, from what, and where everything goes."""
+    """A run: its options, data, name and folders."""
 
     options: TrainOptions
     data: Path | str
@@ -74,16 +72,25 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it. `weights` is None where nothing was trained to an end."""
+    """The result of a run. `weights` is None unless a training was finished."""
 
-    weights: Path | None
-    card: Card | None
-    epochs: int
-    best_epoch: int | None
-    interrupted: bool
-    report: Path | None
+    weights: Path | None = None
+    card: Card | None = None
+    epochs: int = 0
+    best_epoch: int | None = None
+    interrupted: bool = False
+    report: Path | None = None
     lines: tuple[str, ...] = ()
-    """What a dry run found."""
+    """The findings of a dry run."""
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A trained model before it is written: its tensors, its head, and what the card records of the training."""
+
+    tensors: Mapping[str, Tensor]
+    record: Mapping[str, Any]
+    head: Mapping[str, Any] | None = None
 
 
 def run_training(request: RunRequest, progress: Progress) -> Outcome:
@@ -96,87 +103,243 @@ def run_training(request: RunRequest, progress: Progress) -> Outcome:
     if request.threads:
         torch.set_num_threads(request.threads)
     with joined(pick_device(request.settings.device)) as device:
-        processes = Processes(device)
-        return _run(request, device, processes, progress, lambda: progress.stopping)
+        return Run(request, device, progress).run()
 
 
-def _run(request: RunRequest, device: torch.device, processes: Processes, progress: Progress, stop: Stop) -> Outcome:
-    options, settings = request.options, request.settings
-    dataset = read_dataset(options.dataset, request.data, settings.genres_file, **options.dataset_options)
-    check_dataset(dataset, options, progress)
-    origin = origin_of(options, settings, progress)
-    # Before an hour of decoding: a configuration or a part to freeze that the backbone does not have.
-    backbone = build_backbone(origin, dataset.tags or ("-", "--"), options.seed, settings)
-    freeze_parts(backbone, options.freeze)
-    _require_learnt(options, origin, backbone)
-    if request.tensorboard:
-        require_tensorboard()
-    if request.dry_run:
-        return _nothing(tuple(_plan_lines(request, dataset, origin, backbone)))
-    _require_free(request)
-    with checkpoint.locked(request.out) if processes.first else nullcontext():
-        return _trained(request, dataset, origin, device, processes, progress, stop)
+class Run:
+    """One training run, in one of its processes."""
 
+    def __init__(self, request: RunRequest, device: torch.device, progress: Progress) -> None:
+        self._request, self._options, self._settings = request, request.options, request.settings
+        self._device, self._progress = device, progress
+        self._processes = Processes(device)
+        self._result = TrainResult()
 
-def _trained(
-    request: RunRequest,
-    dataset: Dataset,
-    origin: Origin,
-    device: torch.device,
-    processes: Processes,
-    progress: Progress,
-    stop: Stop,
-) -> Outcome:
-    options, settings = request.options, request.settings
-    # The first process fills the caches; the others wait for it, find them full, and stop when all do.
-    ready = processes.first and prepare(dataset, origin.front_end, options, settings, request.cache_folder, progress)
-    failures = processes.shared(ready.failures if ready else None)
-    if failures is None:
-        return _nothing((), interrupted=True)
-    rest = without(dataset, failures, Silent())
-    prepared = ready or prepare(rest, origin.front_end, options, settings, request.cache_folder, Silent())
-    assert prepared
-    if options.head != "dense":
-        if not processes.first:
-            return _nothing(())
-        made = _with_head(request, prepared, origin, device, progress, stop)
-        if made is None:
-            return _nothing((), interrupted=True)
-        model = made
-        fitted = TrainResult()
-    else:
-        fitted = _fitted(request, origin, prepared, device, progress)
-        if fitted.interrupted or not processes.first:
-            return Outcome(None, None, fitted.epochs, fitted.best_epoch, fitted.interrupted, None)
-        model = _exported(request, prepared, origin, fitted)
-    return _measured(request, model, prepared.dataset, fitted, progress)
+    def run(self) -> Outcome:
+        """Run all steps. Raises as `run_training` does."""
+        dataset = self._read_dataset()
+        self._origin = origin_of(self._options, self._settings, self._progress)
+        backbone = self._check_backbone(dataset)
+        if self._request.dry_run:
+            return Outcome(lines=tuple(_plan_lines(self._request, dataset, self._origin, backbone)))
+        _require_free(self._request)
+        with checkpoint.locked(self._request.out) if self._processes.first else nullcontext():
+            prepared = self._fill_caches(dataset)
+            if prepared is None:
+                return self._outcome(interrupted=True)
+            trained = self._train(prepared) if self._options.head == "dense" else self._fit_head(prepared)
+            if trained is None:
+                return self._outcome(interrupted=self._result.interrupted)
+            return self._measure(self._export(prepared, trained), prepared.dataset)
 
+    def _outcome(self, **found: Any) -> Outcome:
+        return Outcome(epochs=self._result.epochs, best_epoch=self._result.best_epoch, **found)
 
-def _nothing(lines: tuple[str, ...], *, interrupted: bool = False) -> Outcome:
-    return Outcome(None, None, 0, None, interrupted, None, lines)
-
-
-def _require_learnt(options: TrainOptions, origin: Origin, backbone: Backbone) -> None:
-    """A classifier on what fresh weights make of a sound looks like a model, and is none."""
-    if options.head == "dense" or origin.model is not None:
-        return
-    if any(not name.startswith("dense") for name, _ in backbone.named_parameters()):
-        raise BadRequestError(
-            f"head {options.head} is fitted on what a model has learnt, and backbone {origin.backbone} has learnt "
-            "nothing yet; name a model with --init, or take --backbone mfcc"
+    def _read_dataset(self) -> Dataset:
+        options = self._options
+        dataset = read_dataset(
+            options.dataset, self._request.data, self._settings.genres_file, **options.dataset_options
         )
+        check_dataset(dataset, options, self._progress)
+        return dataset
+
+    def _check_backbone(self, dataset: Dataset) -> Backbone:
+        """Build the backbone once before decoding, which may take an hour, to find wrong options early."""
+        options, origin = self._options, self._origin
+        backbone = build_backbone(origin, dataset.tags or ("-", "--"), options.seed, self._settings)
+        freeze_parts(backbone, options.freeze)
+        untrained = any(not name.startswith("dense") for name, _ in backbone.named_parameters())
+        if options.head != "dense" and origin.model is None and untrained:
+            raise BadRequestError(
+                f"head {options.head} is fitted on a trained backbone, and backbone {origin.backbone} is untrained; "
+                "name a model with --init, or take --backbone mfcc"
+            )
+        if self._request.tensorboard:
+            require_tensorboard()
+        return backbone
+
+    def _fill_caches(self, dataset: Dataset) -> Prepared | None:
+        """The data of the training; None when stopped.
+
+        The first process fills the caches; the others wait for it, and then find them full.
+        """
+        front_end, options, settings = self._origin.front_end, self._options, self._settings
+        folder = self._request.cache_folder
+        first = self._processes.first and prepare(dataset, front_end, options, settings, folder, self._progress)
+        failures = self._processes.shared(first.failures if first else None)
+        if first or failures is None:
+            return first or None
+        return prepare(without(dataset, failures, SILENT), front_end, options, settings, folder, SILENT)
+
+    def _train(self, prepared: Prepared) -> _Trained | None:
+        """Train by gradient; None when stopped, and in all processes but the first."""
+        request, outputs = self._request, prepared.material.outputs
+        backbone = build_backbone(self._origin, outputs, self._options.seed, self._settings)
+        trainer = Trainer(
+            backbone,
+            prepared.material,
+            self._options,
+            request.out,
+            self._device,
+            self._progress,
+            fresh_dense=not self._origin.keeps_dense(outputs),
+        )
+        if request.resume and not (request.out / checkpoint.NAME).exists():
+            self._progress.say(f"{printable(request.out)}: holds no checkpoint, so a new training starts")
+        elif request.resume:
+            trainer.resume()
+            self._progress.say(f"resuming after {trainer.state.epoch} epochs and {trainer.state.step} steps")
+        with tensorboard_log(request.out / "tensorboard" if request.tensorboard else None) as on_record:
+            self._result = trainer.fit(on_record)
+        if self._result.interrupted or not self._processes.first:
+            return None
+        record = {"epochs": self._result.epochs, "best_epoch": self._result.best_epoch}
+        return _Trained(_load_best(request.out / BEST), record)
+
+    def _fit_head(self, prepared: Prepared) -> _Trained | None:
+        """Fit a scikit-learn classifier on the frozen embedding (Roy et al. 2020; Wang et al. 2019, V.G).
+
+        None when stopped, and in all processes but the first.
+        """
+        if not self._processes.first:
+            return None
+        material, options = prepared.material, self._options
+        backbone = build_backbone(self._origin, material.outputs, options.seed, self._settings).eval()
+        tracks = material.train
+        self._progress.start("embedding", len(tracks), "tracks")
+        embedded = embed_tracks(
+            backbone, material.front_end, material.read_mel, tracks, HEAD_FRAMES, self._device, self._progress
+        )
+        if self._progress.stopping:
+            self._result = TrainResult(interrupted=True)
+            return None
+        targets = np.stack([material.target(track, 0.0, math.inf) for track in tracks]) > 0.5
+        by_path = {example.path: example for example in prepared.dataset.examples}
+        groups = np.asarray(groups_of([by_path[track.path] for track in tracks]))
+        numbers = embedded.tracks
+        rows = LabelledRows.checked(
+            embedded.embeddings, targets[numbers], groups[numbers], material.task, material.outputs
+        )
+        assert options.head != "dense"
+        head = fit_head(options.head, rows, HeadOptions(options.seed, options.class_weights), self._progress)
+        tensors, description = pack(backbone, len(material.outputs), head)
+        return _Trained(tensors, {"head": list(head.notes)}, description)
+
+    def _export(self, prepared: Prepared, trained: _Trained) -> Path:
+        """Write the model, and return the path of its weights."""
+        dataset, material, origin, options = prepared.dataset, prepared.material, self._origin, self._options
+        weights = self._request.out / f"{self._request.name}.safetensors"
+        with_head = f" with {options.head}" if trained.head else ""
+        counts = {split: len(dataset.split(split)) for split in SPLITS}
+        kind = "genres" if dataset.task == "genre" else "tags"
+        initial = origin.model.card if origin.model else None
+        card = Card(
+            name=weights.stem,
+            backbone=origin.backbone,
+            config=origin.config,
+            front_end=origin.front_end,
+            outputs=material.outputs,
+            tags=tags_of_outputs(material.outputs, material.task, dataset.categories, prepared.thresholds),
+            task=material.task,
+            weights_sha256="",
+            description=f"{origin.backbone}{with_head} trained on {counts['train']:,} tracks of {dataset.name}: "
+            f"{len(material.outputs)} {kind}",
+            licence="as the music and labels it was trained on allow",
+            training={
+                "command": self._request.command,
+                "options": options.to_json(),
+                "dataset": {"name": dataset.name, "tracks": counts, "notes": list(dataset.notes)},
+                "heard": digest_prefixes((track.digest for track in material.train), initial),
+                **trained.record,
+            },
+            head=trained.head,
+        )
+        export_model(weights, trained.tensors, card)
+        return weights
+
+    def _measure(self, weights: Path, dataset: Dataset) -> Outcome:
+        """Fit thresholds on the validation split, measure on the test split or, if that is empty, on validation."""
+        settings, options = self._settings, self._options
+        predictor = Predictor(load_model(weights, settings.plugin_folders), settings.device, settings.batch_size)
+        track_scores = self._score(predictor, dataset, "valid")
+        if track_scores.interrupted:
+            # Thresholds fitted on some of the tracks would look like those of all.
+            return self._outcome(weights=weights, card=predictor.card, interrupted=True)
+        card = fit_card(
+            predictor.card,
+            track_scores,
+            dataset,
+            calibration=options.calibration,
+            min_precision=options.min_precision,
+            aggregator=settings.aggregate,
+        )
+        (speed,) = measure_speed([predictor])
+        card = dataclasses.replace(card, training={**card.training, "speed": card_speed(predictor, speed)})
+        card.save(weights.with_suffix(".json"))
+        split: Split = "test" if dataset.split("test") else "valid"
+        if split == "test":
+            track_scores = self._score(predictor, dataset, "test")
+        if track_scores.interrupted:
+            return self._outcome(weights=weights, card=card, interrupted=True)
+        resampling = Resampling(seed=options.seed)
+        try:
+            evaluation = evaluate_scores(
+                card, track_scores, dataset, split, aggregator=settings.aggregate, resampling=resampling
+            )
+        except BadRequestError as error:
+            # A trained model is kept even if there are too few tracks to measure it.
+            self._progress.say(f"not measured: {error}")
+            return self._outcome(weights=weights, card=card)
+        self._progress.say(save_metrics(weights, evaluation))
+        card = Card.load(weights.with_suffix(".json"))
+        report = self._write_report(weights, card, evaluation, dataset) if self._request.report else None
+        return self._outcome(weights=weights, card=card, report=report)
+
+    def _score(self, predictor: Predictor, dataset: Dataset, split: Split) -> TrackScores:
+        paths = [example.path for example in dataset.split(split)]
+        self._progress.start(f"{split} split", len(paths), "tracks")
+        track_scores = score_tracks(predictor, paths, self._settings, self._progress)
+        if track_scores.failures:
+            path, reason = next(iter(track_scores.failures.items()))
+            first = f"the first is {printable(path)}: {printable(reason)}"
+            self._progress.say(f"{len(track_scores.failures):,} tracks of the {split} split cannot be scored; {first}")
+        return track_scores
+
+    def _write_report(self, weights: Path, card: Card, evaluation: Evaluation, dataset: Dataset) -> Path:
+        records = self._result.records
+        report = Report(
+            card=card,
+            evaluation=evaluation,
+            dataset=dataset,
+            records=records,
+            options=self._options.to_json(),
+            command=self._request.command,
+            mels=example_mels(card, evaluation.labelled),
+            facts=_speed_facts(records),
+            weights=weights,
+        )
+        return write_report(self._request.out / "report.html", report)
+
+
+def _load_best(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise MusictaggerError(
+            f"{printable(path)}: the best epoch's weights are missing or damaged ({error}); train in another --out"
+        ) from error
 
 
 def _require_free(request: RunRequest) -> None:
-    """A folder with a checkpoint is a run that somebody may want to go on with, and a model one to keep."""
+    """Raise BadRequestError for a folder with a run that could be resumed, or a model of this name."""
     if (request.out / checkpoint.NAME).exists():
         if request.options.head != "dense":
             raise BadRequestError(f"{printable(request.out)}: holds a run of another kind; give another --out")
         if not request.resume:
             raise BadRequestError(
-                f"{printable(request.out)}: holds a run already; go on with it by --resume, or give another --out"
+                f"{printable(request.out)}: holds a run already; continue it with --resume, or give another --out"
             )
-    elif (request.out / f"{request.name}.safetensors").exists() and not (request.resume and _is_the_same(request)):
+    elif (request.out / f"{request.name}.safetensors").exists() and not (request.resume and _has_same_options(request)):
         raise BadRequestError(
             f"{printable(request.out)}: holds a model {request.name!r} already; give another --name or --out, "
             "or remove it"
@@ -184,11 +347,11 @@ def _require_free(request: RunRequest) -> None:
     try:
         request.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadRequestError(f"{printable(request.out)}: cannot be made: {error.strerror}") from error
+        raise BadRequestError(f"{printable(request.out)}: cannot be created: {error.strerror}") from error
 
 
-def _is_the_same(request: RunRequest) -> bool:
-    """Whether the model that is there was made with these options: then a run that was cut short may make it again."""
+def _has_same_options(request: RunRequest) -> bool:
+    """Whether the existing model was trained with these options, so that an interrupted run may replace it."""
     try:
         training = Card.load(request.out / f"{request.name}.json").training
     except ModelError:
@@ -197,7 +360,7 @@ def _is_the_same(request: RunRequest) -> bool:
 
 
 def _plan_lines(request: RunRequest, dataset: Dataset, origin: Origin, backbone: Backbone) -> list[str]:
-    """What a run would take: room, weights, steps."""
+    """The size of a run: disk space, weights, steps."""
     options = request.options
     train = dataset.split("train")
     durations = {e.path: e.duration_s for e in dataset.examples if e.duration_s is not None}
@@ -218,195 +381,13 @@ def _plan_lines(request: RunRequest, dataset: Dataset, origin: Origin, backbone:
 
 
 def _plan_teacher(name: str, settings: Settings) -> str:
-    """Raises BadRequestError for a model nobody knows."""
+    """Raises BadRequestError for an unknown model."""
     weights = find_model(name, settings.model_folders)
-    return f"teacher {name}: {printable(weights) if weights else 'not here; the training fetches it first'}"
+    return f"teacher {name}: {printable(weights) if weights else 'missing; the training fetches it first'}"
 
 
-def _fitted(
-    request: RunRequest, origin: Origin, prepared: Prepared, device: torch.device, progress: Progress
-) -> TrainResult:
-    outputs = prepared.material.outputs
-    backbone = build_backbone(origin, outputs, request.options.seed, request.settings)
-    with tensorboard_log(request.out / "tensorboard" if request.tensorboard else None) as on_record:
-        trainer = Trainer(
-            backbone,
-            prepared.material,
-            request.options,
-            request.out,
-            device,
-            progress,
-            fresh_dense=not origin.keeps_dense(outputs),
-        )
-        if request.resume and not (request.out / checkpoint.NAME).exists():
-            progress.say(f"{printable(request.out)}: holds no checkpoint, so training begins at its start")
-        elif request.resume:
-            trainer.resume()
-            progress.say(f"going on after {trainer.state.epoch} epochs and {trainer.state.step} steps")
-        return trainer.fit(on_record)
-
-
-def _exported(request: RunRequest, prepared: Prepared, origin: Origin, fitted: TrainResult) -> Path:
-    best = request.out / BEST
-    try:
-        tensors = load_file(best)
-    except (OSError, SafetensorError) as error:
-        raise MusictaggerError(
-            f"{printable(best)}: the best epoch's weights are gone or damaged ({error}); train again in another --out"
-        ) from error
-    return _export(request, prepared, origin, tensors, {"epochs": fitted.epochs, "best_epoch": fitted.best_epoch})
-
-
-def _with_head(
-    request: RunRequest, prepared: Prepared, origin: Origin, device: torch.device, progress: Progress, stop: Stop
-) -> Path | None:
-    """Fit a scikit-learn classifier on the frozen embedding (Roy et al. 2020; Wang et al. 2019, V.G).
-
-    None when stopped before all tracks have one.
-    """
-    material, options = prepared.material, request.options
-    backbone = build_backbone(origin, material.outputs, options.seed, request.settings).eval()
-    tracks = material.train
-    progress.start("embedding", len(tracks), "tracks")
-    embedded = embed_tracks(
-        backbone,
-        material.front_end,
-        material.read_mel,
-        tracks,
-        device=device,
-        most=HEAD_FRAMES,
-        advance=progress.advance,
-        stop=stop,
-    )
-    if stop():
-        return None
-    targets = np.stack([material.target(track, 0.0, math.inf) for track in tracks]) > 0.5
-    by_path = {example.path: example for example in prepared.dataset.examples}
-    groups = np.asarray(groups_of([by_path[track.path] for track in tracks]))
-    assert options.head != "dense"
-    head = fit_head(
-        options.head,
-        embedded.embeddings,
-        targets[embedded.tracks],
-        groups[embedded.tracks],
-        task=material.task,
-        names=material.outputs,
-        seed=options.seed,
-        class_weights=options.class_weights,
-        say=progress.say,
-    )
-    tensors, description = pack(backbone, len(material.outputs), head)
-    return _export(request, prepared, origin, tensors, {"head": list(head.notes)}, description)
-
-
-def _export(
-    request: RunRequest,
-    prepared: Prepared,
-    origin: Origin,
-    tensors: Mapping[str, Tensor],
-    told: Mapping[str, Any],
-    head: Mapping[str, Any] | None = None,
-) -> Path:
-    dataset, options = prepared.dataset, request.options
-    weights = request.out / f"{request.name}.safetensors"
-    kind = "genres" if dataset.task == "genre" else "tags"
-    with_head = f" with {options.head}" if head else ""
-    counts = {split: len(dataset.split(split)) for split in ("train", "valid", "test")}
-    export_model(
-        weights,
-        tensors,
-        backbone=origin.backbone,
-        config=origin.config,
-        front_end=origin.front_end,
-        outputs=prepared.material.outputs,
-        categories=prepared.categories,
-        task=prepared.material.task,
-        training={
-            "command": request.command,
-            "options": options.to_json(),
-            "dataset": {"name": dataset.name, "tracks": counts, "notes": list(dataset.notes)},
-            "heard": digest_prefixes(
-                (track.digest for track in prepared.material.train), origin.model.card if origin.model else None
-            ),
-            **told,
-        },
-        description=f"{origin.backbone}{with_head} trained on {counts['train']:,} tracks of {dataset.name}: "
-        f"{len(prepared.material.outputs)} {kind}",
-        head=head,
-        thresholds=prepared.thresholds,
-    )
-    return weights
-
-
-def _measured(request: RunRequest, weights: Path, dataset: Dataset, fitted: TrainResult, progress: Progress) -> Outcome:
-    """Thresholds from the validation split; figures and report from the test split, or validation where it is empty."""
-    settings, options = request.settings, request.options
-    predictor = Predictor(load_model(weights, settings.plugin_folders), settings.device, settings.batch_size)
-    track_scores = _heard(predictor, dataset, "valid", settings, progress)
-    if track_scores.interrupted:
-        # Thresholds of the tracks heard so far would look like those of all.
-        return Outcome(weights, predictor.card, fitted.epochs, fitted.best_epoch, True, None)
-    card = fit_card(
-        predictor.card,
-        track_scores,
-        dataset,
-        calibration=options.calibration,
-        min_precision=options.min_precision,
-        aggregator=settings.aggregate,
-    )
-    (speed,) = measure_speed([predictor])
-    card = dataclasses.replace(card, training={**card.training, "speed": card_speed(predictor, speed)})
-    card.save(weights.with_suffix(".json"))
-    split: Split = "test" if dataset.split("test") else "valid"
-    if split == "test":
-        track_scores = _heard(predictor, dataset, "test", settings, progress)
-    if track_scores.interrupted:
-        return Outcome(weights, card, fitted.epochs, fitted.best_epoch, True, None)
-    try:
-        evaluation = evaluate_scores(
-            card,
-            track_scores,
-            dataset,
-            split,
-            aggregator=settings.aggregate,
-            resampling=Resampling(seed=options.seed),
-        )
-    except BadRequestError as error:
-        # Too few tracks to measure on is no reason to lose a trained model.
-        progress.say(f"not measured: {error}")
-        return Outcome(weights, card, fitted.epochs, fitted.best_epoch, False, None)
-    progress.say(save_metrics(weights, evaluation))
-    card = Card.load(weights.with_suffix(".json"))
-    report = None
-    if request.report:
-        content = Report(
-            card=card,
-            evaluation=evaluation,
-            dataset=dataset,
-            records=fitted.records,
-            options=options.to_json(),
-            command=request.command,
-            mels=example_mels(card, evaluation.labelled),
-            facts=_facts(fitted.records),
-            weights=weights,
-        )
-        report = write_report(request.out / "report.html", content)
-    return Outcome(weights, card, fitted.epochs, fitted.best_epoch, False, report)
-
-
-def _heard(predictor: Predictor, dataset: Dataset, split: Split, settings: Settings, progress: Progress) -> TrackScores:
-    paths = [example.path for example in dataset.split(split)]
-    progress.start(f"{split} split", len(paths), "tracks")
-    track_scores = score_tracks(predictor, paths, settings, progress)
-    if track_scores.failures:
-        path, reason = next(iter(track_scores.failures.items()))
-        first = f"the first is {printable(path)}: {printable(reason)}"
-        progress.say(f"{len(track_scores.failures):,} tracks of the {split} split cannot be judged; {first}")
-    return track_scores
-
-
-def _facts(records: Sequence[Record]) -> dict[str, str]:
-    """How fast the training went, where there was any."""
+def _speed_facts(records: Sequence[Record]) -> dict[str, str]:
+    """The speed of the training, unless a head was fitted."""
     if not records:
         return {}
     speed = np.mean([record["windows_per_s"] for record in records])
