@@ -84,7 +84,7 @@ def test_undo_restores_everything_that_apply_changed(music: Path) -> None:
     assert genres(music / "b.flac")[:2] == ["Polka", "polka "]
     assert json.loads(mutagen.File(music / "a.flac")["musictagger"][0])["model"] == TINY
     assert mutagen.File(music / "a.flac")["mood"] == ["Mellow"]
-    assert run("undo", "--last").out.startswith("3 put back, 0 refused")
+    assert run("undo", "--last").out.startswith("3 restored, 0 refused")
     assert state(music) == before
     assert run("undo", "--last").code == EXIT_USAGE, "nothing is left to undo"
 

@@ -58,7 +58,7 @@ def command(
         new_run = writer.journal.start_run("undo", note)
         with progress.reporter(quiet=False) as reporter, stoppable(reporter):
             outcome = writer.undo(entries, new_run, stop=lambda: reporter.stopping)
-    return report_outcome(new_run, outcome, as_json, "put back")
+    return report_outcome(new_run, outcome, as_json, "restored")
 
 
 def _print(entries: list[JournalEntry]) -> None:
