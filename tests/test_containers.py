@@ -615,7 +615,8 @@ def test_merging(existing: tuple[str, ...], chosen: list[str], mode: Any, result
 @given(existing=st.lists(st.text()), chosen=st.lists(st.text()))
 def test_append_never_changes_existing_values(existing: list[str], chosen: list[str]) -> None:
     merged = merge_genres(tuple(existing), chosen, "append")
-    assert merged[: len(existing)] == tuple(existing)
+    kept = tuple(existing) if any(existing) else ()  # a field of empty texts counts as missing
+    assert merged[: len(kept)] == kept
     assert merge_genres(merged, chosen, "append") == merged
 
 

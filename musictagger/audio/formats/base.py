@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +17,11 @@ HEAD_BYTES = 16
 class Digest(Protocol):
     """The methods of a hashlib object that are used here."""
 
-    def update(self, data: bytes | memoryview, /) -> None: ...
-    def digest(self) -> bytes: ...
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Hash `data` as well."""
+
+    def digest(self) -> bytes:
+        """The digest of all bytes so far."""
 
 
 class MalformedError(ValueError):
@@ -38,14 +40,17 @@ class ByteReader:
         self._beat = beat
         self.size: int = raw.seek(0, SEEK_END)
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._raw.seek(offset, whence)
+    def seek(self, offset: int) -> None:
+        """Continue to read at `offset`."""
+        self._raw.seek(offset)
 
     def read(self, count: int) -> bytes:
+        """Up to `count` bytes; fewer at the end of the file."""
         self._beat()
         return self._raw.read(count) or b""
 
     def readinto(self, view: memoryview) -> int:
+        """Read up to the length of `view` into it; returns the number of bytes, 0 at the end of the file."""
         self._beat()
         return self._raw.readinto(view) or 0
 

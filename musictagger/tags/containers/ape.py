@@ -68,6 +68,7 @@ class ApeFile(TagFile[_Item]):
         return item.key.decode("ascii", "replace"), struct.pack("<I", item.flags) + item.value
 
     def save(self) -> None:
+        """See TagFile."""
         splice(self._path, self._start, self._end - self._start, self._render())
 
     def _render(self) -> bytes:

@@ -59,6 +59,7 @@ class AsfFile(TagFile[_Attribute]):
         return name, f"{value.TYPE} {value.language} {value.stream} {value.value!r}".encode()
 
     def save(self) -> None:
+        """See TagFile."""
         try:
             self._file.tags[:] = self._items
             self._file.save(self._path)
@@ -67,6 +68,7 @@ class AsfFile(TagFile[_Attribute]):
             raise MalformedError(f"its ASF header cannot be written ({error})") from error
 
     def others(self, keys: Collection[str]) -> dict[str, str]:
+        """See TagFile."""
         # mutagen may move attributes of different names past each other, so each name is counted on its own.
         found: dict[str, str] = {}
         counts: Counter[str] = Counter()

@@ -6,8 +6,9 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from musictagger.audio.formats.base import BLOCK_BYTES, ByteReader, Format, MalformedError
 from musictagger.tags.containers.systems import System
@@ -137,11 +138,7 @@ def splice(path: Path, offset: int, old_bytes: int, new: bytes) -> None:
             raw.truncate(size + shift)
 
 
-class _Writes(Protocol):
-    def write(self, data: bytes | memoryview, /) -> int | None: ...
-
-
-def _write_all(raw: _Writes, data: bytes) -> None:
+def _write_all(raw: FileIO, data: bytes) -> None:
     """Write all of `data`: an unbuffered write may take only a part of it, as on a disk that is nearly full."""
     view = memoryview(data)
     while view:

@@ -63,6 +63,7 @@ class ChunkFile(Id3File):
         return int(struct.unpack(f"{self._order}I", file.at(offset, 4))[0])
 
     def save(self) -> None:
+        """See TagFile."""
         data = self._render(self._end - self._start - 8)
         name = b"ID3 " if self._form == b"FORM" else b"id3 "
         chunk = struct.pack(f"{self._order}4sI", name, len(data)) + data if data else b""

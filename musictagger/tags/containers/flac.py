@@ -43,6 +43,7 @@ class FlacFile(CommentFile):
             self._blocks.insert(1, (_VORBIS_COMMENT, b""))
 
     def save(self) -> None:
+        """See TagFile."""
         blocks = list(self._blocks)
         blocks[self._index] = (_VORBIS_COMMENT, self._render_comments() + self._tail)
         paddings = [index for index, (kind, _) in enumerate(blocks) if kind == _PADDING]
@@ -60,6 +61,7 @@ class FlacFile(CommentFile):
         splice(self._path, self._start, self._end - self._start, new)
 
     def others(self, keys: Collection[str]) -> dict[str, str]:
+        """See TagFile."""
         rest = [(kind, data) for kind, data in self._blocks if kind not in (_PADDING, _VORBIS_COMMENT)]
         blocks = {f"block {index} of type {kind}": fingerprint(data) for index, (kind, data) in enumerate(rest)}
         return super().others(keys) | blocks

@@ -73,12 +73,14 @@ class Id3File(TagFile[Id3Frame]):
             self._items, self._plain_sizes = _frames(body, self._version, plain_sizes=True), True
 
     def get(self, key: str) -> tuple[str, ...]:
+        """See TagFile."""
         texts = super().get(key)
         # Before ID3v2.4 a frame is one value. Files with two frames exist, against the standard, and readers show them
         # as one.
         return ("\0".join(texts),) if texts and self._version < 4 else texts
 
     def stored(self, values: tuple[str, ...]) -> tuple[str, ...]:
+        """See TagFile."""
         if not values:
             return ()
         whole = self._joined(values).rstrip("\0")
@@ -163,6 +165,7 @@ class Id3File(TagFile[Id3Frame]):
         return item.name, item.raw
 
     def others(self, keys: Collection[str]) -> dict[str, str]:
+        """See TagFile."""
         # A tag of nothing but our fields may come and go, so its version does not count.
         return super().others(keys) | ({"version": self.system} if self._others(keys) else {})
 

@@ -31,6 +31,7 @@ class Mp3File(Id3File):
         super().__init__(path, tag, join, around)
 
     def save(self) -> None:
+        """See TagFile."""
         splice(self._path, 0, self._old_bytes, self._render(self._old_bytes))
 
 

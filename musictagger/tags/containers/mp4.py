@@ -34,15 +34,18 @@ class Atom:
     children: list[Atom] | None = None
 
     def render(self) -> bytes:
+        """The atom with its header, and its children. Raises MalformedError from 4 GB on."""
         body = self.data + b"".join(child.render() for child in self.children or ())
         if len(body) + 8 >= 1 << 32:
             raise MalformedError("its tags would grow beyond 4 GB")
         return struct.pack(">I4s", len(body) + 8, self.name) + body
 
     def child(self, name: bytes) -> Atom | None:
+        """The first child of this name."""
         return next((child for child in self.children or () if child.name == name), None)
 
     def walk(self) -> Iterator[Atom]:
+        """The atom itself and all atoms below it."""
         yield self
         for child in self.children or ():
             yield from child.walk()
@@ -154,6 +157,7 @@ class Mp4File(TagFile[Atom]):
         return ilst.children
 
     def save(self) -> None:
+        """See TagFile."""
         shift = self._fit()
         patched = []
         if shift and self._end < self._top[-1][3]:
@@ -209,6 +213,7 @@ class Mp4File(TagFile[Atom]):
         return patched
 
     def others(self, keys: Collection[str]) -> dict[str, str]:
+        """See TagFile."""
         return super().others(keys) | self._index() | self._top_level()
 
     def _index(self) -> dict[str, str]:

@@ -61,6 +61,7 @@ class OggFile(CommentFile):
             raise MalformedError(f"its Ogg pages do not follow one another ({error})") from error
 
     def save(self) -> None:
+        """See TagFile."""
         packet = self._prefix + self._render_comments() + self._tail
         if self._codec is _FLAC:
             body = packet[4:]
@@ -80,6 +81,7 @@ class OggFile(CommentFile):
             OggPage.replace(file, pages, new)
 
     def others(self, keys: Collection[str]) -> dict[str, str]:
+        """See TagFile."""
         return super().others(keys) | self._other_streams()
 
     def _other_streams(self) -> dict[str, str]:

@@ -61,6 +61,7 @@ class CommentFile(TagFile[bytes]):
         return item.partition(b"=")[0].decode("utf-8", "replace"), item
 
     def others(self, keys: Collection[str]) -> dict[str, str]:
+        """See TagFile."""
         # A header with our own vendor was added to a FLAC file without one.
         vendor = {"vendor": fingerprint(self._vendor)} if self._vendor != OUR_VENDOR else {}
         return super().others(keys) | vendor | {"after the comments": fingerprint(self._tail.rstrip(b"\0"))}
