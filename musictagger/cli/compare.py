@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from musictagger.cli.labelled import measuring, measuring_options, read_labelled, require_writable
-from musictagger.cli.options import ExistingPath, json_output, pass_settings, plugin_options
+from musictagger.cli.options import ANY_PATH, json_output, pass_settings, plugin_options
 from musictagger.errors import BadRequestError, printable
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ SPEED_ROUNDS = 5
 @click.argument("models", nargs=-1, required=True, metavar="MODEL MODEL...")
 @measuring_options
 @click.option("--no-speed", is_flag=True, help="Do not measure how fast the models are.")
-@click.option("--html", type=ExistingPath, metavar="FILE", help="Write the table as HTML.")
+@click.option("--html", type=ANY_PATH, metavar="FILE", help="Write the table as HTML.")
 @click.option("--quiet", is_flag=True, help="Do not show progress.")
 @json_output
 @plugin_options

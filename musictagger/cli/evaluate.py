@@ -9,7 +9,7 @@ import click
 
 from musictagger.cli.labelled import measuring, measuring_options, read_labelled, require_writable
 from musictagger.cli.options import (
-    ExistingPath,
+    ANY_PATH,
     debug_option,
     json_output,
     model_options,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @click.command("evaluate")
 @measuring_options
-@click.option("--report", type=ExistingPath, metavar="FILE.html", help="Write a report with plots, as one file.")
+@click.option("--report", type=ANY_PATH, metavar="FILE.html", help="Write a report with plots, as one file.")
 @click.option("--save/--no-save", default=True, help="Save the metrics in the model's card, or leave it unchanged.")
 @quiet_option
 @model_options

@@ -9,7 +9,7 @@ import click
 
 from musictagger.cli.changes import apply_plan
 from musictagger.cli.options import (
-    ExistingPath,
+    ANY_PATH,
     chosen_view,
     opened_writer,
     pass_settings,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @click.command("fix")
-@click.argument("paths", nargs=-1, required=True, type=ExistingPath)
+@click.argument("paths", nargs=-1, required=True, type=ANY_PATH)
 @click.option(
     "--genre", multiple=True, metavar="NAME", help="The track's genre, whatever the model predicts; repeatable."
 )

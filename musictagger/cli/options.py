@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class _NamedPath(click.Path):
+class _NonEmptyPath(click.Path):
     """A path that is not empty: `musictagger scan "$MUSIC"` with MUSIC unset must not scan the current folder."""
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
@@ -33,7 +33,7 @@ class _NamedPath(click.Path):
         return super().convert(value, parameter, context)
 
 
-ExistingPath = _NamedPath(path_type=Path)
+ANY_PATH = _NonEmptyPath(path_type=Path)
 
 _GIVEN = "musictagger.settings"
 json_output = click.option("--json", "as_json", is_flag=True, help="Print JSON; docs/json.md describes it.")
@@ -90,7 +90,7 @@ _MODEL = _setting(
 _PLUGIN_DIR = _setting(
     "--plugin-dir",
     multiple=True,
-    type=_NamedPath(exists=True, file_okay=False, path_type=Path),
+    type=_NonEmptyPath(exists=True, file_okay=False, path_type=Path),
     metavar="FOLDER",
     help="Also look for backbones in this folder. Repeatable.",
 )
@@ -113,7 +113,7 @@ score_options = chain(
     ),
     _setting("--max-genres", type=int, metavar="N", help="Maximum number of genres per track. Default: 2."),
     _switch("--keep-parents", "Also write genres that another implies: Rock beside Indie Rock."),
-    _setting("--genres-allow", type=ExistingPath, metavar="FILE", help="Only use the genres in this file, one a line."),
+    _setting("--genres-allow", type=ANY_PATH, metavar="FILE", help="Only use the genres in this file, one a line."),
 )
 view_options = chain(_MODEL, score_options, _DB, debug_option)
 write_options = chain(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from musictagger.cli.changes import make_plan
-from musictagger.cli.options import ExistingPath, json_output, pass_settings, view_options, write_options
+from musictagger.cli.options import ANY_PATH, json_output, pass_settings, view_options, write_options
 from musictagger.errors import printable
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("plan")
 @click.argument("query", nargs=-1)
-@click.option("--out", type=ExistingPath, metavar="FILE", help="Save the plan as JSON, for `musictagger apply FILE`.")
+@click.option("--out", type=ANY_PATH, metavar="FILE", help="Save the plan as JSON, for `musictagger apply FILE`.")
 @json_output
 @write_options
 @view_options

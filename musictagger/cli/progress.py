@@ -19,6 +19,7 @@ from rich.text import Text
 from musictagger.cli.epochs import epoch_table, epoch_text, shown_epochs
 from musictagger.cli.render import amount, duration, metric_text
 from musictagger.errors import printable
+from musictagger.progress import Silent
 
 LINE_EVERY_S = 10.0
 """Time between two progress lines in a log."""
@@ -30,7 +31,7 @@ def first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-class Quiet:
+class Quiet(Silent):
     """Print failures only; the base of the other reporters. See progress.Progress for what the methods mean."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
@@ -53,17 +54,11 @@ class Quiet:
     def close(self) -> None:
         """Remove the display; call it before anything else is printed. The next stage shows it again."""
 
-    def say(self, text: str) -> None:
-        """See Progress."""
-
     def start(self, stage: str, total: int | None, unit: str) -> None:
         """See Progress."""
         self._stage, self._total, self._unit = stage, total or 0, unit
         self._started_s = self._clock()
         self._first = None
-
-    def advance(self, done: int, **metrics: float) -> None:
-        """See Progress. `audio_s`, the seconds of audio processed in this stage, is also shown as a speed."""
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """See Progress."""
@@ -74,6 +69,7 @@ class Quiet:
         self._console.print(escape(f"{printable(path)}: {printable(reason)}"), style="red", soft_wrap=True)
 
     def _metrics(self, metrics: Mapping[str, float]) -> list[str]:
+        """The metrics as texts. `audio_s`, the seconds of audio processed in the stage, also gives its speed."""
         texts = [metric_text(name, value) for name, value in metrics.items()]
         if "audio_s" in metrics:
             elapsed_s = max(self._clock() - self._started_s, 1e-9)
@@ -109,7 +105,7 @@ class Lines(Quiet):
         self._console.print(escape(text), soft_wrap=True)
 
     def advance(self, done: int, **metrics: float) -> None:
-        """See Quiet."""
+        """See Progress."""
         left = self._left(done)
         if self._clock() - self._line_s < LINE_EVERY_S:
             return
@@ -171,7 +167,7 @@ class Display(Quiet):
         self._live.start()
 
     def advance(self, done: int, **metrics: float) -> None:
-        """See Quiet."""
+        """See Progress."""
         self._bar.update(self._task, completed=done)
         self._line = ", ".join([*self._metrics(metrics), *self._later_epochs()])
 

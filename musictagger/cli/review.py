@@ -11,7 +11,7 @@ import click
 
 from musictagger.cli.changes import apply_plan, wanted_plan
 from musictagger.cli.options import (
-    ExistingPath,
+    ANY_PATH,
     opened_writer,
     pass_settings,
     safety_options,
@@ -49,9 +49,7 @@ class Decisions:
 
 @click.command("review")
 @click.argument("what", nargs=-1, metavar="[PLAN.json|QUERY]")
-@click.option(
-    "--out", type=ExistingPath, metavar="FILE", help="Save what was accepted as a plan instead of writing it."
-)
+@click.option("--out", type=ANY_PATH, metavar="FILE", help="Save what was accepted as a plan instead of writing it.")
 @safety_options
 @write_options
 @view_options

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from musictagger.cli.options import (
-    ExistingPath,
+    ANY_PATH,
     json_output,
     library_options,
     model_options,
@@ -36,7 +36,7 @@ MAX_ROWS = 40
 
 
 @click.command("scan")
-@click.argument("paths", nargs=-1, required=True, type=ExistingPath)
+@click.argument("paths", nargs=-1, required=True, type=ANY_PATH)
 @click.option("--dry-run", is_flag=True, help="Show what would be written; write into no music file.")
 @click.option("--force", is_flag=True, help="Analyse all tracks again, not only new and changed ones.")
 @click.option("--retry-failed", is_flag=True, help="Retry files that failed before and have not changed.")

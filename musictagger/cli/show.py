@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from musictagger.cli.options import ExistingPath, json_output, opened_view, pass_settings, view_options
+from musictagger.cli.options import ANY_PATH, json_output, opened_view, pass_settings, view_options
 from musictagger.errors import BadRequestError, printable
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command("show")
-@click.argument("file", type=ExistingPath)
+@click.argument("file", type=ANY_PATH)
 @json_output
 @view_options
 @pass_settings

@@ -12,7 +12,7 @@ import click
 
 from musictagger.cli.labelled import data_of, dataset_options
 from musictagger.cli.options import (
-    ExistingPath,
+    ANY_PATH,
     device_option,
     json_output,
     pass_settings,
@@ -42,7 +42,7 @@ HEADS = ("dense", "svm", "logistic", "knn")
 @click.option("--name", metavar="NAME", help="Name of the model. Default: the recipe's, or from dataset and backbone.")
 @click.option(
     "--out",
-    type=ExistingPath,
+    type=ANY_PATH,
     metavar="FOLDER",
     help="Folder of the run. Default: where --model finds it.",
 )
@@ -60,7 +60,7 @@ HEADS = ("dense", "svm", "logistic", "knn")
 @click.option("--teacher", multiple=True, metavar="NAME,...", help="Also learn from these models. Repeatable.")
 @click.option("--set", "settings_", multiple=True, metavar="NAME=VALUE", help="Set any training option. Repeatable.")
 @click.option("--allow-leak", is_flag=True, default=None, help="Train even if splits share an artist or a recording.")
-@click.option("--cache-dir", type=ExistingPath, metavar="FOLDER", help="Folder of the cached mel spectrograms.")
+@click.option("--cache-dir", type=ANY_PATH, metavar="FOLDER", help="Folder of the cached mel spectrograms.")
 @device_option
 @workers_option
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: torch's choice.")

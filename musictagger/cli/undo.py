@@ -9,7 +9,7 @@ import click
 
 from musictagger.cli.changes import report_outcome
 from musictagger.cli.options import (
-    ExistingPath,
+    ANY_PATH,
     json_output,
     library_options,
     opened_writer,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command("undo")
-@click.argument("paths", nargs=-1, type=ExistingPath)
+@click.argument("paths", nargs=-1, type=ANY_PATH)
 @click.option("--run", type=int, metavar="ID", help="Undo this run (`musictagger history` lists them).")
 @click.option("--last", is_flag=True, help="Undo the last run that wrote something and is not undone.")
 @click.option("--dry-run", is_flag=True, help="Show what would be restored; write nothing.")
