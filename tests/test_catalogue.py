@@ -429,11 +429,11 @@ def test_of_two_imports_of_one_name_at_once_one_is_refused(checkpoint: Path, tmp
     [
         (
             {"dense/kernel": np.zeros((47, 5))},
-            "does not fit backbone musicnn: dense.hidden.weight is 5 x 47, and would",
+            "does not fit backbone musicnn: dense.hidden.weight is 5 x 47 instead of",
         ),
         (
             {"dense/bias": np.full(5, np.nan)},
-            "does not fit backbone musicnn: dense.hidden.bias holds values that are no",
+            "does not fit backbone musicnn: dense.hidden.bias holds values that are not finite",
         ),
         ({"dense_1/kernel": np.zeros((5, 50), np.float32)}, "gives noise and a tone the same scores"),
         ({"dense_1/kernel": np.zeros((0, 50), np.float32)}, "does not fit"),

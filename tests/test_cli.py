@@ -137,8 +137,8 @@ def test_a_table_names_the_model_if_there_are_several(environment: Path, tmp_pat
     library = ("--db", tmp_path / "two.db")
     for model in (TINY, other):
         assert run("scan", environment / "a.flac", "--quiet", "--model", model, *library).code == 0
-    assert run("query", "--model", other, *library).out.endswith("1 found, as other hears them\n")
-    assert run("query", "--model", TINY, *library).out.endswith(f"1 found, as {TINY} hears them\n")
+    assert run("query", "--model", other, *library).out.endswith("1 found, with the scores of other\n")
+    assert run("query", "--model", TINY, *library).out.endswith(f"1 found, with the scores of {TINY}\n")
 
 
 def test_a_deleted_model_is_found_in_the_library_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

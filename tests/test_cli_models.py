@@ -102,7 +102,9 @@ def test_names_are_whole_at_any_width(width: int, models: Path, monkeypatch: pyt
     assert all(len(line) <= max(width or 160, 60) or LONG in line or str(models) in line for line in lines)
 
 
-@pytest.mark.parametrize(("default", "said"), [("zzz", "is not here."), ("vgg-msd", "is not here yet; the next scan")])
+@pytest.mark.parametrize(
+    ("default", "said"), [("zzz", "does not exist."), ("vgg-msd", "is not installed yet; the next scan")]
+)
 def test_a_default_that_is_not_here_is_said(default: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUSICTAGGER_MODEL", default)
     shown = " ".join(run("models").out.split())
@@ -116,7 +118,7 @@ def test_a_default_by_path_is_marked_where_it_is_listed(
     shown = run("models").out
     assert f"{TINY} (default)" in shown and "The default" not in shown
     monkeypatch.setenv("MUSICTAGGER_MODEL", str(make_model(tmp_path / "elsewhere")))
-    assert "is a file elsewhere." in run("models").out
+    assert "is a file in another folder." in run("models").out
 
 
 def test_figures_that_cannot_be_are_left_out(models: Path) -> None:

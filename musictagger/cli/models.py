@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @json_output
 @debug_option
 def command(as_json: bool) -> int:
-    """List the models found, where they lie, and the published ones that `weights pull` fetches."""
+    """List the installed models and their files, and the published models that `weights pull` fetches."""
     from musictagger.cli import documents
     from musictagger.config import load_settings
     from musictagger.models.find import DEFAULT, find_models, unreadable, verified
@@ -61,7 +61,7 @@ def _print(models: Sequence[FoundModel], absent: Sequence[CatalogueEntry], defau
     console = render.console()
 
     def say(text: str, style: str = "", indent: str = "") -> None:
-        # What is longer than a line, as a path, is left to the terminal: it can be copied whole then.
+        # Words longer than a line, such as paths, are wrapped by the terminal, so that they can be copied whole.
         wrapped = textwrap.wrap(
             text, min(console.width, 110), break_long_words=False, break_on_hyphens=False, subsequent_indent=indent
         )
@@ -85,24 +85,24 @@ def _print(models: Sequence[FoundModel], absent: Sequence[CatalogueEntry], defau
         for hidden in model.hides:
             hides = f"{printable(model.name)} hides another model of that name; give its path: {printable(hidden)}"
             say(hides, indent="  ")
-    say(f"Those that do not come with the program lie in {render.home_short(folder)}")
+    say(f"Models that do not come with the program are in {render.home_short(folder)}")
     if reason := _why_none_is_default(models, absent, default):
         say(reason, "red")
     if absent:
         console.print()
-        say("Published, not here; `musictagger weights pull NAME` fetches one:")
+        say("Published, not installed; `musictagger weights pull NAME` fetches one:")
         published = _columns([_facts(entry.name, entry.source.size_bytes, entry) for entry in absent])
-        # What comes over the network may hold more than the weights that stay here.
+        # A download may contain more than the weights that are kept.
         table({"Download" if title == "Size" else title: cells for title, cells in published.items()}, "dim")
     if columns["Accuracy"]:
         console.print()
-        say(_FIGURES)
+        say(_EXPLANATION)
 
 
-_FIGURES = (
-    "Accuracy: as the card tells, on the data in brackets (of a model with teachers: how well it agrees with them); "
-    "figures on different data do not compare. Speed: times real time, without decoding, where the card was made; "
-    "those that come with the program were measured side by side. `musictagger compare` measures both here."
+_EXPLANATION = (
+    "Accuracy: the metric in the card, on the data in brackets (for a model with teachers: agreement with them); "
+    "metrics on different data cannot be compared. Speed: times real time, without decoding, on the machine in brackets; "
+    "the models that come with the program were measured together. `musictagger compare` measures both on your machine."
 )
 
 
@@ -120,18 +120,18 @@ def _is_file(default: str, model: FoundModel) -> bool:
 
 
 def _why_none_is_default(models: Sequence[FoundModel], absent: Sequence[CatalogueEntry], default: str) -> str:
-    """What to say where no row is marked as the default; empty where one is."""
+    """The message when no row is marked as the default; empty when one is."""
     if any(default == model.name or _is_file(default, model) for model in models):
         return ""
     named = f"The default, {printable(default)} (MUSICTAGGER_MODEL or config.toml names it),"
     if default in {entry.name for entry in absent}:
-        return f"{named} is not here yet; the next scan fetches it."
-    there = Path(default).expanduser().is_file() and (default.endswith(".safetensors") or "/" in default)
-    return f"{named} is a file elsewhere." if there else f"{named} is not here."
+        return f"{named} is not installed yet; the next scan fetches it."
+    exists = Path(default).expanduser().is_file() and (default.endswith(".safetensors") or "/" in default)
+    return f"{named} is a file in another folder." if exists else f"{named} does not exist."
 
 
 def _facts(name: str, size_bytes: int, of: Card | CatalogueEntry) -> dict[str, str]:
-    """What is told of a model that is here, or of one that can be: the most important first."""
+    """The cells of an installed or published model by title, the most important first."""
     from musictagger.cli import render
 
     return {
@@ -153,7 +153,7 @@ def _columns(rows: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
 
 
 def _accuracy(metrics: Mapping[str, Any]) -> str:
-    """The first figure of a card: the share of genres that are right, or the AUC over all tags."""
+    """The first metric of a card: the share of correct genres, or the AUC over all tags."""
     for data, figures in metrics.items():
         for name, text in (("accuracy", "{:.0%} right"), ("auc", "AUC {:.3f}")):
             found = figures.get(name) if isinstance(figures, Mapping) else None

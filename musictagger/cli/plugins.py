@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @plugin_options
 @pass_settings
 def command(as_json: bool, settings: Settings) -> int:
-    """List the backbones found and where; broken ones with the reason."""
+    """List the backbones and their files; broken ones with the reason."""
     from pathlib import Path
 
     from rich.markup import escape

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command("query")
 @click.argument("query", nargs=-1)
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Show at most N tracks.")
-@click.option("--paths", "as_paths", is_flag=True, help="Print paths only, one a line.")
+@click.option("--paths", "as_paths", is_flag=True, help="Print only the paths, one per line.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a column for every tag's score.")
 @json_output
 @view_options
@@ -61,13 +61,13 @@ def command(
         if tracks:
             console.print(render.track_table(tracks, console.width))
         more = f", {len(tracks)} shown" if len(tracks) < len(found) else ""
-        heard = f", as {view.card.name} hears them" if several else ""
-        console.print(f"{len(found)} found{more}{heard}", style="dim")
+        model = f", with the scores of {view.card.name}" if several else ""
+        console.print(f"{len(found)} found{more}{model}", style="dim")
     return 0
 
 
 def _print_bytes(text: str) -> None:
-    """Undecodable bytes of file names go out as they are on disk."""
+    """Print text; undecodable bytes of file names are printed unchanged."""
     click.echo(text.encode("utf-8", "surrogateescape"), nl=False)
 
 

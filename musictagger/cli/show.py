@@ -1,4 +1,4 @@
-"""`musictagger show`: everything known of one file."""
+"""`musictagger show`: all that is known about one file."""
 
 from __future__ import annotations
 

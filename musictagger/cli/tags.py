@@ -1,4 +1,4 @@
-"""`musictagger tags`: the vocabulary, and how many tracks have each tag."""
+"""`musictagger tags`: the vocabulary, and the number of tracks with each tag."""
 
 from __future__ import annotations
 

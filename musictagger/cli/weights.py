@@ -20,9 +20,8 @@ def command() -> None:
 def pull(names: tuple[str, ...]) -> int:
     """Fetch the published models NAME, verify them and convert them to safetensors with a card.
 
-    `musictagger models` lists the names. They are stored in the user's data folder. A file from the web (of the models
-    won-* and choi-*) that came only in part is kept, and the next pull goes on from there; what pip fetches (the
-    others) starts anew.
+    `musictagger models` lists the names. Models are stored in the user's data folder. An interrupted download of the
+    models won-* and choi-* is resumed by the next pull; the other models are fetched with pip, which starts again.
     """
     import tempfile
 
@@ -51,21 +50,21 @@ def pull(names: tuple[str, ...]) -> int:
     "form",
     required=True,
     type=click.Choice(["won", "choi", "musicnn"]),
-    help="Whose file it is: won (.pth of sota-music-tagging-models), choi (.h5 of music-auto_tagging-keras), or "
-    "musicnn (a checkpoint's folder).",
+    help="Format of the file: won (.pth of sota-music-tagging-models), choi (.h5 of music-auto_tagging-keras), or "
+    "musicnn (folder of a checkpoint).",
 )
-@click.option("--name", required=True, help="What the model is to be called.")
+@click.option("--name", required=True, help="Name of the new model.")
 @click.option(
     "--vocabulary",
     default="",
     metavar="msd|mtat",
-    help="Which data set's 50 tags its outputs are; default: as in the catalogue, or what the file's path says.",
+    help="Data set whose 50 tags the outputs are; default: that of the catalogue, or the one named in the file's path.",
 )
 @debug_option
 def import_(file: Path, form: str, name: str, vocabulary: str) -> int:
-    """Make a model of the weights in FILE, as their authors published them, and store it in the user's data folder.
+    """Convert the weights in FILE, in their authors' format, to a model in the user's data folder.
 
-    It is then used as any other: `musictagger scan --model NAME`.
+    Use it like any other model: `musictagger scan --model NAME`.
     """
     from musictagger.cli import progress
     from musictagger.config import load_settings

@@ -1,4 +1,4 @@
-"""Opening a database: its engine and pragmas, its migrations, and errors a user can act on."""
+"""Opening a database for writing: engine, migrations, and the lock of the one writer."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from musictagger.sqlite.engine import sqlite_engine
 
 
 def open_database(location: str, *, create: bool) -> Engine:
-    """An engine on `location` (a path, or any SQLAlchemy URL), its tables up to date.
+    """An engine on `location` (a path, or any SQLAlchemy URL), with its tables migrated.
 
-    Raises StoreError when it does not exist (unless `create`), cannot be written, is no database of ours, or was
-    made by a newer version; BadRequestError for a URL that makes no sense.
+    Raises StoreError when the database does not exist (unless `create`), cannot be written, belongs to another program
+    or was created by a newer version, and BadRequestError for an invalid URL.
     """
     path = _sqlite_path(location)
     engine = _server(location) if path is None else sqlite_engine(path, LIBRARY_ADVICE, create=create, pragmas=PRAGMAS)
@@ -53,7 +53,7 @@ def exclusive(location: str, *, create: bool = True) -> Iterator[None]:
 
 
 def _sqlite_path(location: str) -> Path | None:
-    """The file of a SQLite database, also one given as a URL; None for a database server."""
+    """The file of a SQLite database given as a path or URL; None for a database server."""
     if "://" not in location:
         return Path(location).expanduser()
     try:
@@ -63,7 +63,7 @@ def _sqlite_path(location: str) -> Path | None:
     if url.get_backend_name() != "sqlite":
         return None
     if not url.database or url.database == ":memory:":
-        raise BadRequestError(f"--db {location}: names no file")
+        raise BadRequestError(f"--db {location}: does not name a file")
     return Path(url.database).expanduser()
 
 
@@ -75,7 +75,7 @@ def _server(url: str) -> Engine:
 
 
 def _migrate(engine: Engine, location: str, create: bool) -> None:
-    """Bring the tables up to date, all or nothing."""
+    """Migrate the tables, completely or not at all."""
     with engine.connect() as connection:
         tables = inspect(connection).get_table_names()
         current = None
@@ -91,7 +91,7 @@ def _migrate(engine: Engine, location: str, create: bool) -> None:
 
 
 def _upgrade(engine: Engine, location: str, current: str | None) -> None:
-    # Imported here: it costs 0.2 s, and an up-to-date database never needs it.
+    # Here, since it takes 0.2 s and an up-to-date database does not need it.
     from alembic import command
     from alembic.config import Config
     from alembic.script import ScriptDirectory
@@ -100,7 +100,7 @@ def _upgrade(engine: Engine, location: str, current: str | None) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if current is not None and current not in known:
-        raise StoreError(f"{location}: was made by a newer musictagger (revision {current}); update musictagger")
+        raise StoreError(f"{location}: was created by a newer musictagger (revision {current}); update musictagger")
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -109,9 +109,9 @@ def _upgrade(engine: Engine, location: str, current: str | None) -> None:
 
 
 def _write_ahead(engine: Engine) -> None:
-    """Readers go on while we write, and a killed process leaves a valid database.
+    """Switch to write-ahead logging: readers continue during a write, and a killed process leaves a valid database.
 
-    The file remembers it. It is said only to a file of ours: a foreign one must not be changed before it is refused.
+    The setting is stored in the file, so it is made only after the file is known to be ours.
     """
     connection = engine.raw_connection()
     try:

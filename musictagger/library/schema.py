@@ -1,7 +1,7 @@
-"""The tables. A file points at its audio, known by a digest that tags do not change; analyses belong to the audio.
+"""The tables. A file refers to its audio, identified by a digest that tags do not change; analyses belong to the audio.
 
-So retagging, renaming or moving a file is no new analysis, two copies share one, and several models' analyses live
-side by side. A change to these classes needs a migration in migrations/versions.
+Therefore retagging, renaming or moving a file needs no new analysis, copies share one, and the analyses of several
+models coexist. A change to these classes needs a migration in migrations/versions.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from musictagger.sqlite.engine import PathText
 
 
 class Base(DeclarativeBase):
-    """Root of the tables."""
+    """Base of the tables."""
 
 
 class Audio(Base):
-    """One piece of sound, whatever files hold it."""
+    """One audio content, in one or more files."""
 
     __tablename__ = "audio"
 
@@ -32,7 +32,7 @@ class Audio(Base):
 
 
 class File(Base):
-    """One path. `size` and `mtime_ns` tell whether it changed since it was inspected."""
+    """One path. `size` and `mtime_ns` show whether it changed since it was inspected."""
 
     __tablename__ = "file"
 
@@ -42,42 +42,42 @@ class File(Base):
     mtime_ns: Mapped[int] = mapped_column(BigInteger)
     audio_id: Mapped[int | None] = mapped_column(ForeignKey("audio.id"), index=True)
     container: Mapped[str] = mapped_column(String(16), default="unknown")
-    """What kind of file it is, a key of tags.containers.CONTAINERS."""
+    """The container, a key of tags.containers.CONTAINERS."""
     tag_system: Mapped[str | None] = mapped_column(String(16))
-    """Which tags it has, or would get: see tags.containers.System."""
+    """The kind of tags it has or would get: see tags.containers.System."""
     artist: Mapped[str | None] = mapped_column(Text)
     title: Mapped[str | None] = mapped_column(Text)
     album: Mapped[str | None] = mapped_column(Text)
     genres: Mapped[list[str]] = mapped_column(JSON, default=list)
-    """The genres that the file's genre field names."""
+    """The genres in the file's genre field."""
     fields: Mapped[dict[str, list[str]]] = mapped_column(JSON, default=dict)
-    """The raw values of each field that we may write, `(17)` for Rock: what a write has to preserve."""
+    """The raw values of each field that musictagger can write (`(17)` for Rock), which a write has to preserve."""
     failure: Mapped[str | None] = mapped_column(Text)
     """Why the file could not be read or decoded; None where it could."""
     transient: Mapped[bool] = mapped_column("passing", default=False)
-    """Whether that may be over by the next scan: no permission, a drive that went away."""
+    """Whether the failure may be over by the next scan: no permission, drive disconnected."""
     missing: Mapped[bool] = mapped_column(default=False)
-    """Not there any more when its folder was last scanned."""
+    """Whether it did not exist when its folder was last scanned."""
     inspected_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now, onupdate=now)
 
 
 class Choice(Base):
-    """What the user decided for a piece of sound (`musictagger fix`); no scan and no model touches it."""
+    """The user's decision for an audio (`musictagger fix`), which scans and models do not change."""
 
     __tablename__ = "choice"
 
     audio_id: Mapped[int] = mapped_column(ForeignKey("audio.id"), primary_key=True, autoincrement=False)
     genres: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
-    """Written whatever a model says; None where the model decides."""
+    """Written instead of the predicted genres; None where the model decides."""
     excluded: Mapped[list[str]] = mapped_column(JSON, default=list)
-    """Never written, whatever a model says."""
+    """Predicted genres that are never written."""
     locked: Mapped[bool] = mapped_column(default=False)
-    """Nothing is written at all."""
+    """Whether nothing is written into the files."""
     chosen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now, onupdate=now)
 
 
 class ModelRow(Base):
-    """One model that analysed something. `key` changes when its scores would (see Card.key)."""
+    """A model used for a scan. `key` changes when its scores would (see Card.key)."""
 
     __tablename__ = "model"
 
@@ -89,7 +89,7 @@ class ModelRow(Base):
 
 
 class Analysis(Base):
-    """What one model said of one piece of sound, frame by frame."""
+    """A model's scores for an audio, frame by frame."""
 
     __tablename__ = "analysis"
     __table_args__ = (UniqueConstraint("audio_id", "model_id"),)
@@ -98,9 +98,9 @@ class Analysis(Base):
     audio_id: Mapped[int] = mapped_column(ForeignKey("audio.id"))
     model_id: Mapped[int] = mapped_column(ForeignKey("model.id"), index=True)
     rule: Mapped[str] = mapped_column(Text)
-    """The slicing it was made with; another one makes it stale."""
+    """How the audio was sliced into frames; an analysis with another slicing is outdated."""
     status: Mapped[str] = mapped_column(String(16))
-    """ok, too short, silent."""
+    """ok, too short or silent."""
     padded: Mapped[bool]
     frames: Mapped[int]
     scores: Mapped[bytes] = mapped_column(LargeBinary)

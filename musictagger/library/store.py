@@ -30,7 +30,7 @@ Need = Literal["nothing", "analysis", "inspection"]
 
 @dataclass(frozen=True)
 class Todo:
-    """What a file needs. `why` is for people; `has_genre`: its genre field held something when last read."""
+    """What to do with a file, and why, for display. `has_genre`: its genre field was not empty when last read."""
 
     file: FoundFile
     need: Need
@@ -41,7 +41,7 @@ class Todo:
 
 
 class Store(LibraryReader):
-    """An open library. Writes gather in one transaction until `commit`; leaving the `with` block commits."""
+    """An open library. Writes are collected in one transaction until `commit`; leaving the `with` block commits."""
 
     def __init__(self, location: str, *, create: bool = False) -> None:
         """Open the database at a path or SQLAlchemy URL. Raises StoreError (see library.database)."""
@@ -56,7 +56,7 @@ class Store(LibraryReader):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            # An error elsewhere takes nothing away from what was found until then; an error of the database does.
+            # After an error elsewhere, what was recorded is still valid; after an error of the database it is not.
             if kind is None or not issubclass(kind, StoreError):
                 self.commit()
         finally:
@@ -78,7 +78,7 @@ class Store(LibraryReader):
             self._session.commit()
 
     def model_id(self, card: Card) -> int:
-        """The id of a model, known from now on under its newest card."""
+        """The id of a model, which is recorded with its newest card."""
         with self._errors():
             row = self._session.scalar(select(ModelRow).where(ModelRow.key == card.key))
             if row is None:
@@ -87,14 +87,14 @@ class Store(LibraryReader):
             row.name, row.card, row.used_at = card.name, card.to_json(), now()
             self._session.flush()
             model_id = row.id
-            # At once: a walk over a slow disk may follow, and nobody else could write meanwhile.
+            # Committed at once: a walk over a slow disk may follow, during which nobody else could write.
             self._session.commit()
             return model_id
 
     def todo(
         self, files: Iterable[FoundFile], model_id: int, rule: str, *, force: bool = False, retry_failed: bool = False
     ) -> Iterator[Todo]:
-        """What each file needs, in the order given. Asks the database once per chunk of files."""
+        """What to do with each file, in the order given. Runs one statement per chunk of files."""
         chunk: list[FoundFile] = []
         for file in files:
             chunk.append(file)
@@ -118,10 +118,10 @@ class Store(LibraryReader):
             if back:
                 self._session.execute(update(File).where(File.id.in_(back)).values(missing=False))
                 self._session.commit()
-        return [_judge(file, known.get(file.path), rule, force, retry_failed) for file in files]
+        return [_next_step(file, known.get(file.path), rule, force, retry_failed) for file in files]
 
     def record_file(self, file: FoundFile, digest: str, tags: FileTags) -> None:
-        """A file's identity and tags as found."""
+        """Record a file's identity and tags."""
         with self._errors():
             row = self._file(file)
             row.audio_id = self._audio(digest).id
@@ -129,10 +129,10 @@ class Store(LibraryReader):
             _set_tags(row, tags)
 
     def record_failure(self, file: FoundFile, reason: str, *, transient: bool) -> None:
-        """A file that cannot be read or decoded, and why.
+        """Record that a file cannot be read or decoded, and why.
 
-        A passing failure (a drive that went away, no permission) says nothing about the sound: what is known of it
-        stays, and the next scan tries again. After any other, what was known of a former content is not its own.
+        After a transient failure (drive disconnected, no permission) the analysis stays, and the next scan tries again.
+        After any other the file has another content than the one analysed.
         """
         with self._errors():
             row = self._file(file)
@@ -141,12 +141,12 @@ class Store(LibraryReader):
                 row.audio_id = None
 
     def record_written(self, file: FoundFile, tags: FileTags) -> None:
-        """A file after our own write: its new tags, size and time, so that the write does not look like a change."""
+        """Record tags, size and time of a file after our own write, so that it does not count as changed."""
         with self._errors():
             _set_tags(self._file(file), tags)
 
     def known_status(self, digest: str, model_id: int, rule: str) -> Status | None:
-        """What this model said of this sound with this slicing: ok, too short, silent; None when it was not asked."""
+        """Status of a model's analysis of an audio with this slicing: ok, too short or silent; None without one."""
         statement = (
             select(Analysis.status)
             .join(Audio)
@@ -156,19 +156,19 @@ class Store(LibraryReader):
             return cast(Status | None, self._session.scalar(statement))
 
     def is_locked(self, digest: str) -> bool:
-        """Whether the user forbade writing into files with this sound."""
+        """Whether the user locked the files with this audio against writing."""
         statement = select(Choice.locked).join(Audio).where(Audio.digest == digest)
         with self._errors():
             return bool(self._session.scalar(statement))
 
     def digests_under(self, roots: Sequence[Path]) -> set[str]:
-        """The sounds of the known files in some folders, or at these paths."""
+        """Audio digests of the known files in some folders, or at these paths."""
         statement = select(Audio.digest).join(File, File.audio_id == Audio.id).where(_under(roots))
         with self._errors():
             return set(self._session.scalars(statement))
 
     def record_analysis(self, model_id: int, rule: str, analysed: Analysed) -> None:
-        """A model's analysis of a sound, in place of its former one."""
+        """Record a model's analysis of an audio; it replaces an earlier one."""
         with self._errors():
             audio = self._audio(analysed.digest)
             audio.duration_s = analysed.duration_s
@@ -182,9 +182,9 @@ class Store(LibraryReader):
             row.embedding = _half(analysed.embedding)
 
     def mark_missing(self, roots: Sequence[Path], seen: Collection[int | None], unread: Sequence[Path]) -> int:
-        """Mark known files under `roots` that were not `seen`, except those `unread` and under them; returns how many.
+        """Mark files under `roots` that are not in `seen` as missing, except in `unread` folders; returns their number.
 
-        They keep their rows: a drive that was away comes back without a new analysis.
+        They keep their rows, so that a drive can be reconnected without a new analysis.
         """
         outside = tuple(f"{path}/" for path in unread)
         statement = select(File.id, File.path).where(File.missing.is_(False), _under(roots))
@@ -192,7 +192,7 @@ class Store(LibraryReader):
             gone = [
                 id_
                 for id_, path in self._session.execute(statement)
-                # What only --all-files finds was not seen, but is there.
+                # Files that only --all-files finds are not in `seen`, but exist.
                 if id_ not in seen and not f"{path}/".startswith(outside) and not os.path.lexists(path)
             ]
             for start in range(0, len(gone), CHUNK):
@@ -201,7 +201,7 @@ class Store(LibraryReader):
         return len(gone)
 
     def choose(self, digest: str, genres: Sequence[str] | None, excluded: Sequence[str], locked: bool) -> None:
-        """The user's decision for a sound, in place of an earlier one; deciding nothing forgets it."""
+        """Record the user's decision for an audio; it replaces an earlier one, and an empty one removes it."""
         with self._errors():
             audio_id = self._audio(digest).id
             row = self._session.get(Choice, audio_id) or Choice(audio_id=audio_id)
@@ -213,7 +213,7 @@ class Store(LibraryReader):
             self._session.add(row)
 
     def paths_of(self, digest: str) -> list[Path]:
-        """Where a sound is now, sorted."""
+        """The files that contain an audio, sorted."""
         statement = select(File.path).join(Audio).where(Audio.digest == digest, File.missing.is_(False))
         with self._errors():
             return list(self._session.scalars(statement.order_by(File.path)))
@@ -236,7 +236,7 @@ class Store(LibraryReader):
 
 
 def _half(values: FloatArray) -> bytes:
-    """As float16, little-endian; what is beyond its range becomes its largest number instead of infinity."""
+    """Values as little-endian float16; those out of range become the largest number instead of infinity."""
     largest = float(np.finfo(np.float16).max)
     return np.clip(values, -largest, largest).astype("<f2").tobytes()
 
@@ -248,7 +248,7 @@ def _set_tags(row: File, tags: FileTags) -> None:
     row.fields = {field: list(values) for field, values in tags.fields.items()}
 
 
-def _judge(
+def _next_step(
     file: FoundFile, known: tuple[File, str | None, str | None] | None, rule: str, force: bool, retry_failed: bool
 ) -> Todo:
     if known is None:

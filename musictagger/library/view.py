@@ -1,4 +1,4 @@
-"""How stored scores are looked at: merged into tags, aggregated over frames, calibrated, held against thresholds.
+"""Views of stored scores: merged into tags, aggregated over frames, calibrated, compared with thresholds.
 
 Nothing here is stored: changing the aggregator, a threshold or the number of genres never analyses a track again.
 """
@@ -28,7 +28,7 @@ SCORE_BYTES = 2
 
 @dataclass(frozen=True)
 class View:
-    """The choices a user can make about scores."""
+    """The user's settings for the use of scores."""
 
     card: Card
     aggregator: Aggregator = "mean"
@@ -36,17 +36,17 @@ class View:
 
     @functools.cached_property
     def chooser(self) -> GenreChooser:
-        """What chooses the genres of each track: made once, since tree and card are slow to go through."""
+        """Chooses the genres of each track. Created once, since that takes longer than a choice."""
         return chooser(self.card, self.choice)
 
     @functools.cached_property
     def thresholds(self) -> Scores:
-        """The score from which a track has each tag, float32 [tags]."""
+        """The threshold of each tag, float32 [tags]."""
         return thresholds(self.card, self.choice.min_score)
 
 
 def view_of(card: Card, settings: Settings) -> View:
-    """The view that the settings ask for, with the user's genres.toml and list of allowed genres.
+    """The view for the settings, with the user's genres.toml and list of allowed genres.
 
     Raises BadRequestError for a file that cannot be read.
     """
@@ -82,17 +82,17 @@ class TrackView:
 
     @property
     def own_tags(self) -> list[tuple[Tag, float]]:
-        """Those tags whose threshold the track reaches, highest first."""
+        """The tags whose threshold the track reaches, highest score first."""
         limits = dict(zip((tag.name for tag in self.view.card.tags), self.view.thresholds, strict=True))
         return [(tag, score) for tag, score in self.tags if score >= limits[tag.name]]
 
     def written_as(self, tag: Tag) -> str:
-        """The name under which a tag would be written: for a genre the user's."""
+        """The name under which a tag would be written; for a genre, the user's spelling."""
         return self.view.choice.tree.canonical(tag.name) if tag.category == "genre" else tag.name
 
     @property
     def genres(self) -> tuple[str, ...]:
-        """The genres that would be written: the user's own choice, else what the model hears."""
+        """The genres that would be written: the user's choice, or the predicted ones."""
         if self.row.chosen_genres is not None:
             return tuple(self.row.chosen_genres)
         if self.scores is None:
@@ -130,7 +130,7 @@ def queryable(tracks: Sequence[TrackView], view: View) -> Tracks:
 
 
 def search(library: LibraryReader, model_id: int, view: View, query: Query) -> list[TrackView]:
-    """The tracks a query finds, in its order. Holds the tracks found, and 10,000 at a time of the others."""
+    """The tracks that match a query, in its order. Of the others it keeps 10,000 in memory at a time."""
     found: list[TrackView] = []
     for rows in library.tracks(model_id):
         tracks = look(rows, view)

@@ -1,4 +1,4 @@
-"""Which model to use: by path, or by name among those on this machine. Imports no torch."""
+"""Find models by path, or by name among those on this machine. Does not import torch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from musictagger.paths import bundled_folder
 from musictagger.progress import SILENT, Progress
 
 DEFAULT = "fcn"
-"""Used when none is named: of those that come with the program the best, at about the same speed
+"""The model used when none is named: the best of the bundled ones, which are about equally fast
 (docs/decisions/0009-models-that-ship.md)."""
 
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model's weights file and its card, or what is wrong with one of the two."""
+    """A model's weights file with its card, or the error of one of the two."""
 
     name: str
     weights: Path
@@ -28,14 +28,14 @@ class FoundModel:
     card: Card | None = None
     error: str = ""
     hides: tuple[Path, ...] = ()
-    """Weights of the same name in folders looked into later: only their path finds them."""
+    """Weights of the same name in later folders, which only their path can select."""
 
 
 def find_models(folders: Sequence[Path]) -> list[FoundModel]:
-    """Models embedded in the program, then those in `folders`; sorted by name, the first of a name wins."""
+    """Bundled models and those in `folders`, sorted by name; the first of a name is used."""
     found: dict[str, FoundModel] = {}
     for folder in (bundled_folder("weights"), *folders):
-        # A trained model lies in the folder of its run, which bears its name and holds other weights as well.
+        # A trained model is in the folder of its run, which has its name and contains other weights as well.
         runs = (weights for weights in folder.glob("*/*.safetensors") if weights.stem == weights.parent.name)
         for weights in sorted([*folder.glob("*.safetensors"), *runs]):
             if weights.name.startswith("."):
@@ -50,16 +50,16 @@ def _examine(weights: Path) -> FoundModel:
         size_bytes = weights.stat().st_size
         return FoundModel(weights.stem, weights, size_bytes, Card.load(weights.with_suffix(".json")))
     except OSError as error:
-        # A link to nothing, mostly.
+        # Usually a broken link.
         return FoundModel(weights.stem, weights, error=f"{weights}: cannot be read: {error.strerror}")
     except ModelError as error:
         return FoundModel(weights.stem, weights, error=str(error))
 
 
 def verified(model: FoundModel) -> FoundModel:
-    """The same, or without a card and with the reason where the weights are not those that it describes.
+    """The model, without its card and with an error if the weights do not match the card's digest.
 
-    Reads the whole file, which a model that is only looked for does not need.
+    Reads the whole file, which is not needed to find a model.
     """
     if model.card is None:
         return model
@@ -71,7 +71,7 @@ def verified(model: FoundModel) -> FoundModel:
 
 
 def unreadable(folders: Sequence[Path]) -> list[str]:
-    """Of each folder that is there and cannot be read, which it is and why. Looking for models passes over them."""
+    """An error for each existing folder that cannot be read; a search for models skips them."""
     reasons = []
     for folder in folders:
         try:
@@ -84,9 +84,9 @@ def unreadable(folders: Sequence[Path]) -> list[str]:
 
 
 def find_model(name: str, folders: Sequence[Path]) -> Path | None:
-    """The weights file of a model given by name or by path; None for a published one that is not here yet.
+    """The weights file of a model given by name or path; None for a published one that is not installed.
 
-    Raises BadRequestError, with a suggestion, for a name nobody knows; ModelError where it may lie in a folder that
+    Raises BadRequestError, with a suggestion, for an unknown name, and ModelError if a folder where the model may be
     cannot be read.
     """
     if name.endswith(".safetensors") or "/" in name:
@@ -105,9 +105,9 @@ def find_model(name: str, folders: Sequence[Path]) -> Path | None:
 
 
 def find_or_pull(name: str, folders: Sequence[Path], progress: Progress = SILENT) -> Path:
-    """The weights file of a model given by name or by path; a published one that is not here yet is fetched.
+    """The weights file of a model given by name or path; a published one that is not installed is fetched.
 
-    Raises BadRequestError as `find_model` does, ModelError when it cannot be fetched.
+    Raises BadRequestError as `find_model` does, and ModelError when the model cannot be fetched.
     """
     from musictagger.models.published.pull import pull
 

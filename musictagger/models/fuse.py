@@ -1,15 +1,15 @@
-"""A backbone made fast for inference, with the same results.
+"""Make a backbone fast for inference, with the same results.
 
-All four together take CRNN-TF from 290 to 1,400 x real time on two cores (float32, 8 frames). Three change the order
-of work, and results by rounding only:
+Four optimisations together take CRNN-TF from 290 to 1,400 x real time on two cores (float32, 8 frames). Three change
+the order of operations, and results by rounding only:
 
 - BatchNorm, a fixed affine map once trained, folded into the convolution before it;
 - the max-pool before the activation: it commutes with every monotone function, and then the activation runs on an
   eighth of the values;
-- channels-last memory, which the CPU's convolution and pooling kernels are made for.
+- channels-last memory, for which the CPU's convolution and pooling kernels are optimised.
 
-The fourth is for memory: a map larger than `WHOLE_BYTES` is convolved and pooled strip by strip, so that what the pool
-throws away never leaves the cache. The first layer of CRNN-TF on 8 frames: 120 ms at once, 21 ms in strips.
+The fourth saves memory traffic: a map larger than `WHOLE_BYTES` is convolved and pooled strip by strip, so that values
+that the pool discards never leave the cache. The first layer of CRNN-TF on 8 frames: 120 ms at once, 21 ms in strips.
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ from torch import Tensor, nn
 from musictagger.models.layers import ACTIVATIONS, ConvBlock, affine, max_pool, pooled
 
 WHOLE_BYTES = 32 * 2**20
-"""A map up to this size is done at once: above it, the C library takes fresh pages from the system for each result."""
+"""Larger maps are not processed at once: the C library would get new pages from the system for each result."""
 STRIP_BYTES = 8 * 2**20
-"""Size of one strip; measured flat from 5 to 22 MB on 2 cores with 32 MB of shared cache."""
+"""Size of one strip; from 5 to 22 MB there is no difference on 2 cores with 32 MB of shared cache."""
 
 
 def fuse(backbone: nn.Module) -> nn.Module:
-    """A copy of `backbone` for inference: eval mode, no gradients, every ConvBlock fused, all else as it was.
+    """A copy of `backbone` for inference: in eval mode, without gradients, with every ConvBlock fused.
 
-    The copy returns what `backbone.eval()` returns, to rounding (1e-4), on any device. A module that is not exactly a
-    ConvBlock is left alone, so a backbone without one comes back as a plain copy. The copy's state dict is not the
-    backbone's: load weights before fusing.
+    The copy returns what `backbone.eval()` returns, up to rounding (1e-4), on any device. Modules that are not exactly
+    of type ConvBlock stay unchanged. The copy has another state dict than the backbone: load weights before fusing.
     """
     fused = copy.deepcopy(backbone).eval().requires_grad_(False)
     replaced: dict[nn.Module, FusedConvBlock] = {}
@@ -45,7 +44,7 @@ def fuse(backbone: nn.Module) -> nn.Module:
 
 
 class FusedConvBlock(nn.Module):
-    """What a trained ConvBlock does in eval mode, in fewer passes over memory. Built by `fuse`."""
+    """A trained ConvBlock in eval mode, with fewer passes over memory. Created by `fuse`."""
 
     weight: Tensor
     bias: Tensor
@@ -82,7 +81,7 @@ class FusedConvBlock(nn.Module):
         return torch.addcmul(shift, activate(x * sign), scale)
 
     def _strips(self, x: Tensor, rows: int, columns: int, frame_bytes: int) -> Tensor:
-        """`_block` some frames and some of their mel bands at a time; strips end where pooling windows end."""
+        """Apply `_block` to some frames and some mel bands at a time; strips end where pooling windows end."""
         tall, wide = self.weight.shape[2] - 1, self.weight.shape[3] - 1
         if self.same:
             x = channels_last(F.pad(x, (wide // 2, wide - wide // 2, tall // 2, tall - tall // 2)))
@@ -104,7 +103,7 @@ class FusedConvBlock(nn.Module):
 
 
 def folded(block: ConvBlock) -> tuple[Tensor, Tensor]:
-    """(weight [out, in, mel bands, columns], bias [out]) of the convolution that does convolution and BatchNorm.
+    """(weight [out, in, mel bands, columns], bias [out]) of one convolution equivalent to convolution and BatchNorm.
 
     A BatchNorm after the activation cannot be folded in; where its scale is negative, both are negated (`norm_after`).
     """
@@ -135,10 +134,10 @@ def _sign(scale: Tensor) -> Tensor:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """`x` [batch, channels, mel bands, columns] laid out channels-last.
+    """`x` [batch, channels, mel bands, columns] in channels-last memory.
 
-    One channel is laid out both ways at once, and torch then takes the slow way: 176 ms against 84 for CRNN-TF's first
-    convolution. The strides must say it outright.
+    With one channel both layouts coincide, and torch then chooses the slow one: 176 ms against 84 for CRNN-TF's first
+    convolution. The strides must therefore be explicit.
     """
     if x.shape[1] == 1:
         return x[:, 0].contiguous().unsqueeze(-1).permute(0, 3, 1, 2)

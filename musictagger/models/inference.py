@@ -1,4 +1,4 @@
-"""Waves to scores on a device: front end, backbone and output activation as one fused, batched step."""
+"""From waves to scores on a device: front end, backbone and output activation in one fused, batched step."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from musictagger.progress import SILENT, Progress
 from musictagger.records import FloatArray
 
 BATCH_FRAMES = {"cpu": 8, "cuda": 64, "mps": 16}
-"""Frames per batch unless told otherwise. On two CPU cores 8 frames are within 3 % of the best of 1..32; a GPU
-wants more to hide its launches."""
+"""Default number of frames per batch. On two CPU cores 8 frames are within 3 % of the best of 1..32; a GPU needs more
+to hide the latency of its launches."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of n frames."""
+    """A model's output for n frames."""
 
     scores: FloatArray
     """float32 [n, outputs], each 0..1."""
@@ -38,15 +38,15 @@ class Prediction:
 
 
 class Predictor:
-    """A model on a device. Call it with any number of frames; it batches them and survives a full memory."""
+    """A model on a device. It batches any number of frames, in smaller batches when memory is full."""
 
     def __init__(
         self, model: Model, device: str = "auto", batch_frames: int | None = None, *, bfloat16: bool = False
     ) -> None:
-        """`bfloat16` computes the backbone in it: faster where the device has it. Scores of three published models
-        changed by at most 0.009 (CPU, one track).
+        """`bfloat16`: compute the backbone in bfloat16, which is faster where the device supports it. Scores of three
+        published models changed by at most 0.009 (CPU, one track).
 
-        Raises BadRequestError when the device is not there, ModelError when the backbone does not stand it.
+        Raises BadRequestError for a device that does not exist, ModelError for a backbone that cannot be copied.
         """
         self.device = pick_device(device)
         self._bfloat16 = bfloat16
@@ -88,7 +88,7 @@ class Predictor:
         return activated.cpu(), output.embedding.float().cpu()
 
     def _forward(self, mel: Tensor) -> Output:
-        """The backbone is somebody else's code: what goes wrong there is said to have gone wrong there."""
+        """Run the backbone. It may be a user's code, so its errors name it."""
         try:
             rounded = torch.autocast(self.device.type, torch.bfloat16) if self._bfloat16 else nullcontext()
             with quiet_output(), rounded:
@@ -101,7 +101,7 @@ class Predictor:
         return output
 
     def _make_room(self, error: RuntimeError, frames: int) -> None:
-        """Halve the batch after an allocation failed; anything else is raised again."""
+        """Halve the batch after an allocation failed; raise any other error again."""
         if not _is_out_of_memory(error):
             raise error
         if frames == 1:
@@ -114,7 +114,7 @@ class Predictor:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    # The CPU allocator has no exception of its own.
+    # The CPU allocator raises a plain RuntimeError.
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
@@ -128,7 +128,7 @@ def _require_shapes(output: Output, frames: int, outputs: int) -> None:
 
 
 def load_predictor(settings: Settings, progress: Progress = SILENT) -> Predictor:
-    """The model that the settings name, on the device that they name; a published one is fetched when missing.
+    """The model and device of the settings; a published model that is not installed is fetched.
 
     Raises BadRequestError for a model or device that does not exist, ModelError when it cannot be fetched or loaded.
     """
@@ -138,7 +138,7 @@ def load_predictor(settings: Settings, progress: Progress = SILENT) -> Predictor
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. Raises BadRequestError when it is not there."""
+    """The device named `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. Raises BadRequestError if it does not exist."""
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     there = {"cuda": cuda, "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if name == "auto":
@@ -151,7 +151,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for bfloat16, so that computing in it is faster."""
+    """Return whether the device has bfloat16 instructions, so that bfloat16 is faster."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}

@@ -1,7 +1,7 @@
-"""Finds backbones: bundled files, the user's plugin folders, and the entry-point group `musictagger.backbones`.
+"""Find backbones in bundled files, the user's plugin folders and the entry-point group `musictagger.backbones`.
 
-All three go through the same registration. A plugin that fails to import is listed with the reason and stops
-nothing else.
+All three are registered in the same way. A plugin that fails to import is listed with the reason and does not affect
+the others.
 """
 
 from __future__ import annotations
@@ -26,32 +26,31 @@ from musictagger.paths import bundled_folder
 ENTRY_POINT_GROUP = "musictagger.backbones"
 
 SLOW_IMPORT_S = 5.0
-"""From then on it is said which plugin is being imported: one that never ends looks like a hang of ours."""
+"""Time after which the plugin being imported is named: one that never ends would look like a hang of ours."""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One backbone found, or one plugin that could not be used (`backbone` None, `error` the reason)."""
+    """A backbone, or a plugin that cannot be used (`backbone` is None, `error` is the reason)."""
 
     name: str
     origin: str
-    """Where it was found: a file path or an entry point."""
+    """A file path or an entry point."""
     backbone: type[Backbone] | None = None
     error: str = ""
 
     @property
     def summary(self) -> str:
-        """The first line of the backbone's docstring, or what is wrong with the plugin."""
+        """The first line of the backbone's docstring, or the error of the plugin."""
         if self.backbone is None:
             return self.error
         return (inspect.getdoc(self.backbone) or "").partition("\n")[0]
 
 
 def find_plugins(folders: Sequence[Path] = ()) -> list[Plugin]:
-    """Every plugin: bundled ones, those in `folders`, installed ones; sorted by name.
+    """All plugins, sorted by name: bundled, in `folders`, and installed ones.
 
-    A later plugin with a name already taken is listed as broken: a library's scores must not depend on which of
-    two files was read first.
+    Of several plugins with one name, all but the first found are listed as broken.
     """
     found: dict[str, Plugin] = {}
     broken: list[Plugin] = []
@@ -72,7 +71,7 @@ def find_backbones(folders: Sequence[Path] = ()) -> dict[str, type[Backbone]]:
 
 
 def build(name: str, n_tags: int, config: Mapping[str, object], folders: Sequence[Path] = ()) -> Backbone:
-    """A backbone with fresh weights. Raises ModelError when it is unknown, refuses its configuration or fails."""
+    """A backbone with fresh weights. Raises ModelError when it is unknown, rejects its configuration or fails."""
     backbones = find_backbones(folders)
     if name not in backbones:
         known = ", ".join(backbones)
@@ -93,7 +92,7 @@ def build(name: str, n_tags: int, config: Mapping[str, object], folders: Sequenc
 
 
 def failure(error: BaseException) -> str:
-    """Kind and text of an error in code that is not ours."""
+    """Type and message of an error in a plugin's code."""
     return f"{type(error).__name__}: {error}"
 
 
@@ -104,13 +103,13 @@ def origin_of(backbone: type) -> str:
 
 
 def quiet_output() -> contextlib.AbstractContextManager[object]:
-    """What a plugin prints goes to standard error: standard output may be a document for another program."""
+    """Redirect a plugin's prints to standard error: standard output may be a document for another program."""
     return contextlib.redirect_stdout(sys.stderr)
 
 
 @contextlib.contextmanager
 def _importing(origin: str) -> Iterator[None]:
-    """Surround the import of a plugin: it prints elsewhere, and is named when it takes long."""
+    """Surround the import of a plugin, whose output is redirected, and which is named when the import takes long."""
     say = logging.getLogger("musictagger").warning
     timer = threading.Timer(SLOW_IMPORT_S, say, ("still importing plugin %s; move it away if it never ends", origin))
     timer.daemon = True
@@ -126,7 +125,7 @@ def _all_plugins(folders: Sequence[Path]) -> Iterator[Plugin]:
     seen: set[Path] = set()
     for folder in (bundled_folder("plugins"), *folders):
         for path in sorted(folder.glob("*.py")):
-            # A folder may be named twice: in the settings and on the command line.
+            # The settings and the command line may name the same folder.
             if not path.name.startswith(("_", ".")) and path.resolve() not in seen:
                 seen.add(path.resolve())
                 yield from _from_file(path)
@@ -135,7 +134,7 @@ def _all_plugins(folders: Sequence[Path]) -> Iterator[Plugin]:
 
 
 def _from_file(path: Path) -> Iterable[Plugin]:
-    # Two folders may hold files of one name; the digest keeps their modules apart.
+    # Files in two folders may have the same name; the digest distinguishes their modules.
     module_name = f"musictagger_plugin_{path.stem}_{hashlib.sha1(str(path).encode(errors='replace')).hexdigest()[:8]}"
     try:
         with _importing(str(path)):
@@ -172,7 +171,7 @@ def _from_entry_point(entry: EntryPoint) -> Iterable[Plugin]:
 
 
 def _register(module: ModuleType, fallback_name: str, origin: str) -> list[Plugin]:
-    """The backbones a module defines itself (not those it imports)."""
+    """The backbones that a module defines itself, without those that it imports."""
     classes = [
         value
         for value in vars(module).values()

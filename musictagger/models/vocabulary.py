@@ -1,4 +1,4 @@
-"""What a tag word means: its category and display name, and which words mean the same. Data in tags.toml."""
+"""Categories, display names and synonyms of tag words. The data stand in tags.toml."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ Meaning = tuple[str, Category]
 def tags_for(
     outputs: Sequence[str], thresholds: Mapping[str, float] | float, *, unknown: Category = "other"
 ) -> tuple[Tag, ...]:
-    """The tags a network's outputs make, synonyms merged, in the order of each tag's first output.
+    """The tags of a network's outputs with synonyms merged, in the order of each tag's first output.
 
-    A word this program does not know becomes a tag of category `unknown` under its own name. `thresholds` is one
-    number, or numbers by display name, category and "default", the first of these that is there. Raises ModelError
-    where a tag has no threshold.
+    An unknown word becomes a tag of category `unknown` with its own name. `thresholds` is one number, or numbers by
+    display name, category or "default", looked up in this order. Raises ModelError if a tag has no threshold.
     """
     merged: dict[Meaning, list[str]] = {}
     names: dict[str, Meaning] = {}
     for output in outputs:
-        # Spellings of an unknown word count as one, under the first of them.
+        # Spellings of an unknown word are one tag, named after the first of them.
         name_and_category = names.setdefault(word_key(output), meaning(output, unknown=unknown))
         merged.setdefault(name_and_category, []).append(output)
     return tuple(
@@ -45,16 +44,16 @@ def meaning(word: str, *, unknown: Category = "other") -> Meaning:
 
 @functools.cache
 def known_words() -> Mapping[str, Meaning]:
-    """The meaning of every word in tags.toml, by the word without case, spaces and punctuation.
+    """The meaning of every word in tags.toml, by its `word_key`.
 
-    Raises ModelError where the file gives one word two meanings, or names a category that is none.
+    Raises ModelError if the file gives one word two meanings or names an unknown category.
     """
     with Path(__file__).with_name("tags.toml").open("rb") as file:
         tables = tomllib.load(file)
     words: dict[str, Meaning] = {}
     for category in tables:
         if category not in CATEGORIES:
-            raise ModelError(f"tags.toml: {category!r} is no category (there are: {', '.join(CATEGORIES)})")
+            raise ModelError(f"tags.toml: {category!r} is not a category (known are: {', '.join(CATEGORIES)})")
         for name, synonyms in tables[category].items():
             for word in dict.fromkeys(word_key(word) for word in (name, *synonyms)):
                 if word in words:
@@ -64,13 +63,13 @@ def known_words() -> Mapping[str, Meaning]:
 
 
 def word_key(word: str) -> str:
-    """A word without case, spaces and punctuation, in which spellings of one word are equal."""
+    """A word without case, spaces and punctuation, which is equal for spellings of the same word."""
     folded = unicodedata.normalize("NFKC", word).casefold()
     return "".join(c for c in folded if c.isalnum()) or folded
 
 
 def _title(word: str) -> str:
-    """`drum and space` -> `Drum and Space`, `post-prog` -> `Post-Prog`; what has capitals already keeps them."""
+    """`drum and space` -> `Drum and Space`, `post-prog` -> `Post-Prog`; a word with capitals is kept."""
     text = " ".join(word.replace("_", " ").split())
     if text != text.lower():
         return text

@@ -1,4 +1,4 @@
-"""Trained models on disk: NAME.safetensors with its card NAME.json beside it; finding, loading, verifying."""
+"""Load, verify and save trained models: NAME.safetensors with its card NAME.json beside it."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class Model:
 
     card: Card
     backbone: Backbone | WithHead
-    """What predicts: the backbone, under a head where the card has one."""
+    """The network that predicts: the backbone, with a head where the card has one."""
 
     @property
     def bare(self) -> Backbone:
-        """The backbone without a head: what another training starts from."""
+        """The backbone without a head, from which another training can start."""
         return self.backbone.backbone if isinstance(self.backbone, WithHead) else self.backbone
 
 
 def load_model(weights: Path, plugin_folders: Sequence[Path] = ()) -> Model:
-    """Load NAME.safetensors and its card. Raises ModelError naming the file that is missing, damaged or foreign."""
+    """Load NAME.safetensors and its card. Raises ModelError, naming the file, if one is missing, damaged or foreign."""
     card = Card.load(weights.with_suffix(".json"))
     card.require_weights(weights)
     try:
@@ -43,7 +43,7 @@ def load_model(weights: Path, plugin_folders: Sequence[Path] = ()) -> Model:
     except ModelError as error:
         raise ModelError(f"{weights}: {error}") from error
     try:
-        # Shipped weights are float16 to be small; computing in it would cost accuracy, and speed on a CPU.
+        # Shipped weights are float16 to be small; computing in float16 would cost accuracy, and speed on a CPU.
         tensors = {name: _widened(tensor) for name, tensor in load_file(weights).items()}
         if isinstance(backbone, WithHead):
             tensors = {name if name.startswith(PREFIX) else f"backbone.{name}": tensors[name] for name in tensors}
@@ -52,7 +52,7 @@ def load_model(weights: Path, plugin_folders: Sequence[Path] = ()) -> Model:
     try:
         backbone.load_state_dict(tensors)
     except RuntimeError as error:
-        # What torch says names every tensor, in a line for each.
+        # torch's message has a line for every tensor.
         reason = misfit(tensors, backbone.state_dict()) or next(iter(str(error).splitlines()), "")
         raise ModelError(f"{weights}: does not fit backbone {card.backbone}: {reason}") from error
     if reason := not_finite(tensors):
@@ -61,17 +61,17 @@ def load_model(weights: Path, plugin_folders: Sequence[Path] = ()) -> Model:
 
 
 def misfit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """The first tensor of `wanted`, a backbone's state, that `given` has not or has in another shape; else "".
+    """The first tensor of `wanted`, a backbone's state, that is missing in `given` or has another shape there.
 
-    Last comes one that `given` has beyond it.
+    If there is none, the first tensor that only `given` has, or "".
     """
     for name, tensor in wanted.items():
         if name not in given:
             return f"there is no {name}"
         if given[name].shape != tensor.shape:
-            return f"{name} is {_shape(given[name])}, and would have to be {_shape(tensor)}"
-    strange = sorted(given.keys() - wanted.keys())
-    return f"it has no place for {clipped(strange[0])}" if strange else ""
+            return f"{name} is {_shape(given[name])} instead of {_shape(tensor)}"
+    unknown = sorted(given.keys() - wanted.keys())
+    return f"it has no place for {clipped(unknown[0])}" if unknown else ""
 
 
 def _shape(tensor: Tensor) -> str:
@@ -79,15 +79,15 @@ def _shape(tensor: Tensor) -> str:
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str:
-    """Which tensor holds infinities or NaN; else ""."""
+    """The first tensor with infinities or NaN, as a reason; "" if there is none."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            return f"{name} holds values that are no numbers"
+            return f"{name} holds values that are not finite"
     return ""
 
 
 def _built(card: Card, plugin_folders: Sequence[Path]) -> Backbone | WithHead:
-    """What the card describes, with fresh weights. Raises ModelError where it cannot be."""
+    """The network that the card describes, with fresh weights. Raises ModelError if it cannot be built."""
     if card.head is None:
         return build(card.backbone, len(card.outputs), card.config, plugin_folders)
     head = build_head(card.head, len(card.outputs))
@@ -95,7 +95,7 @@ def _built(card: Card, plugin_folders: Sequence[Path]) -> Backbone | WithHead:
 
 
 def save_weights(tensors: Mapping[str, Tensor], weights: Path) -> str:
-    """Write tensors as safetensors, all or nothing, and return the file's SHA-256. Raises ModelError (disk full)."""
+    """Write tensors as safetensors, atomically; returns the file's SHA-256. Raises ModelError (disk full)."""
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     try:
         weights.parent.mkdir(parents=True, exist_ok=True)

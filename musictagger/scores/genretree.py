@@ -1,6 +1,6 @@
-"""The tree of genres: which words name one genre, and which genres imply which. Data in genres.toml.
+"""The tree of genres: spellings of the same genre, and the genres that each implies. The data stand in genres.toml.
 
-A genre may stand under several: Indie Rock is Rock and Indie. A user's own genres.toml changes names and places.
+A genre may have several parents: Indie Rock is Rock and Indie. A user's own genres.toml changes names and parents.
 """
 
 from __future__ import annotations
@@ -18,46 +18,46 @@ from musictagger.paths import read_toml
 
 OWN_FILE = Path(__file__).with_name("genres.toml")
 TYPO_LIKENESS = 0.9
-"""How alike (difflib's ratio) a new name may be to a known one before it counts as a typo: one letter in ten."""
+"""Similarity (difflib's ratio) to a known name from which a new one counts as a typo: one letter in ten."""
 HINT_LIKENESS = 0.75
-"""How alike a known name must be to be suggested for one that must be known: one letter of a short word."""
+"""Similarity from which a known name is suggested for an unknown one: one letter of a short word."""
 
 
 @dataclass(frozen=True, eq=False)
 class GenreTree:
-    """Names and places of genres, as `load_tree` makes it. Looking up is a dictionary access."""
+    """Names and ancestors of genres, created by `load_tree`. Lookups are dictionary accesses."""
 
     names: Mapping[str, str]
-    """The name to write, by the `genre_key` of each of its spellings."""
+    """The name to write, by the `genre_key` of each spelling."""
     above: Mapping[str, frozenset[str]]
-    """The names of all that a genre implies, by its own."""
+    """By name of a genre, the names of all genres that it implies."""
 
     def canonical(self, name: str) -> str:
-        """How a genre is written; a name that the tree does not have stays as it is."""
+        """The name to write for a genre; a name that is not in the tree is returned unchanged."""
         return self.names.get(genre_key(name), name)
 
     def ancestors(self, name: str) -> frozenset[str]:
-        """All genres that this one implies, as they are written; none for a name that the tree does not have."""
+        """The names of all genres that this one implies; none for a name that is not in the tree."""
         return self.above.get(self.canonical(name), frozenset())
 
     def key(self, name: str) -> str:
-        """Equal for two names that mean one genre, whether or not the tree has it."""
+        """A key that is equal for two names of the same genre, also for one that is not in the tree."""
         return genre_key(self.canonical(name))
 
 
 def genre_key(name: str) -> str:
-    """A name without case, spaces, punctuation and accents, `&` read as `and`: `Forró` = `forro`, `R & B` = `r and b`.
+    """A name without case, spaces, punctuation and accents, with `and` for `&`: `Forró` = `forro`, `R & B` = `r and b`.
 
-    Marks that are letters of their own scripts, as in Hindi or Japanese, stay.
+    Marks that are part of the letters of a script, as in Hindi or Japanese, stay.
     """
     folded = unicodedata.normalize("NFKD", name).casefold().replace("&", "and")
     return "".join(c for c in folded if _counts(c)) or folded
 
 
 def load_tree(user_file: Path | None = None) -> GenreTree:
-    """This program's genres, changed by the user's genres.toml where there is one. Read again only when it changed.
+    """The bundled tree, modified by the user's genres.toml if it exists. Cached until the file changes.
 
-    Raises BadRequestError with the path for a file that cannot be read, an unknown table (with a suggestion), a name
+    Raises BadRequestError, with the path, for a file that cannot be read, an unknown table (with a suggestion), a name
     that looks like a typo, and genres that would imply each other.
     """
     if user_file is None:
@@ -73,7 +73,7 @@ def load_tree(user_file: Path | None = None) -> GenreTree:
 
 @functools.lru_cache(maxsize=8)
 def _load(user_file: Path | None, stamp: tuple[int, int] | None) -> GenreTree:
-    """`stamp` is only there to be part of the cache's key."""
+    """`stamp` is part of the cache's key."""
     draft = _own()
     if user_file is not None:
         tables = _tables(user_file, ("aliases", "parents"))
@@ -84,7 +84,7 @@ def _load(user_file: Path | None, stamp: tuple[int, int] | None) -> GenreTree:
 
 @dataclass
 class _Draft:
-    """A tree being built. Genres are known by the `genre_key` of their first name, whatever they are called now."""
+    """A tree under construction. Genres are identified by the `genre_key` of their first name, even when renamed."""
 
     names: dict[str, str] = field(default_factory=dict)
     parents: dict[str, set[str]] = field(default_factory=dict)
@@ -111,14 +111,14 @@ def _own() -> _Draft:
 
 
 def _rename(draft: _Draft, aliases: Mapping[str, Any], path: Path) -> None:
-    """Each line is a genre, by any of its spellings, and what it is to be called: a new name or another genre's."""
+    """Apply [aliases]: each line is a genre, in any spelling, and its new name, which may be that of another genre."""
     known, lines = frozenset(draft.names), dict[str, str]()
     into: dict[str, str] = {}
     for left, value in aliases.items():
         right = _name(value, path, left)
         old, new = draft.find(_name(left, path, "aliases")), draft.find(right)
         if old in lines:
-            raise BadRequestError(f"{path}: {lines[old]!r} and {left!r} are one genre: keep one of the two lines")
+            raise BadRequestError(f"{path}: {lines[old]!r} and {left!r} are the same genre: keep one of the two lines")
         lines[old] = left
         if old == new:
             draft.names[new] = right
@@ -138,7 +138,7 @@ def _end(key: str, into: Mapping[str, str], lines: Mapping[str, str], path: Path
 
 
 def _merge(draft: _Draft, known: frozenset[str], ends: Mapping[str, str], into: Mapping[str, str]) -> None:
-    """Let each genre be another name of its end, which takes its children, and if it is new its parents too."""
+    """Make each genre an alias of its end, which gets its children and, if it is a new genre, its parents."""
     for old, end in ends.items():
         if end not in known and into[old] not in known:
             draft.under(end).update(draft.under(old))
@@ -150,15 +150,15 @@ def _merge(draft: _Draft, known: frozenset[str], ends: Mapping[str, str], into: 
 
 
 def _move(draft: _Draft, parents: Mapping[str, Any], path: Path) -> None:
-    """Each line is a genre and what it stands under: a name, a list of names, or "" for nothing."""
+    """Apply [parents]: each line is a genre and its parents: a name, a list of names, or "" for none."""
     lines: dict[str, str] = {}
     for child in parents:
         key = draft.find(_name(child, path, "parents"))
         if key in lines:
-            raise BadRequestError(f"{path}: {lines[key]!r} and {child!r} are one genre: keep one of the two lines")
+            raise BadRequestError(f"{path}: {lines[key]!r} and {child!r} are the same genre: keep one of the two lines")
         if key not in draft.names and (close := _like(draft, child, TYPO_LIKENESS)):
-            really = f'if it is one of its own, add "{child}" = "{child}" to [aliases]'
-            _refuse(path, f"unknown genre {child!r}; did you mean {close!r}? {really}")
+            otherwise = f'if it is a genre of its own, add "{child}" = "{child}" to [aliases]'
+            _refuse(path, f"unknown genre {child!r}; did you mean {close!r}? {otherwise}")
         lines[key] = child
     for key, child in lines.items():
         draft.names.setdefault(key, child)
@@ -217,7 +217,7 @@ def _tables(path: Path, wanted: tuple[str, ...]) -> dict[str, dict[str, Any]]:
 
 def _name(value: object, path: Path, where: str) -> str:
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        _refuse(path, f"{where}: {value!r} is no name of a genre")
+        _refuse(path, f"{where}: {value!r} is not the name of a genre")
     return value.strip()
 
 
@@ -230,18 +230,18 @@ def _refuse(path: Path, message: str) -> NoReturn:
 
 
 def read_allowed(path: Path) -> frozenset[str]:
-    """The names in a list of genres, one a line, `#` before a comment. Raises BadRequestError without any name."""
+    """The names in a list of genres: one per line, `#` starts a comment. Raises BadRequestError for an empty list."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise BadRequestError(f"{path}: cannot be read as a list of genres: {error}") from error
     names = frozenset(_without_comment(lines))
     if not names:
-        _refuse(path, "names no genre; write one a line")
+        _refuse(path, "contains no genre; write one per line")
     return names
 
 
 def _without_comment(lines: Iterable[str]) -> list[str]:
-    """A `#` inside a word belongs to it."""
+    """Lines without comments and empty lines; a `#` inside a word belongs to the word."""
     kept = [f" {line}".replace("\t", " ").partition(" #")[0].strip() for line in lines]
     return [name for name in kept if name]
