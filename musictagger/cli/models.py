@@ -101,8 +101,9 @@ def _print(models: Sequence[FoundModel], absent: Sequence[CatalogueEntry], defau
 
 _EXPLANATION = (
     "Accuracy: the metric in the card, on the data in brackets (for a model with teachers: agreement with them); "
-    "metrics on different data cannot be compared. Speed: times real time, without decoding, on the machine in brackets; "
-    "the models that come with the program were measured together. `musictagger compare` measures both on your machine."
+    "metrics on different data cannot be compared. Speed: times real time, without decoding, on the device in "
+    "brackets; the models that come with the program were measured together. `musictagger compare` measures both on "
+    "your machine."
 )
 
 
