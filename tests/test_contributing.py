@@ -1,14 +1,26 @@
-"""CONTRIBUTING.md: its example of a backbone works as written, and the files that it names exist."""
+"""CONTRIBUTING.md: its examples work as written, and the files that it names exist."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import click
+import numpy as np
 import pytest
+import torch
+from conftest import TAGS, make_card
 from helpers import run
+from test_query import track_row
 from training_material import write_genres
+
+from musictagger.audio.formats import stream
+from musictagger.library import query
+from musictagger.tags.containers import ape
+from musictagger.training import augment
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -44,6 +56,47 @@ def test_the_backbone_example_is_listed_trained_and_used(tmp_path: Path, monkeyp
     assert re.search(r"mean_spectrum +.*Each mel band's mean and deviation", outputs[0])
     assert Path("first/first.safetensors").is_file() and Path("first/first.json").is_file()
     assert "30 tagged" in outputs[2] and "0 failed" in outputs[2]
+
+
+def defined(code: str, module: ModuleType | None = None) -> dict[str, Any]:
+    """The names that an example defines, when it stands in `module`."""
+    names: dict[str, Any] = dict(vars(module)) if module else {"__name__": "example"}
+    exec(compile(code, "CONTRIBUTING.md", "exec"), names)
+    return names
+
+
+def test_the_container_example_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = blocks(section("Add a container"), "python")
+    magic, row = code.split("\n\n")
+    monkeypatch.setattr(stream, "TAK", defined(magic)["TAK"], raising=False)
+    (container,) = eval(row, vars(ape))
+    assert container.name == "tak" and container.magic == (b"tBaK",) and container.systems == ("APEv2",)
+
+
+def test_the_query_field_example_finds_tracks(monkeypatch: pytest.MonkeyPatch) -> None:
+    (row,) = blocks(section("Add a query field"), "python")
+    (field,) = eval(row, vars(query))
+    monkeypatch.setitem(query.STORED, field.name, field)
+    monkeypatch.setattr(query, "FIELDS", (*query.FIELDS, field.name))
+    rows = [track_row("a.mp3", container="mp3"), track_row("b.flac", container="flac")]
+    tracks = query.Tracks(rows, np.zeros((2, len(TAGS)), np.float32), np.full(len(TAGS), 0.5, np.float32))
+    assert query.parse("container:mp3", make_card()).matches(tracks).tolist() == [True, False]
+
+
+def test_the_training_option_example_reverses_windows() -> None:
+    option, function = blocks(section("Add a training option"), "python")
+    assert re.match(r"(\w+): Share = 0.0\n", option)
+    reversal = defined(function, augment)["time_reversal"]
+    mel = torch.arange(12.0).reshape(2, 2, 3)
+    random = augment.StepRandom(augment.step_generator(0, 0, 0), slice(0, 2), 2)
+    assert torch.equal(reversal(mel, SimpleNamespace(reverse=1.0), random), mel.flip(2))
+    assert reversal(mel, SimpleNamespace(reverse=0.0), random) is mel
+
+
+def test_the_command_example_is_a_command() -> None:
+    (code,) = blocks(section("Add a command"), "python")
+    command = defined(code)["command"]
+    assert isinstance(command, click.Command) and command.name == "count" and command.help
 
 
 def test_files_that_it_names_exist() -> None:
