@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -56,7 +57,7 @@ class Plan:
             "schema": SCHEMA,
             "created_at": self.created_at.isoformat(timespec="seconds"),
             "model": self.model,
-            "files": [_file_to_json(change) for change in self.changes],
+            "files": [dataclasses.asdict(_File.of(change)) for change in self.changes],
         }
 
     @classmethod
@@ -112,24 +113,6 @@ def changes(
     return before, after, why
 
 
-def _file_to_json(change: FileChange) -> dict[str, Any]:
-    return {
-        "path": str(change.path),
-        "size": change.size,
-        "mtime_ns": change.mtime_ns,
-        "audio_digest": change.digest,
-        "changes": [
-            {
-                "field": name,
-                "before": list(change.before[name]),
-                "after": list(change.after[name]),
-                "why": change.why.get(name, ""),
-            }
-            for name in change.after
-        ],
-    }
-
-
 @dataclass(frozen=True)
 class _Change:
     """A field of a file in a saved plan."""
@@ -149,6 +132,12 @@ class _File:
     mtime_ns: int
     audio_digest: str | None
     changes: tuple[_Change, ...]
+
+    @classmethod
+    def of(cls, change: FileChange) -> _File:
+        before, why = change.before, change.why
+        changes = tuple(_Change(name, before[name], new, why.get(name, "")) for name, new in change.after.items())
+        return cls(str(change.path), change.size, change.mtime_ns, change.digest, changes)
 
 
 @dataclass(frozen=True)
