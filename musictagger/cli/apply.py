@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 @view_options
 @pass_settings
 def command(what: tuple[str, ...], as_json: bool, settings: Settings) -> int:
-    """Write a saved plan, or the plan for the tracks that QUERY finds (without QUERY: all tracks).
+    """Write a saved plan, or the plan for the tracks of a query.
 
-    A file that has changed since the plan was made is refused; the others are written. `musictagger undo` takes it
-    back. Options that decide what is written, such as --write, cannot be combined with a saved plan.
+    Without PLAN.json and QUERY, all tracks are planned. A file that has changed since the plan was made is refused;
+    the others are written. `musictagger undo` takes it back. Options that decide what is written, such as --write,
+    cannot be combined with a saved plan.
     """
     plan = wanted_plan(what, settings)
     with opened_writer(settings) as writer:

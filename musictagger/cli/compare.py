@@ -45,10 +45,11 @@ def command(
     settings: Settings,
     **flags: Any,
 ) -> int:
-    """Compare models (names or files) on labelled music: the same tracks, the tags that all of them have.
+    """Compare models on the same labelled music.
 
-    Differences are to the first model, with 95 % intervals: where one does not include 0, the models differ on other
-    tracks of this kind too. Speed is that of the network alone, without decoding, measured in turns.
+    MODEL is a name or a file. All models are measured on the same tracks and the tags that all of them have.
+    Differences are to the first model, with 95 % intervals: where one does not include 0, the models differ on
+    other tracks of this kind too. Speed is that of the network alone, without decoding, measured in turns.
     """
     from musictagger.cli import documents
     from musictagger.evaluation.compare import compare

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 def command(
     split: str, report: Path | None, save: bool, quiet: bool, as_json: bool, settings: Settings, **flags: Any
 ) -> int:
-    """Measure a model on labelled music: metrics with 95 % intervals, the best and worst tags, confused genres.
+    """Measure a model on labelled music.
+
+    The output has metrics with 95 % intervals, the best and worst tags, and the confusion of genres.
 
     \b
       musictagger evaluate --model NAME --data ~/sorted

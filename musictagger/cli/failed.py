@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @library_options
 @pass_settings
 def command(as_json: bool, settings: Settings) -> int:
-    """List the files that could not be read or decoded, with the reason.
+    """List the files that could not be read or decoded, and why.
 
     A scan tries them again when they change, or with --retry-failed.
     """

@@ -15,7 +15,10 @@ from musictagger.errors import BadRequestError, printable
 @json_output
 @debug_option
 def command(run: int | None, as_json: bool, **flags: Any) -> int:
-    """List the runs that wrote into files, newest first; `musictagger undo --run ID` takes one back."""
+    """List the runs that wrote into files, newest first.
+
+    `musictagger undo --run ID` takes one back.
+    """
     from musictagger.cli import documents
     from musictagger.config import load_settings
     from musictagger.tags.journal import Journal

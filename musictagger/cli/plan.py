@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 @view_options
 @pass_settings
 def command(query: tuple[str, ...], out: Path | None, as_json: bool, settings: Settings) -> int:
-    """Show what would be written into the files that QUERY finds (without QUERY: all files), and why.
+    """Show what would be written into files, and why.
 
-    The plan is computed from the library: no file is opened, and none is written.
+    QUERY selects the tracks; without it, all are planned. The plan is computed from the library: no file is opened,
+    and none is written.
     """
     from musictagger.cli import documents
     from musictagger.tags.plan import save_plan

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 @json_output
 @debug_option
 def command(name: str | None, as_json: bool) -> int:
-    """List the training recipes and the results of their papers; with NAME, show that recipe and all its options.
+    """List training recipes and the results of their papers.
 
-    NAME may also be a TOML file of your own. `musictagger train --recipe NAME --data FOLDER` trains with it.
+    With NAME, show that recipe and all its options. NAME may also be a TOML file of your own. `musictagger train
+    --recipe NAME --data FOLDER` trains with it.
     """
     from musictagger.cli import documents
     from musictagger.training.recipes import find_recipe, recipes

@@ -55,10 +55,11 @@ class Decisions:
 @view_options
 @pass_settings
 def command(what: tuple[str, ...], out: Path | None, settings: Settings) -> int:
-    """Go through a plan in the terminal: accept, skip, edit, accept the rest of an album or artist, or quit.
+    """Go through a plan and decide file by file.
 
-    What was accepted is written at the end, also after quitting; `musictagger undo --last` takes it back. A genre
-    that you edit is remembered as your own choice, like `musictagger fix --genre`.
+    You can accept, skip or edit each change, accept the rest of an album or artist, or quit. Accepted changes are
+    written at the end, also after quitting; `musictagger undo --last` takes them back. A genre that you edit is
+    remembered as your own choice, like `musictagger fix --genre`.
     """
     from musictagger.tags.plan import save_plan
 

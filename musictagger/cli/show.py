@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @view_options
 @pass_settings
 def command(file: Path, as_json: bool, settings: Settings) -> int:
-    """Show all scores of FILE as bars, with its frames, model and status.
+    """Show the scores of FILE as bars, with its model and status.
 
     Bold tags reach their threshold; a * marks the genres that a scan writes.
     """

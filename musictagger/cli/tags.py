@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @view_options
 @pass_settings
 def command(as_json: bool, settings: Settings) -> int:
-    """List every tag of the model with its category, its threshold and the number of tracks that have it."""
+    """List the tags of the model, with thresholds and track counts."""
     import numpy as np
     from rich.markup import escape
 

@@ -74,12 +74,14 @@ HEADS = ("dense", "svm", "logistic", "knn")
 @pass_settings
 @click.pass_obj
 def command(arguments: tuple[str, ...], /, as_json: bool, quiet: bool, settings: Settings, **flags: Any) -> int:
-    """Train a model on labelled music and measure it, ready for `musictagger scan --model NAME`.
+    """Train a model on labelled music and measure it.
 
     \b
       musictagger train --data ~/sorted                                    one folder per genre
       musictagger train --recipe wang2019-crnn-tf --data ~/MagnaTagATune   as in a paper
       musictagger train --data ~/sorted --init MODEL --freeze cnn          start from a model
+
+    `musictagger scan --model NAME` then tags music with it.
 
     Options on the command line override those of the recipe, which override the defaults. --set changes any option
     that `musictagger recipes NAME` lists; a dot reaches into an option with several values: --set config.units=16.
