@@ -161,6 +161,7 @@ def test_a_missing_root_is_an_error_before_anything_is_found(tmp_path: Path) -> 
     ("head", "music"),
     [
         (b"ID3\x04", True), (b"fLaC", True), (b"OggS", True), (b"RIFF\x00\x00\x00\x00WAVE", True),
+        (b"BW64\xff\xff\xff\xffWAVE", True),
         (b"\xff\xfb\x90", True),
         (b"FORM\x00\x00\x00\x00AIFF", True), (b"\x00\x00\x00\x20ftypM4A ", True), (b"MAC ", True), (b"wvpk", True),
         (bytes.fromhex("3026b2758e66cf11a6d9"), True), (bytes.fromhex("1a45dfa3"), True), (b"\xff\xf1\x50", True),
