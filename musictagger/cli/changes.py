@@ -58,20 +58,18 @@ def apply_plan(plan: Plan, note: str, as_json: bool, writer: TagWriter) -> int:
 
     run = writer.journal.start_run("apply", note)
     with progress.reporter(quiet=False) as reporter, stoppable(reporter):
-        outcome = writer.apply(plan.changes, run, stop=lambda: reporter.stopping)
+        outcome = writer.apply(plan.changes, run, reporter)
     hint = f"; `musictagger undo --run {run}` takes it back" if outcome.written else ""
     return report_outcome(run, outcome, as_json, "written", hint)
 
 
 def report_outcome(run: int, outcome: WriteOutcome, as_json: bool, done: str, hint: str = "") -> int:
-    """Print how many files were written, and which were refused; returns the exit code."""
+    """Print how many files were written and refused; returns the exit code."""
     from musictagger.cli import documents
 
     if as_json:
         documents.print_json(documents.outcome_document(run, outcome))
     else:
-        for path, reason in outcome.refused:
-            click.echo(f"{printable(path)}: {printable(reason)}", err=True)
         click.echo(f"{len(outcome.written)} {done}, {len(outcome.refused)} refused{hint}")
     if outcome.stopped:
         return EXIT_INTERRUPTED

@@ -66,7 +66,7 @@ def metric_text(name: str, value: float) -> str:
         return duration(value) if name == "seconds" else f"{value / 3600:,.1f} h of audio"
     if name.endswith("_per_s"):
         return f"{number} {words}/s"
-    return f"{number} {words}" if name == "x_real_time" else f"{words} {number}"
+    return f"{words} {number}"
 
 
 def duration(seconds: float) -> str:

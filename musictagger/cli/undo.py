@@ -57,7 +57,7 @@ def command(
         note = " ".join(map(printable, paths)) or f"run {entries[0].run_id}"
         new_run = writer.journal.start_run("undo", note)
         with progress.reporter(quiet=False) as reporter, stoppable(reporter):
-            outcome = writer.undo(entries, new_run, stop=lambda: reporter.stopping)
+            outcome = writer.undo(entries, new_run, reporter)
     return report_outcome(new_run, outcome, as_json, "restored")
 
 

@@ -230,12 +230,6 @@ class Scan:
             return
         if self._run is None:
             self._run = self.writer.journal.start_run("scan", self._note)
-        outcome = self.writer.apply(
-            changes,
-            self._run,
-            refused=self.progress.failed,
-            stop=lambda: self.progress.stopping,
-            done=self._written,
-        )
+        outcome = self.writer.apply(changes, self._run, self.progress, done=self._written)
         self._report.written.extend(outcome.written)
         self._report.unwritten.extend(outcome.refused)

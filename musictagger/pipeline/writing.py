@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from pathlib import Path
@@ -13,6 +13,7 @@ from musictagger.config import Settings
 from musictagger.errors import AudioError, TagWriteError
 from musictagger.library.store import Store
 from musictagger.library.view import TrackView
+from musictagger.progress import SILENT, Progress
 from musictagger.records import MergeMode
 from musictagger.tags.containers.systems import Values
 from musictagger.tags.containers.table import writable
@@ -105,20 +106,19 @@ class TagWriter:
         self,
         changes: Iterable[FileChange],
         run: int,
+        progress: Progress = SILENT,
         *,
-        refused: Callable[[Path, str], None] = lambda path, reason: None,
-        stop: Callable[[], bool] = lambda: False,
         done: set[Path] | None = None,
     ) -> WriteOutcome:
         """Write changes; a file that is not as planned is refused, and the others are written.
 
         Two paths of one file (a link and its target) are one write. `done` holds the files written, when the changes
-        come in several calls. Once `stop` returns True, no more are begun.
+        come in several calls. Once `progress.stopping` is True, no more are begun.
         """
         outcome = WriteOutcome()
         done = set() if done is None else done
         for change in changes:
-            if stop():
+            if progress.stopping:
                 outcome.stopped = True
                 break
             target = change.path.resolve()
@@ -131,7 +131,7 @@ class TagWriter:
                 self._write(edit, run)
             except TagWriteError as error:
                 outcome.refused.append((change.path, error.reason))
-                refused(change.path, error.reason)
+                progress.failed(change.path, error.reason)
             else:
                 done.add(target)
                 outcome.written.append(edit)
@@ -161,13 +161,11 @@ class TagWriter:
         self.store.record_written(FoundFile(path, status.st_size, status.st_mtime_ns), tags)
         self.store.commit()
 
-    def undo(
-        self, entries: Sequence[JournalEntry], run: int, *, stop: Callable[[], bool] = lambda: False
-    ) -> WriteOutcome:
+    def undo(self, entries: Sequence[JournalEntry], run: int, progress: Progress = SILENT) -> WriteOutcome:
         """Restore the former values, newest entry first; a file whose fields were changed since is refused."""
         outcome = WriteOutcome()
         for entry in entries:
-            if stop():
+            if progress.stopping:
                 outcome.stopped = True
                 break
             edit = Edit(self._where_now(entry), entry.after, entry.before, entry.digest)
@@ -179,6 +177,7 @@ class TagWriter:
                     self._write(edit, run)
             except TagWriteError as error:
                 outcome.refused.append((edit.path, error.reason))
+                progress.failed(edit.path, error.reason)
                 continue
             self.journal.settle(entry.id, "undone")
             self._restore_undone(entry)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -183,7 +182,7 @@ class _Run:
             return True
         names = ", ".join(each.name for each in self._passes)
         self._progress.start(f"teachers {names}", len(sources), "tracks")
-        begun_s, done, scored_s = time.monotonic(), 0, 0.0
+        done, scored_s = 0, 0.0
         rule = whole_track(rate_hz)
         with stream(sources, rate_hz=rate_hz, rule=rule, decoding=decoding, progress=self._progress) as events:
             for event in events:
@@ -193,7 +192,7 @@ class _Run:
                 if not isinstance(event, Frame | Inspected):
                     done += 1
                     scored_s += event.decoded.duration_s if isinstance(event, Finished) else 0.0
-                    self._progress.advance(done, x_real_time=scored_s / max(1e-3, time.monotonic() - begun_s))
+                    self._progress.advance(done, audio_s=scored_s)
         for each in self._passes:
             each.flush()
         return done == len(sources)

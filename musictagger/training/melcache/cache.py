@@ -12,7 +12,6 @@ import functools
 import hashlib
 import json
 import shutil
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,7 +185,7 @@ class MelCache:
     def _fill(self, survey: _Survey, index: FileIndex, decoding: Decoding, progress: Progress) -> bool:
         """Fill in the survey; return whether every file has been dealt with."""
         progress.start("mel cache", len(survey.todo), "tracks")
-        begun_s, done, cached_s = time.monotonic(), 0, 0.0
+        done, cached_s = 0, 0.0
         logmel = LogMel(self.front_end)
         filled = fill_mels(survey.todo, self._mels, logmel, index, decoding=decoding, progress=progress)
         try:
@@ -197,7 +196,7 @@ class MelCache:
                     elif entry := self._entry(file.digest):
                         survey.entries[file.path] = entry
                         cached_s += entry.duration_s
-                    progress.advance(done, x_real_time=cached_s / max(1e-3, time.monotonic() - begun_s))
+                    progress.advance(done, audio_s=cached_s)
         finally:
             with disk_errors(self.folder):
                 index.close()
