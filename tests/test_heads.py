@@ -44,7 +44,7 @@ from musictagger.training.heads.fit import (
     head_margins,
     pack,
 )
-from musictagger.training.windows import Track
+from musictagger.training.windows import Material, Track
 
 FRONT_END = FrontEnd(frame_hops=60)
 KINDS: tuple[FittedKind, ...] = get_args(FittedKind)
@@ -54,8 +54,8 @@ FloatArray = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Material:
-    """Noise of three colours as frames, what `mine` makes of them, and which they are; two frames a track."""
+class Noise:
+    """Frames of noise in three colours, two a track, with the embeddings of `mine`, their colours and tracks."""
 
     waves: list[npt.NDArray[np.float32]]
     x: npt.NDArray[np.float32]
@@ -74,7 +74,7 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def material(plugins: Path) -> Material:
+def material(plugins: Path) -> Noise:
     random = np.random.default_rng(7)
     colour = np.repeat(random.integers(0, 3, 60), 2)
     waves = []
@@ -85,7 +85,7 @@ def material(plugins: Path) -> Material:
     with torch.inference_mode():
         mel = LogMel(FRONT_END)(torch.from_numpy(np.stack(waves)))
         x = build("mine", 3, {}, [plugins])(mel).embedding.numpy()
-    return Material(waves, x, colour, np.arange(120) // 2)
+    return Noise(waves, x, colour, np.arange(120) // 2)
 
 
 class Reporter(Silent):
@@ -105,7 +105,7 @@ class Reporter(Silent):
 FITTED: dict[tuple[str, str], FittedHead] = {}
 
 
-def fitted(material: Material, kind: FittedKind, task: Task) -> FittedHead:
+def fitted(material: Noise, kind: FittedKind, task: Task) -> FittedHead:
     """Fitted on the first 90 rows, once a session."""
     if (kind, task) not in FITTED:
         train = slice(0, 90)
@@ -129,7 +129,7 @@ def save(folder: Path, plugins: Path, head: FittedHead, task: Task, **descriptio
     return weights
 
 
-def sklearn_scores(material: Material, kind: FittedKind, task: Task, head: FittedHead) -> FloatArray:
+def sklearn_scores(material: Noise, kind: FittedKind, task: Task, head: FittedHead) -> FloatArray:
     """The scores that scikit-learn's own classifiers give the last 30 rows, [30, 3]."""
     scaled = ((material.x - head.tensors["mean"].numpy()) / head.tensors["deviation"].numpy()).astype(np.float64)
     x, y, test = scaled[:90], material.targets(task)[:90], scaled[90:]
@@ -164,7 +164,7 @@ def neighbours(x: FloatArray, y: npt.NDArray[np.bool_], test: FloatArray, task: 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_model_gives_the_scores_of_scikit_learn(
-    kind: FittedKind, task: Task, material: Material, plugins: Path, tmp_path: Path
+    kind: FittedKind, task: Task, material: Noise, plugins: Path, tmp_path: Path
 ) -> None:
     head = fitted(material, kind, task)
     model = load_model(save(tmp_path, plugins, head, task), [plugins])
@@ -179,7 +179,7 @@ def test_a_saved_model_gives_the_scores_of_scikit_learn(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_heads_are_stored_as_safetensors_and_json(
-    kind: FittedKind, material: Material, plugins: Path, tmp_path: Path
+    kind: FittedKind, material: Noise, plugins: Path, tmp_path: Path
 ) -> None:
     head = fitted(material, kind, "tags")
     weights = save(tmp_path, plugins, head, "tags")
@@ -193,7 +193,7 @@ def test_heads_are_stored_as_safetensors_and_json(
     assert json.loads(json.dumps(head.description)) == head.description
 
 
-def test_the_backbone_below_a_head_is_available(material: Material, plugins: Path, tmp_path: Path) -> None:
+def test_the_backbone_below_a_head_is_available(material: Noise, plugins: Path, tmp_path: Path) -> None:
     model = load_model(save(tmp_path, plugins, fitted(material, "logistic", "tags"), "tags"), [plugins])
     assert isinstance(model.backbone, WithHead)
     assert not model.backbone.training
@@ -201,7 +201,7 @@ def test_the_backbone_below_a_head_is_available(material: Material, plugins: Pat
     assert model.bare.state_dict()["dense.weight"].shape == (7, 96)
 
 
-def test_a_backbone_below_a_head_is_fused(material: Material) -> None:
+def test_a_backbone_below_a_head_is_fused(material: Noise) -> None:
     torch.manual_seed(4)
     backbone = build("fcn", 5, {"n_mels": 96, "channels": [4, 6], "pools": [[4, 4], [4, 4]]})
     plain = WithHead(backbone, LinearHead(6, 3)).eval()
@@ -230,7 +230,7 @@ def test_a_backbone_below_a_head_is_fused(material: Material) -> None:
     ],
 )
 def test_an_invalid_description_is_refused_with_the_file(
-    changes: dict[str, Any], message: str, material: Material, plugins: Path, tmp_path: Path
+    changes: dict[str, Any], message: str, material: Noise, plugins: Path, tmp_path: Path
 ) -> None:
     weights = save(tmp_path, plugins, fitted(material, "svm", "tags"), "tags", **changes)
     with pytest.raises(ModelError) as caught:
@@ -239,7 +239,7 @@ def test_an_invalid_description_is_refused_with_the_file(
     assert message in str(caught.value)
 
 
-def test_a_card_without_a_head_does_not_take_a_file_with_one(material: Material, plugins: Path, tmp_path: Path) -> None:
+def test_a_card_without_a_head_does_not_take_a_file_with_one(material: Noise, plugins: Path, tmp_path: Path) -> None:
     weights = save(tmp_path, plugins, fitted(material, "svm", "tags"), "tags")
     card = weights.with_suffix(".json")
     for head, message in (
@@ -265,7 +265,7 @@ def test_a_head_refuses_another_backbones_embedding() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_rows_give_the_same_head(kind: FittedKind, material: Material) -> None:
+def test_the_same_rows_give_the_same_head(kind: FittedKind, material: Noise) -> None:
     first = fitted(material, kind, "genre")
     FITTED.pop((kind, "genre"))
     again = fitted(material, kind, "genre")
@@ -274,7 +274,7 @@ def test_the_same_rows_give_the_same_head(kind: FittedKind, material: Material) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_genres_are_enough(kind: FittedKind, material: Material) -> None:
+def test_two_genres_are_enough(kind: FittedKind, material: Noise) -> None:
     rows = material.colour < 2
     x, y = material.x[rows], np.eye(2, dtype=np.bool_)[material.colour[rows]]
     labelled = LabelledRows.checked(x, y, material.groups[rows], "genre", NAMES[:2])
@@ -289,7 +289,7 @@ def test_two_genres_are_enough(kind: FittedKind, material: Material) -> None:
         np.testing.assert_allclose(scores, wanted, atol=1e-5)
 
 
-def test_platt_is_scikit_learns_calibration(material: Material) -> None:
+def test_platt_is_scikit_learns_calibration(material: Noise) -> None:
     x, truth = material.x.astype(np.float64), material.colour == 1
     held = group_folds(truth[:, None], material.groups, 3, 0)
     splits = [(np.flatnonzero(~rows), np.flatnonzero(rows)) for rows in held]
@@ -302,7 +302,7 @@ def test_platt_is_scikit_learns_calibration(material: Material) -> None:
     assert (slope, offset) == pytest.approx((-calibrator.a_, -calibrator.b_), rel=1e-3)
 
 
-def test_class_weights_favour_what_is_rare(material: Material) -> None:
+def test_class_weights_favour_what_is_rare(material: Noise) -> None:
     rare = (material.colour == 2) & (material.groups % 3 == 0)
     y = np.stack([rare, material.colour == 0], axis=1)
     rows = LabelledRows.checked(material.x, y, material.groups, "tags", ("a", "b"))
@@ -310,7 +310,7 @@ def test_class_weights_favour_what_is_rare(material: Material) -> None:
     assert weighed.tensors["bias"][0] > plain.tensors["bias"][0]
 
 
-def test_a_tag_of_one_track_is_fitted_and_noted(material: Material) -> None:
+def test_a_tag_of_one_track_is_fitted_and_noted(material: Noise) -> None:
     y = np.stack([material.groups == 4, material.colour == 0], axis=1)
     rows = LabelledRows.checked(material.x, y, material.groups, "tags", ("lone", "dull"))
     reporter = Reporter()
@@ -321,7 +321,7 @@ def test_a_tag_of_one_track_is_fitted_and_noted(material: Material) -> None:
     assert [float(head.tensors[name][0]) for name in ("slope", "offset")] == [1, 0]
 
 
-def test_a_sample_of_rows_has_every_tag(material: Material) -> None:
+def test_a_sample_of_rows_has_every_tag(material: Noise) -> None:
     y = np.stack([material.groups % 20 == 4, material.colour == 0], axis=1)
     rows = LabelledRows.checked(material.x, y, material.groups, "tags", ("rare", "dull"))
     head = fit_head("knn", rows, HeadOptions(max_rows=40, search_rows=30))
@@ -344,7 +344,7 @@ def test_a_sample_of_rows_has_every_tag(material: Material) -> None:
         ({"groups": ["a"]}, "1 groups"),
     ],
 )
-def test_unsuitable_rows_are_refused(spoil: dict[str, Any], message: str, material: Material) -> None:
+def test_unsuitable_rows_are_refused(spoil: dict[str, Any], message: str, material: Noise) -> None:
     values: dict[str, Any] = {
         "embeddings": material.x,
         "targets": material.targets("genre"),
@@ -356,7 +356,7 @@ def test_unsuitable_rows_are_refused(spoil: dict[str, Any], message: str, materi
         LabelledRows.checked(**(values | spoil))
 
 
-def test_an_unknown_head_is_refused(material: Material) -> None:
+def test_an_unknown_head_is_refused(material: Noise) -> None:
     rows = LabelledRows.checked(material.x, material.targets("genre"), material.groups, "genre", NAMES)
     with pytest.raises(BadRequestError, match="unknown head 'forest'"):
         fit_head("forest", rows)  # type: ignore[arg-type]
@@ -387,47 +387,48 @@ def test_artists_are_groups_or_single_tracks() -> None:
     assert len(set(groups)) == 4
 
 
-def tracks_of(columns: list[int]) -> tuple[list[Track], dict[str, npt.NDArray[np.float16]]]:
+def material_of(columns: list[int]) -> Material:
+    """Training tracks with random mels of these lengths."""
     random = np.random.default_rng(5)
     mels = {f"d{i}": random.normal(-40, 10, (count, 96)).astype(np.float16) for i, count in enumerate(columns)}
-    return [Track(Path(f"{name}.mp3"), name, len(mel)) for name, mel in mels.items()], mels
+    tracks = [Track(Path(f"{name}.mp3"), name, len(mel)) for name, mel in mels.items()]
+    truth = np.zeros((0, 3), np.bool_)
+    return Material(
+        "tags", NAMES, FRONT_END, tracks, [], mels.__getitem__, lambda *excerpt: np.zeros(3, np.float32), truth
+    )
 
 
 def test_tracks_are_embedded_frame_by_frame(plugins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tracks, mels = tracks_of([61, 181, 20, 180])
-    backbone = build("mine", 3, {}, [plugins])
-    whole = embed_tracks(backbone, FRONT_END, mels.__getitem__, tracks)
+    tracks = material_of([61, 181, 20, 180])
+    backbone, cpu = build("mine", 3, {}, [plugins]), torch.device("cpu")
+    whole, _ = embed_tracks(backbone, tracks, 100, cpu)
     monkeypatch.setitem(BATCH_FRAMES, "cpu", 2)
     reporter = Reporter()
-    found = embed_tracks(backbone, FRONT_END, mels.__getitem__, tracks, progress=reporter)
-    assert found.tracks.tolist() == [0, 1, 1, 1, 2, 3, 3]
+    embeddings, numbers = embed_tracks(backbone, tracks, 100, cpu, reporter)
+    assert numbers.tolist() == [0, 1, 1, 1, 2, 3, 3]
     assert reporter.done == [2, 2, 4, 4]
     log_mel = LogMel(FRONT_END)
     for row, (name, start) in enumerate(zip(("d0", "d1", "d1", "d1"), (0, 0, 60, 120), strict=True)):
-        mel = torch.from_numpy(mels[name][start : start + 61].astype(np.float32).T)[None]
-        torch.testing.assert_close(
-            torch.from_numpy(found.embeddings[row : row + 1]), backbone(log_mel.normalise(mel))[1]
-        )
-    assert np.isfinite(found.embeddings[4]).all()
-    np.testing.assert_allclose(whole.embeddings, found.embeddings, atol=1e-6)
-    few = embed_tracks(backbone, FRONT_END, mels.__getitem__, tracks, max_frames=1)
-    assert few.tracks.tolist() == [0, 1, 2, 3]
+        mel = torch.from_numpy(tracks.read_mel(name)[start : start + 61].astype(np.float32).T)[None]
+        torch.testing.assert_close(torch.from_numpy(embeddings[row : row + 1]), backbone(log_mel.normalise(mel))[1])
+    assert np.isfinite(embeddings[4]).all()
+    np.testing.assert_allclose(whole, embeddings, atol=1e-6)
+    assert embed_tracks(backbone, tracks, 1, cpu)[1].tolist() == [0, 1, 2, 3]
 
 
 def test_no_tracks_give_no_embeddings(plugins: Path) -> None:
-    mels: dict[str, npt.NDArray[np.float16]] = {}
-    nothing = embed_tracks(build("mine", 3, {}, [plugins]), FRONT_END, mels.__getitem__, [])
-    assert len(nothing.embeddings) == len(nothing.tracks) == 0
+    embeddings, numbers = embed_tracks(build("mine", 3, {}, [plugins]), material_of([]), 100, torch.device("cpu"))
+    assert len(embeddings) == len(numbers) == 0
 
 
-def test_a_backbone_with_a_part_called_head_cannot_have_one(material: Material, plugins: Path) -> None:
+def test_a_backbone_with_a_part_called_head_cannot_have_one(material: Noise, plugins: Path) -> None:
     backbone = build("mine", 3, {}, [plugins])
     backbone.head = torch.nn.Linear(1, 1)
     with pytest.raises(BadRequestError, match="a part called head"):
         pack(backbone, 3, fitted(material, "logistic", "tags"))
 
 
-def test_margins_do_not_depend_on_the_batch_size(material: Material) -> None:
+def test_margins_do_not_depend_on_the_batch_size(material: Noise) -> None:
     head = fitted(material, "svm", "tags")
     module = build_head(head.description, 3)
     module.load_state_dict(dict(head.tensors))

@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import pickle
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -357,11 +356,6 @@ class TestScores:
         assert teachers.has(digest_of("x")) and not teachers.has(digest_of("y"))
         with pytest.raises(MusictaggerError, match="no teacher has scored"):
             teachers.scores(digest_of("y"), 0, 10)
-
-    def test_can_be_pickled(self, both: list[Teacher], cache: Path) -> None:
-        teachers = CachedTeachers(both, cache)
-        again = pickle.loads(pickle.dumps(teachers))
-        np.testing.assert_array_equal(again.track_scores(digest_of("tiny")), teachers.track_scores(digest_of("tiny")))
 
     def test_are_fast(self, tmp_path: Path) -> None:
         tags = {f"Tag {index}": "other" for index in range(50)}

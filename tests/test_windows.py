@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from training_material import FRONT_END
 
-from musictagger.training.windows import Track, WindowLoader, plan_epoch, spaced_frames, steps_per_epoch, window
+from musictagger.training.windows import (
+    Material,
+    ReadMel,
+    Target,
+    Track,
+    WindowLoader,
+    plan_epoch,
+    steps_per_epoch,
+    window,
+)
 
 COLUMNS = FRONT_END.columns
 MELS = {
@@ -25,7 +34,11 @@ def _loader(excerpts: list[tuple[str, float, float]] | None = None, rank: int = 
             excerpts.append((track.digest, start_s, length_s))
         return np.array([start_s], np.float32)
 
-    return WindowLoader(TRACKS, MELS.__getitem__, FRONT_END, target, rank, world)
+    return WindowLoader(_material(MELS.__getitem__, target), rank, world)
+
+
+def _material(read_mel: ReadMel, target: Target) -> Material:
+    return Material("tags", ("a",), FRONT_END, TRACKS, [], read_mel, target, np.zeros((0, 1), np.bool_))
 
 
 @pytest.mark.parametrize(("windows", "batch", "steps"), [(100, 32, 3), (112, 32, 4), (5, 32, 1), (64, 32, 2)])
@@ -90,11 +103,12 @@ def test_an_epoch_can_start_at_any_step() -> None:
 
 def test_frames_are_adjacent_or_evenly_spaced() -> None:
     hops = FRONT_END.frame_hops
-    found = dict(spaced_frames(TRACKS, MELS.__getitem__, FRONT_END, 100))
+    material = _material(MELS.__getitem__, lambda *excerpt: np.zeros(1, np.float32))
+    found = dict(material.spaced_frames(TRACKS, 100))
     assert [len(found[number]) for number in range(3)] == [4, 1, 1]
     for number, frame in enumerate(found[0]):
         np.testing.assert_array_equal(frame, window(MELS["long"], number * hops, COLUMNS))
-    some = dict(spaced_frames(TRACKS, MELS.__getitem__, FRONT_END, 2))
+    some = dict(material.spaced_frames(TRACKS, 2))
     for number, frame in zip((0, 3), some[0], strict=True):
         np.testing.assert_array_equal(frame, window(MELS["long"], number * hops, COLUMNS))
 
@@ -108,7 +122,7 @@ def test_errors_of_the_prefetching_thread_are_raised() -> None:
             raise OSError("gone")
         return MELS[digest]
 
-    loader = WindowLoader(TRACKS, read_mel, FRONT_END, lambda *excerpt: np.zeros(1, np.float32), 0, 1)
+    loader = WindowLoader(_material(read_mel, lambda *excerpt: np.zeros(1, np.float32)), 0, 1)
     batches = loader.epoch(plan)
     assert len(next(batches).tracks) == 6
     with pytest.raises(OSError, match="gone"):

@@ -14,9 +14,8 @@ import numpy.typing as npt
 import soundfile
 
 from musictagger.audio.frontend import FrontEnd
-from musictagger.training.material import Material
 from musictagger.training.options import TrainOptions
-from musictagger.training.windows import Track
+from musictagger.training.windows import Material, Track
 
 FRONT_END = FrontEnd(n_mels=12, frame_hops=31)
 CONFIG: dict[str, Any] = {"n_mels": 12, "channels": [8, 8], "pools": [[2, 4], [3, 4]]}

@@ -30,10 +30,9 @@ from musictagger.progress import Progress
 from musictagger.records import FloatArray
 from musictagger.training.distillation.targets import CachedTeachers, StudentTargets
 from musictagger.training.distillation.teacher_scores import cache_teacher_scores, load_teachers
-from musictagger.training.material import Material
 from musictagger.training.melcache.cache import Cached, MelCache
 from musictagger.training.options import TrainOptions
-from musictagger.training.windows import Track
+from musictagger.training.windows import Material, Track
 
 _SHOWN = 5
 """Unusable files that are named; the rest are counted."""

@@ -207,19 +207,14 @@ class Run:
         backbone = build_backbone(self._origin, material.outputs, options.seed, self._settings).eval()
         tracks = material.train
         self._progress.start("embedding", len(tracks), "tracks")
-        embedded = embed_tracks(
-            backbone, material.front_end, material.read_mel, tracks, HEAD_FRAMES, self._device, self._progress
-        )
+        embeddings, numbers = embed_tracks(backbone, material, HEAD_FRAMES, self._device, self._progress)
         if self._progress.stopping:
             self._result = TrainResult(interrupted=True)
             return None
         targets = np.stack([material.target(track, 0.0, math.inf) for track in tracks]) > 0.5
         by_path = {example.path: example for example in prepared.dataset.examples}
         groups = np.asarray(groups_of([by_path[track.path] for track in tracks]))
-        numbers = embedded.tracks
-        rows = LabelledRows.checked(
-            embedded.embeddings, targets[numbers], groups[numbers], material.task, material.outputs
-        )
+        rows = LabelledRows.checked(embeddings, targets[numbers], groups[numbers], material.task, material.outputs)
         assert options.head != "dense"
         head = fit_head(options.head, rows, HeadOptions(options.seed, options.class_weights), self._progress)
         tensors, description = pack(backbone, len(material.outputs), head)

@@ -27,7 +27,6 @@ from musictagger.paths import replacing
 from musictagger.progress import Progress
 from musictagger.training import augment, checkpoint
 from musictagger.training.distributed import Processes
-from musictagger.training.material import Material
 from musictagger.training.optimise import (
     LogitScale,
     class_weights,
@@ -45,7 +44,7 @@ from musictagger.training.optimise import (
 )
 from musictagger.training.options import TrainOptions
 from musictagger.training.validation import quality, validate
-from musictagger.training.windows import Batch, WindowLoader, plan_epoch, steps_per_epoch
+from musictagger.training.windows import Batch, Material, WindowLoader, plan_epoch, steps_per_epoch
 
 BEST = "best.safetensors"
 LOG = "log.jsonl"
@@ -109,8 +108,8 @@ class Trainer:
         self._log_mel = LogMel(material.front_end).to(device)
         self._bfloat16 = computes_in_bfloat16(device, options.precision)
         self._weights = class_weights(self._targets(), material.task).to(device) if options.class_weights else None
-        rank, world = self._processes.rank, self._processes.world
-        self._loader = WindowLoader(material.train, material.read_mel, material.front_end, material.target, rank, world)
+        world = self._processes.world
+        self._loader = WindowLoader(material, self._processes.rank, world)
         self._windows = options.windows(len(material.train))
         self.steps = steps_per_epoch(self._windows, options.batch_size)
         if self._windows // self.steps < world:

@@ -16,10 +16,9 @@ from musictagger.evaluation.metrics import auc_roc, predict_genres
 from musictagger.models.card import Task
 from musictagger.progress import Progress
 from musictagger.records import FloatArray
-from musictagger.training.material import Material
 from musictagger.training.optimise import LogitScale, window_losses
 from musictagger.training.options import Metric
-from musictagger.training.windows import spaced_frames
+from musictagger.training.windows import Material
 
 MAX_FRAMES = 8
 """Frames taken from a track, evenly spaced: enough to choose an epoch, if not for a published metric."""
@@ -40,7 +39,7 @@ def validate(
     network.eval()
     scores: list[FloatArray] = []
     losses: list[float] = []
-    for number, frames in spaced_frames(material.valid, material.read_mel, material.front_end, MAX_FRAMES):
+    for number, frames in material.spaced_frames(material.valid, MAX_FRAMES):
         mel = log_mel.normalise(torch.from_numpy(np.stack(frames)).to(device))
         with precision:
             logits: Tensor = network(mel).logits.float()

@@ -1,10 +1,12 @@
-"""Training windows: excerpts of one frame's length at random offsets of cached tracks, and their targets.
+"""Training data: cached tracks with their targets, and excerpts of one frame's length at random offsets (windows).
 
 All randomness comes from (seed, epoch), so any step of any epoch can be reproduced without the steps before it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,8 @@ import torch
 from torch import Tensor
 
 from musictagger.audio.frontend import FrontEnd
+from musictagger.evaluation.checks import Truth
+from musictagger.models.card import Task
 from musictagger.records import FloatArray
 
 ReadMel = Callable[[str], npt.NDArray[np.float16]]
@@ -42,6 +46,35 @@ Target = Callable[[Track, float, float], FloatArray]
 
 NaN marks an unknown output, which the loss ignores.
 """
+
+
+@dataclass(frozen=True)
+class Material:
+    """Training and validation tracks with their targets; `valid_truth` is what epochs are evaluated against."""
+
+    task: Task
+    outputs: tuple[str, ...]
+    front_end: FrontEnd
+    train: Sequence[Track]
+    valid: Sequence[Track]
+    read_mel: ReadMel
+    target: Target
+    valid_truth: Truth
+    """bool [validation tracks, outputs]."""
+
+    def digest(self) -> str:
+        """A digest of the audio, tags, splits and order of all tracks."""
+        tracks = [[[track.digest, *track.tags] for track in split] for split in (self.train, self.valid)]
+        return hashlib.sha256(json.dumps(tracks).encode()).hexdigest()[:16]
+
+    def spaced_frames(self, tracks: Sequence[Track], max_frames: int) -> Iterator[tuple[int, list[FloatArray]]]:
+        """For each track its number and up to `max_frames` of its adjacent frames, evenly spaced."""
+        columns, hops = self.front_end.columns, self.front_end.frame_hops
+        for number, track in enumerate(tracks):
+            mel = self.read_mel(track.digest)
+            count = max(1, (len(mel) - 1) // hops)
+            chosen = np.unique(np.linspace(0, count - 1, min(count, max_frames)).round().astype(int))
+            yield number, [window(mel, frame * hops, columns) for frame in chosen]
 
 
 @dataclass(frozen=True)
@@ -97,16 +130,10 @@ def window(mel: npt.NDArray[np.float16], start: int, columns: int) -> FloatArray
 
 
 class WindowLoader:
-    """Reads cached tracks in batches. `rank` of `world` processes reads its share of each step."""
+    """Reads the training tracks in batches. `rank` of `world` processes reads its share of each step."""
 
-    def __init__(
-        self, tracks: Sequence[Track], read_mel: ReadMel, front_end: FrontEnd, target: Target, rank: int, world: int
-    ) -> None:
-        self._tracks = tracks
-        self._read_mel = read_mel
-        self._front_end = front_end
-        self._target = target
-        self._rank, self._world = rank, world
+    def __init__(self, material: Material, rank: int, world: int) -> None:
+        self._material, self._rank, self._world = material, rank, world
 
     def epoch(self, plan: Epoch, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from `first_step` on, prefetched by a thread. Raises what reading raised."""
@@ -129,27 +156,15 @@ class WindowLoader:
         size = whole.stop - whole.start
         rows = slice(self._rank * size // self._world, (self._rank + 1) * size // self._world)
         chosen = range(whole.start + rows.start, whole.start + rows.stop)
-        tracks = tuple(self._tracks[plan.track[index]] for index in chosen)
+        tracks = tuple(self._material.train[plan.track[index]] for index in chosen)
         read = [self._read(track, plan.offset[index]) for track, index in zip(tracks, chosen, strict=True)]
         mel = np.stack([mel for mel, _ in read]) if read else np.zeros((0, 1, 1), np.float32)
         target = np.stack([target for _, target in read]) if read else np.zeros((0, 1), np.float32)
         return Batch(torch.from_numpy(mel), torch.from_numpy(target), tracks, rows, size)
 
     def _read(self, track: Track, offset: float) -> tuple[FloatArray, FloatArray]:
-        columns = self._front_end.columns
-        start = int(offset * max(1, track.columns - columns + 1))
-        seconds_per_column = self._front_end.hop_samples / self._front_end.sample_rate_hz
-        target = self._target(track, start * seconds_per_column, self._front_end.frame_s)
-        return window(self._read_mel(track.digest), start, columns), target
-
-
-def spaced_frames(
-    tracks: Sequence[Track], read_mel: ReadMel, front_end: FrontEnd, max_frames: int
-) -> Iterator[tuple[int, list[FloatArray]]]:
-    """For each track its number and up to `max_frames` of its adjacent frames, evenly spaced."""
-    columns, hops = front_end.columns, front_end.frame_hops
-    for number, track in enumerate(tracks):
-        mel = read_mel(track.digest)
-        count = max(1, (len(mel) - 1) // hops)
-        chosen = np.unique(np.linspace(0, count - 1, min(count, max_frames)).round().astype(int))
-        yield number, [window(mel, frame * hops, columns) for frame in chosen]
+        front_end = self._material.front_end
+        start = int(offset * max(1, track.columns - front_end.columns + 1))
+        seconds_per_column = front_end.hop_samples / front_end.sample_rate_hz
+        target = self._material.target(track, start * seconds_per_column, front_end.frame_s)
+        return window(self._material.read_mel(track.digest), start, front_end.columns), target

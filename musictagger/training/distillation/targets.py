@@ -83,14 +83,6 @@ class CachedTeachers:
         ]
         self._cached = functools.lru_cache(CACHED_TRACKS)(self._read)
 
-    def __getstate__(self) -> dict[str, object]:
-        """Another process reads by itself."""
-        return {name: value for name, value in vars(self).items() if name != "_cached"}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        vars(self).update(state)
-        self._cached = functools.lru_cache(CACHED_TRACKS)(self._read)
-
     def scores(self, digest: str, start_s: float, length_s: float) -> FloatArray:
         """The scores of [start_s, start_s + length_s) of a track, float32 [tags], 0..1.
 

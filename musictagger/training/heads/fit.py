@@ -16,7 +16,6 @@ from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from musictagger.audio.frontend import FrontEnd
 from musictagger.audio.logmel import LogMel
 from musictagger.datasets.base import Example
 from musictagger.datasets.splitting import Item
@@ -28,10 +27,10 @@ from musictagger.models.card import Task
 from musictagger.models.fuse import fuse
 from musictagger.models.heads import PREFIX, Head
 from musictagger.models.inference import BATCH_FRAMES
-from musictagger.progress import Progress, Silent
+from musictagger.progress import SILENT, Progress
 from musictagger.records import FloatArray
 from musictagger.training.heads.classifiers import CLASSIFIERS, Classifier, Params
-from musictagger.training.windows import ReadMel, Track, spaced_frames
+from musictagger.training.windows import Material
 
 FittedKind = Literal["svm", "logistic", "knn"]
 """svm is an RBF SVM."""
@@ -57,14 +56,7 @@ class HeadOptions:
     """Embeddings in the fit: at most MAX_SVM_ROWS for an SVM and all for others, unless given."""
 
 
-@dataclass(frozen=True, eq=False)
-class Embedded:
-    """Embeddings of frames."""
-
-    embeddings: FloatArray
-    """float32 [frames, dim], track after track."""
-    tracks: npt.NDArray[np.intp]
-    """[frames]: the number of each frame's track among those requested."""
+DEFAULT_OPTIONS = HeadOptions()
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,23 +72,17 @@ class FittedHead:
 
 
 def embed_tracks(
-    backbone: nn.Module,
-    front_end: FrontEnd,
-    read_mel: ReadMel,
-    tracks: Sequence[Track],
-    max_frames: int = 1_000_000,
-    device: torch.device | str = "cpu",
-    progress: Progress | None = None,
-) -> Embedded:
-    """Embeddings of up to `max_frames` evenly spaced frames of cached tracks, sliced as in a scan, edges included.
+    backbone: nn.Module, material: Material, max_frames: int, device: torch.device, progress: Progress = SILENT
+) -> tuple[FloatArray, npt.NDArray[np.intp]]:
+    """Embeddings float32 [frames, dim] of frames of the training tracks, and the number of each frame's track [frames].
 
-    `progress` is advanced by tracks. Once it is stopping, the embeddings so far are returned.
+    Of each track up to `max_frames` evenly spaced frames are taken, sliced as in a scan, edges included. `progress` is
+    advanced by tracks. Once it is stopping, the embeddings so far are returned.
     """
-    device, progress = torch.device(device), progress or Silent()
-    ready, log_mel = fuse(backbone).to(device), LogMel(front_end).to(device)
+    ready, log_mel = fuse(backbone).to(device), LogMel(material.front_end).to(device)
     embeddings: list[Tensor] = []
     numbers: list[int] = []
-    for batch in _batches(spaced_frames(tracks, read_mel, front_end, max_frames), BATCH_FRAMES.get(device.type, 8)):
+    for batch in _batches(material.spaced_frames(material.train, max_frames), BATCH_FRAMES.get(device.type, 8)):
         mel = torch.from_numpy(np.stack([frame for _, frame in batch])).to(device)
         with torch.inference_mode():
             embeddings.append(ready(log_mel.normalise(mel)).embedding.float().cpu())
@@ -105,7 +91,7 @@ def embed_tracks(
         if progress.stopping:
             break
     joined = torch.cat(embeddings).numpy() if embeddings else np.zeros((0, 0), np.float32)
-    return Embedded(joined, np.asarray(numbers, np.intp))
+    return joined, np.asarray(numbers, np.intp)
 
 
 def _batches(tracks: Iterable[tuple[int, list[FloatArray]]], size: int) -> Iterator[list[tuple[int, FloatArray]]]:
@@ -191,14 +177,13 @@ class LabelledRows:
 
 
 def fit_head(
-    kind: FittedKind, rows: LabelledRows, options: HeadOptions | None = None, progress: Progress | None = None
+    kind: FittedKind, rows: LabelledRows, options: HeadOptions = DEFAULT_OPTIONS, progress: Progress = SILENT
 ) -> FittedHead:
     """The classifier of a small grid with the best accuracy (genre) or mean AUC (tags) in cross-validation over groups.
 
     It is fitted on all rows, and the same rows and options give the same head. Raises BadRequestError for an unknown
     kind.
     """
-    options, progress = options or HeadOptions(), progress or Silent()
     if kind not in CLASSIFIERS:
         raise BadRequestError(f"unknown head {kind!r} (there are: {', '.join(CLASSIFIERS)})")
     classifier = CLASSIFIERS[kind]
