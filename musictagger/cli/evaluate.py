@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from musictagger.cli.labelled import measuring, measuring_options, read_labelled, require_writable
-from musictagger.cli.options import (
-    ANY_PATH,
-    debug_option,
-    json_output,
-    model_options,
-    pass_settings,
-    quiet_option,
-)
+from musictagger.cli.options import ANY_PATH, debug_option, json_output, model_options, pass_settings, quiet_option
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, printable
 
 if TYPE_CHECKING:

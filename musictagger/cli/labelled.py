@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from musictagger.cli.options import (
-    aggregate_option,
-    batch_size_option,
-    chain,
-    device_option,
-    stoppable,
-    workers_option,
-)
+from musictagger.cli.options import aggregate_option, batch_size_option, chain, device_option, stoppable, workers_option
 from musictagger.errors import EXIT_INTERRUPTED, BadRequestError, MusictaggerError, printable
 
 if TYPE_CHECKING:

@@ -159,11 +159,11 @@ def chosen_view(library: LibraryReader, settings: Settings) -> tuple[int, View]:
     """
     from musictagger.library.view import view_of
 
-    model_id, card = _asked_model(library, settings)
+    model_id, card = _chosen_model(library, settings)
     return model_id, view_of(card, settings)
 
 
-def _asked_model(library: LibraryReader, settings: Settings) -> tuple[int, Card]:
+def _chosen_model(library: LibraryReader, settings: Settings) -> tuple[int, Card]:
     """Return the model's id in the library and its card: from disk, or, if it is gone, as of the last scan.
 
     Models are compared by what they compute (`Card.key`), so a copy under another name or with other thresholds is a

@@ -183,7 +183,7 @@ class Display(Quiet):
 
 def reporter(quiet: bool) -> Quiet:
     """Return the reporter for this process: quiet if asked for, else what standard error can show."""
-    console = Console(stderr=True, highlight=False, emoji=False)
+    console = Console(stderr=True, quiet=not first_process(), highlight=False, emoji=False)
     if quiet or not first_process():
         return Quiet(console)
     return Display(console) if console.is_terminal else Lines(console)

@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from musictagger.cli.changes import apply_plan, wanted_plan
-from musictagger.cli.options import (
-    ANY_PATH,
-    opened_writer,
-    pass_settings,
-    safety_options,
-    view_options,
-    write_options,
-)
+from musictagger.cli.options import ANY_PATH, opened_writer, pass_settings, safety_options, view_options, write_options
 from musictagger.errors import printable
 
 if TYPE_CHECKING:

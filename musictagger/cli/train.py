@@ -40,12 +40,7 @@ HEADS = ("dense", "svm", "logistic", "knn")
 @dataset_options
 @click.option("--recipe", metavar="NAME|FILE", help="Start from a recipe (see `musictagger recipes`).")
 @click.option("--name", metavar="NAME", help="Name of the model. Default: the recipe's, or from dataset and backbone.")
-@click.option(
-    "--out",
-    type=ANY_PATH,
-    metavar="FOLDER",
-    help="Folder of the run. Default: where --model finds it.",
-)
+@click.option("--out", type=ANY_PATH, metavar="FOLDER", help="Folder of the run. Default: where --model finds it.")
 @click.option("--backbone", metavar="NAME", help="Network to train (see `musictagger plugins`). Default: fcn.")
 @click.option("--epochs", type=int, metavar="N", help="Maximum number of epochs. Default: 40.")
 @click.option("--batch-size", type=int, metavar="N", help="Training windows per step. Default: 32.")
@@ -183,9 +178,9 @@ def _place(flags: dict[str, Any], options: TrainOptions, recipe: Recipe | None, 
     from musictagger.training.options import DEFAULT_BACKBONE
 
     out = None if flags["out"] is None else absolute(flags["out"].expanduser())
-    learner = options.backbone or (Path(options.init).stem if options.init else DEFAULT_BACKBONE)
-    usual = recipe.name if recipe else f"{options.dataset}-{learner}"
-    name = flags["name"] or (out.name if out else usual)
+    backbone = options.backbone or (Path(options.init).stem if options.init else DEFAULT_BACKBONE)
+    default = recipe.name if recipe else f"{options.dataset}-{backbone}"
+    name = flags["name"] or (out.name if out else default)
     require_model_name(name)
     if out is None and name in {*catalogue.names(), *(model.name for model in find_models([]))}:
         raise BadRequestError(
