@@ -1,4 +1,4 @@
-"""The Python API, and the documentation of backbones."""
+"""The Python API, and the example of a backbone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from musictagger import Tagger
 from musictagger.errors import AudioError, BadRequestError
 from musictagger.models.registry import find_plugins
 
-PAGE = Path(__file__).parent.parent / "docs" / "backbone.md"
+PAGE = Path(__file__).parent.parent / "CONTRIBUTING.md"
 
 
 @pytest.fixture(autouse=True)

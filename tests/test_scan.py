@@ -23,7 +23,7 @@ from musictagger.cli.options import opened_writer
 from musictagger.config import load_settings
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE
 from musictagger.models.inference import load_predictor
-from musictagger.pipeline.scan import Report, Scan, ScanOptions
+from musictagger.pipeline.scan import Scan, ScanOptions, ScanReport
 from musictagger.progress import Silent
 from musictagger.tags import safewrite
 
@@ -395,7 +395,7 @@ class Meddler(Silent):
             self._meddle()
 
 
-def scan_while(music: Path, meddle: Callable[[], object]) -> Report:
+def scan_while(music: Path, meddle: Callable[[], object]) -> ScanReport:
     settings = load_settings({"write": "fill"})
     with opened_writer(settings) as writer:
         predictor = load_predictor(settings)

@@ -15,7 +15,7 @@ from musictagger.audio.frames import FrameRule
 from musictagger.audio.walk import FoundFile, stat_file
 from musictagger.pipeline import stream as stream_module
 from musictagger.pipeline.pool import Decoding
-from musictagger.pipeline.stream import Event, Known, Source, stream
+from musictagger.pipeline.stream import Event, Known, SourceFile, stream
 from musictagger.pipeline.worker import Answer, Decode, Failed, Finished, Frame, Inspect, Inspected, Job
 from musictagger.progress import SILENT, Progress, Silent
 from musictagger.tags.fields import FileTags
@@ -72,7 +72,7 @@ Run = Callable[..., list[Event]]
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     def run(
         pool: FakePool,
-        sources: Iterable[Source],
+        sources: Iterable[SourceFile],
         progress: Progress = SILENT,
         known: Callable[[str], bool] = lambda digest: False,
     ) -> list[Event]:
@@ -91,7 +91,7 @@ def outline(events: Iterable[Event]) -> list[tuple[str, str]]:
 
 def test_a_file_without_a_digest_is_inspected_then_decoded(run: Run) -> None:
     pool = FakePool({"a": "1"})
-    events = run(pool, [Source(file("a")), Source(file("b"), "2")])
+    events = run(pool, [SourceFile(file("a")), SourceFile(file("b"), "2")])
     assert sorted(outline(events)) == [
         ("Finished", "a"),
         ("Finished", "b"),
@@ -104,7 +104,9 @@ def test_a_file_without_a_digest_is_inspected_then_decoded(run: Run) -> None:
 
 def test_known_audio_is_not_decoded(run: Run) -> None:
     pool = FakePool({"a": "1", "b": "2"})
-    events = run(pool, [Source(file("a")), Source(file("b")), Source(file("c"), "1")], known=lambda digest: True)
+    events = run(
+        pool, [SourceFile(file("a")), SourceFile(file("b")), SourceFile(file("c"), "1")], known=lambda digest: True
+    )
     assert {event for event in events if isinstance(event, Known)} == {
         Known(file("a"), "1", before=True),
         Known(file("b"), "2", before=True),
@@ -115,32 +117,32 @@ def test_known_audio_is_not_decoded(run: Run) -> None:
 
 def test_copies_are_decoded_once(run: Run) -> None:
     pool = FakePool({})
-    events = run(pool, [Source(file(name), "1") for name in "abcde"])
+    events = run(pool, [SourceFile(file(name), "1") for name in "abcde"])
     assert outline(events) == [("Frame", "a"), ("Finished", "a"), *(("Known", name) for name in "bcde")]
     assert not any(event.before for event in events if isinstance(event, Known))
 
 
 def test_a_copy_found_later_is_not_decoded_again(run: Run) -> None:
     pool = FakePool({"late": "1"})
-    sources = [Source(file("a"), "1"), *(Source(file(f"{number}"), f"other {number}") for number in range(5))]
-    events = run(pool, [*sources, Source(file("late"))])
+    sources = [SourceFile(file("a"), "1"), *(SourceFile(file(f"{number}"), f"other {number}") for number in range(5))]
+    events = run(pool, [*sources, SourceFile(file("late"))])
     assert events[-1] == Known(file("late"), "1", before=False)
     assert [job.file for job in pool.jobs if isinstance(job, Decode)] == [source.file for source in sources]
 
 
 def test_the_next_copy_is_decoded_when_one_fails(run: Run) -> None:
     pool = FakePool({}, broken=["a", "b"])
-    events = run(pool, [Source(file(name), "1") for name in "abcd"])
+    events = run(pool, [SourceFile(file(name), "1") for name in "abcd"])
     assert outline(events) == [
         *(("Failed", "a"), ("Failed", "b"), ("Frame", "c"), ("Finished", "c"), ("Known", "d")),
     ]
-    failing = run(FakePool({}, broken=["a", "b"]), [Source(file(name), "1") for name in "ab"])
+    failing = run(FakePool({}, broken=["a", "b"]), [SourceFile(file(name), "1") for name in "ab"])
     assert outline(failing) == [("Failed", "a"), ("Failed", "b")]
 
 
 def test_few_jobs_are_pending_at_once(run: Run) -> None:
     pool = FakePool({f"{number}": f"{number}" for number in range(50)})
-    events = run(pool, [Source(file(f"{number}")) for number in range(50)])
+    events = run(pool, [SourceFile(file(f"{number}")) for number in range(50)])
     assert sum(isinstance(event, Finished) for event in events) == 50
     assert pool.most_pending == stream_module.PREFETCH
 
@@ -152,9 +154,9 @@ def test_a_stop_begins_no_more_files_and_finishes_those_begun(run: Run) -> None:
             return len(pool.jobs) >= 2
 
     pool = FakePool({})
-    events = run(pool, [Source(file(name), name) for name in "abcd"], progress=StopAfterOne())
+    events = run(pool, [SourceFile(file(name), name) for name in "abcd"], progress=StopAfterOne())
     assert outline(events) == [("Frame", "a"), ("Finished", "a"), ("Frame", "b"), ("Finished", "b")]
-    assert run(FakePool({}), [Source(file("a"), "1")], progress=Stopped()) == []
+    assert run(FakePool({}), [SourceFile(file("a"), "1")], progress=Stopped()) == []
 
 
 def test_no_file_needs_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,13 +170,13 @@ def test_whole_tracks_come_in_order_from_real_workers(tmp_path: Path) -> None:
     bad = tmp_path / "bad.flac"
     bad.write_bytes(b"fLaC")
     found = [stat_file(path) for path in (*paths, bad)]
-    sources = [Source(each, str(number)) for number, each in enumerate(found) if isinstance(each, FoundFile)]
+    sources = [SourceFile(each, str(number)) for number, each in enumerate(found) if isinstance(each, FoundFile)]
     gone = FoundFile(tmp_path / "missing", 1, 1)
     blocks: dict[Path, list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]] = {}
     ends: dict[Path, Event] = {}
     decoding = Decoding(2, timeout_s=30)
     with stream(
-        [*sources, Source(gone, "gone")], rate_hz=RATE_HZ, rule=BLOCKS, decoding=decoding, progress=SILENT
+        [*sources, SourceFile(gone, "gone")], rate_hz=RATE_HZ, rule=BLOCKS, decoding=decoding, progress=SILENT
     ) as events:
         for event in events:
             if isinstance(event, Frame):

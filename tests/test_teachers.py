@@ -28,7 +28,7 @@ from musictagger.models.registry import build
 from musictagger.models.vocabulary import tags_for
 from musictagger.models.weights import Model, load_model
 from musictagger.pipeline.pool import Decoding
-from musictagger.pipeline.stream import Source, stream
+from musictagger.pipeline.stream import SourceFile, stream
 from musictagger.progress import SILENT, Progress, Silent
 from musictagger.training.distillation import teacher_scores
 from musictagger.training.distillation.targets import CachedTeachers, StudentTargets, combine_targets, decisions
@@ -186,9 +186,9 @@ class TestScoring:
     def test_teachers_of_one_rate_share_the_decoding(
         self, music: dict[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        decoded: list[Source] = []
+        decoded: list[SourceFile] = []
 
-        def counted(sources: Sequence[Source], **options: Any) -> Any:
+        def counted(sources: Sequence[SourceFile], **options: Any) -> Any:
             decoded.extend(sources)
             return stream(sources, **options)
 

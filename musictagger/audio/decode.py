@@ -99,7 +99,7 @@ def decode_frames(path: Path, rate_hz: int, rule: FrameRule, beat: Callable[[], 
     for opener in _openers(path):
         try:
             with opener(path) as reader:
-                return (yield from _Track(reader, rate_hz, rule, stated_s, beat).frames())
+                return (yield from _OpenTrack(reader, rate_hz, rule, stated_s, beat).frames())
         except BrokenAudio as error:
             reasons[str(error)] = None
             stated_s = getattr(error, "stated_s", stated_s)
@@ -126,7 +126,7 @@ def _mp3_of_unknown_length(path: Path) -> bool:
         return False
 
 
-class _Track:
+class _OpenTrack:
     """An open file whose frames are wanted at `rate_hz`; `stated_s` is what an earlier decoder read in the header."""
 
     def __init__(

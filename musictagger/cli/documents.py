@@ -11,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from musictagger.library.view import TrackView
-    from musictagger.pipeline.scan import Report
+    from musictagger.pipeline.scan import ScanReport
     from musictagger.pipeline.writing import WriteOutcome
     from musictagger.tags.journalfile import JournalEntry, Run
 
@@ -62,7 +62,7 @@ def query_document(tracks: Iterable[TrackView]) -> dict[str, Any]:
     return {"schema": QUERY, "tracks": [track_document(track) for track in tracks]}
 
 
-def scan_document(report: Report, tracks: Iterable[TrackView]) -> dict[str, Any]:
+def scan_document(report: ScanReport, tracks: Iterable[TrackView]) -> dict[str, Any]:
     """Return the document of a scan: what it did, and the tracks under the scanned paths."""
     return {
         "schema": SCAN,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from musictagger.library.store import Store
     from musictagger.library.view import TrackView
     from musictagger.models.card import Card
-    from musictagger.pipeline.scan import Report
+    from musictagger.pipeline.scan import ScanReport
 
 MAX_ROWS = 40
 """Up to this many tracks are listed; of more, only the summary is printed."""
@@ -97,7 +97,7 @@ def _in_scope(store: Store, card: Card, settings: Settings, paths: tuple[Path, .
         yield from look(rows, view)
 
 
-def _print(report: Report, tracks: Iterator[TrackView], settings: Settings, dry_run: bool) -> None:
+def _print(report: ScanReport, tracks: Iterator[TrackView], settings: Settings, dry_run: bool) -> None:
     from musictagger.cli import render
 
     console = render.console()
@@ -111,7 +111,7 @@ def _print(report: Report, tracks: Iterator[TrackView], settings: Settings, dry_
         console.print(line, markup=False, soft_wrap=True)
 
 
-def _summary(report: Report, settings: Settings, dry_run: bool) -> list[str]:
+def _summary(report: ScanReport, settings: Settings, dry_run: bool) -> list[str]:
     from musictagger.tags.containers.table import CONTAINERS
 
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report.skipped.items()))

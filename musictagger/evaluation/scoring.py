@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from musictagger.audio.walk import FoundFile, stat_file
 from musictagger.config import Settings, frame_rule
 from musictagger.models.inference import Predictor
-from musictagger.pipeline.analyse import Outcome, analyse
+from musictagger.pipeline.analyse import analyse
 from musictagger.pipeline.pool import Decoding
-from musictagger.pipeline.stream import Source, stream
+from musictagger.pipeline.stream import Known, find_sources, stream
 from musictagger.pipeline.worker import Failed, Inspected
 from musictagger.progress import Progress, Silent
 from musictagger.records import Analysed, FloatArray
@@ -52,41 +51,33 @@ def score_tracks(
     """
     started_s = time.monotonic()
     settings, progress = settings or Settings(), progress or Silent()
-    wanted = tuple(dict.fromkeys(paths))
-    scored = _Scored(progress)
+    sources, failures = find_sources(dict.fromkeys(paths))
+    scored = _Scored(failures)
     front_end = predictor.card.front_end
     with stream(
-        [Source(file) for path in wanted if (file := scored.look(path)) is not None],
+        sources,
         rate_hz=front_end.sample_rate_hz,
         rule=frame_rule(front_end, settings),
         decoding=Decoding.beside(predictor.device.type, settings),
         progress=progress,
     ) as events:
-        for outcome in analyse(events, predictor):
+        outcomes = (outcome for outcome in analyse(events, predictor) if not isinstance(outcome, Inspected))
+        for done, outcome in enumerate(outcomes, len(failures) + 1):
             scored.take(outcome)
-    return scored.track_scores(wanted, time.monotonic() - started_s, interrupted=progress.stopping)
+            progress.advance(done)
+    return scored.track_scores(tuple(dict.fromkeys(paths)), time.monotonic() - started_s, interrupted=progress.stopping)
 
 
 @dataclass(eq=False)
 class _Scored:
     """The tracks scored so far; copies share the analysis of their audio."""
 
-    progress: Progress
+    failures: dict[Path, str]
     analysed: dict[str, Analysed] = field(default_factory=dict)
     """By digest."""
     digests: dict[Path, str] = field(default_factory=dict)
-    failures: dict[Path, str] = field(default_factory=dict)
 
-    def look(self, path: Path) -> FoundFile | None:
-        found = stat_file(path)
-        if isinstance(found, FoundFile):
-            return found
-        self.failures[path] = found.reason
-        return None
-
-    def take(self, outcome: Outcome) -> None:
-        if isinstance(outcome, Inspected):
-            return
+    def take(self, outcome: Analysed | Known | Failed) -> None:
         path = outcome.file.path
         if isinstance(outcome, Failed):
             self.failures[path] = outcome.reason
@@ -97,7 +88,6 @@ class _Scored:
             status = self.analysed[outcome.digest].status
             if status != "ok":
                 self.failures[path] = status
-        self.progress.advance(len(self.digests.keys() | self.failures.keys()))
 
     def track_scores(self, wanted: Sequence[Path], seconds: float, *, interrupted: bool) -> TrackScores:
         paths = tuple(path for path in wanted if path in self.digests and path not in self.failures)

@@ -22,7 +22,7 @@ NOT_FINITE = "the model's scores are not finite; are the file's samples absurdly
 
 
 @dataclass(eq=False)
-class _Track:
+class _Predictions:
     frames: int | None = None
     """Their number, once it is known."""
     scores: list[FloatArray] = field(default_factory=list)
@@ -38,14 +38,14 @@ class BatchPredictor:
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
-        self._tracks: dict[Path, _Track] = {}
+        self._tracks: dict[Path, _Predictions] = {}
         self._batch: list[tuple[Path, Wave]] = []
 
     def add(self, path: Path, index: int, wave: Wave) -> Completed:
         """Take the next frame of a track; index 0 starts the track over."""
         if index == 0:
             self.discard(path)
-        self._tracks.setdefault(path, _Track())
+        self._tracks.setdefault(path, _Predictions())
         self._batch.append((path, wave))
         return self.flush() if len(self._batch) >= self._predictor.batch_frames else []
 
@@ -53,7 +53,7 @@ class BatchPredictor:
         """Take the number of a track's frames after the last of them; with 0, the ones added do not count."""
         if not frames:
             self.discard(path)
-        self._tracks.setdefault(path, _Track()).frames = frames
+        self._tracks.setdefault(path, _Predictions()).frames = frames
         return self._completed([path])
 
     def flush(self) -> Completed:
@@ -76,27 +76,25 @@ class BatchPredictor:
         complete = [path for path in paths if len(self._tracks[path].scores) == self._tracks[path].frames]
         return [(path, self._joined(self._tracks.pop(path))) for path in complete]
 
-    def _joined(self, track: _Track) -> Prediction:
+    def _joined(self, track: _Predictions) -> Prediction:
         if not track.scores:
-            return Prediction(
-                np.zeros((0, len(self._predictor.card.outputs)), np.float32), np.zeros((0, 0), np.float32)
-            )
+            return self._predictor([])
         return Prediction(np.stack(track.scores), np.stack(track.embeddings))
 
 
-Outcome = Inspected | Analysed | Known | Failed
+FileOutcome = Inspected | Analysed | Known | Failed
 
 
-def analyse(events: Iterable[Event], predictor: Predictor) -> Iterator[Outcome]:
+def analyse(events: Iterable[Event], predictor: Predictor) -> Iterator[FileOutcome]:
     """Turn the frames among `events` into one `Analysed` per decoded track.
 
     `Inspected`, `Failed` and `Known` are handed on, `Known` for a copy after the `Analysed` of its audio. A track whose
     scores are not finite becomes `Failed`, as do its copies.
     """
-    return _Analysis(predictor).outcomes(events)
+    return _Analyser(predictor).outcomes(events)
 
 
-class _Analysis:
+class _Analyser:
     def __init__(self, predictor: Predictor) -> None:
         self._frames = BatchPredictor(predictor)
         self._finished: dict[Path, Finished] = {}
@@ -105,7 +103,7 @@ class _Analysis:
         """By digest, the copies of those."""
         self._not_finite: set[str] = set()
 
-    def outcomes(self, events: Iterable[Event]) -> Iterator[Outcome]:
+    def outcomes(self, events: Iterable[Event]) -> Iterator[FileOutcome]:
         for event in events:
             match event:
                 case Frame():
@@ -124,7 +122,7 @@ class _Analysis:
                     yield event
         yield from self._completed(self._frames.flush())
 
-    def _completed(self, completed: Completed) -> Iterator[Outcome]:
+    def _completed(self, completed: Completed) -> Iterator[FileOutcome]:
         for path, prediction in completed:
             finished = self._finished.pop(path)
             copies = self._copies.pop(finished.digest)

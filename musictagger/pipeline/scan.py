@@ -18,9 +18,9 @@ from musictagger.errors import printable
 from musictagger.library.store import Todo
 from musictagger.library.view import look, view_of
 from musictagger.models.inference import Predictor
-from musictagger.pipeline.analyse import Outcome, analyse
+from musictagger.pipeline.analyse import FileOutcome, analyse
 from musictagger.pipeline.pool import Decoding
-from musictagger.pipeline.stream import Known, Source, stream
+from musictagger.pipeline.stream import Known, SourceFile, stream
 from musictagger.pipeline.worker import Failed, Inspected
 from musictagger.pipeline.writing import TagWriter, plan_tracks
 from musictagger.progress import Progress
@@ -34,7 +34,7 @@ WRITE_CHUNK = 200
 
 
 @dataclass
-class Report:
+class ScanReport:
     """The result of a scan. Every file found is counted once: tagged, unchanged, skipped or failed."""
 
     tagged: int = 0
@@ -87,7 +87,7 @@ class Scan:
     progress: Progress
 
     def __post_init__(self) -> None:
-        self._report = Report()
+        self._report = ScanReport()
         self._store = self.writer.store
         # Stored with each analysis, which another slicing makes stale.
         self._rule_text = f"edges {self.settings.trim_edges:g} s, {self.settings.frames or 'all'} frames"
@@ -97,7 +97,7 @@ class Scan:
         self._written: set[Path] = set()
         self._run: int | None = None
 
-    def run(self, roots: Sequence[Path]) -> Report:
+    def run(self, roots: Sequence[Path]) -> ScanReport:
         """Scan files and folders.
 
         Once `progress.stopping`, tracks already begun are finished and stored, and no more are begun.
@@ -159,7 +159,7 @@ class Scan:
         self.progress.start("analysing", len(todo), "files")
         front_end = self.predictor.card.front_end
         with stream(
-            [Source(item.file, item.digest if item.need == "analysis" else None) for item in todo],
+            [SourceFile(item.file, item.digest if item.need == "analysis" else None) for item in todo],
             rate_hz=front_end.sample_rate_hz,
             rule=frame_rule(front_end, self.settings),
             decoding=Decoding.beside(self.predictor.device.type, self.settings),
@@ -177,7 +177,7 @@ class Scan:
     def _status(self, digest: str) -> Status | None:
         return self._store.known_status(digest, self._model_id, self._rule_text)
 
-    def _record(self, outcome: Outcome) -> None:
+    def _record(self, outcome: FileOutcome) -> None:
         """Store an outcome, and commit: a killed scan loses what is in memory and nothing more."""
         match outcome:
             case Inspected():

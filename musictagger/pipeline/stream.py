@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from musictagger.audio.frames import FrameRule
-from musictagger.audio.walk import FoundFile
+from musictagger.audio.walk import FoundFile, WalkProblem, stat_file
 from musictagger.pipeline.pool import Decoding, WorkerPool
 from musictagger.pipeline.worker import Answer, Decode, Failed, Finished, Frame, Inspect, Inspected
 from musictagger.progress import Progress
@@ -23,11 +24,18 @@ PREFETCH = 2
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceFile:
     """A file for the stream. Without a digest it is inspected first."""
 
     file: FoundFile
     digest: str | None = None
+
+
+def find_sources(digests: Mapping[Path, str | None]) -> tuple[list[SourceFile], dict[Path, str]]:
+    """Return the files at these paths, given with their digests if known, and why the others cannot be read."""
+    found = {path: stat_file(path) for path in digests}
+    sources = [SourceFile(file, digests[path]) for path, file in found.items() if isinstance(file, FoundFile)]
+    return sources, {path: file.reason for path, file in found.items() if isinstance(file, WalkProblem)}
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ Event = Inspected | Known | Frame | Finished | Failed
 
 @contextmanager
 def stream(
-    sources: Sequence[Source],
+    sources: Sequence[SourceFile],
     *,
     rate_hz: int,
     rule: FrameRule,
@@ -79,7 +87,7 @@ class _Stream:
         """By digest, the files that wait for the one being decoded."""
         self._finished: set[str] = set()
 
-    def events(self, sources: Sequence[Source], prefetch: int, progress: Progress) -> Iterator[Event]:
+    def events(self, sources: Sequence[SourceFile], prefetch: int, progress: Progress) -> Iterator[Event]:
         waiting = deque(sources)
         while True:
             while waiting and self._pool.pending < prefetch and not progress.stopping:

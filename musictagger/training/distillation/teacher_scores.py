@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from musictagger.audio.frames import Wave, fill_frame
-from musictagger.audio.walk import FoundFile, stat_file
 from musictagger.config import Settings
 from musictagger.errors import MusictaggerError, printable, reason_of
 from musictagger.models.card import Card
@@ -26,7 +25,7 @@ from musictagger.models.weights import Model, load_model
 from musictagger.paths import replacing
 from musictagger.pipeline.analyse import BatchPredictor, Completed
 from musictagger.pipeline.pool import Decoding
-from musictagger.pipeline.stream import Event, Source, stream
+from musictagger.pipeline.stream import Event, find_sources, stream
 from musictagger.pipeline.worker import Failed, Finished, Frame, Inspected
 from musictagger.progress import SILENT, Progress
 from musictagger.training.melcache.fill import whole_track
@@ -127,7 +126,7 @@ def cache_teacher_scores(
         passes = [_TeacherPass(teacher, cache, device, tracks) for teacher in group]
         for each in passes:
             progress.say(each.describe())
-        run = _Run([each for each in passes if each.missing], tracks, progress)
+        run = _Passes([each for each in passes if each.missing], tracks, progress)
         complete = run.score(rate_hz, decoding)
         failures = run.failures() | failures
         if not complete:
@@ -168,7 +167,7 @@ def _write_scores(folder: Path, digest: str, rows: WindowScores) -> None:
         ) from error
 
 
-class _Run:
+class _Passes:
     """The passes of teachers with one sample rate over the tracks that any of them has not scored."""
 
     def __init__(self, passes: Sequence[_TeacherPass], tracks: Mapping[Path, str], progress: Progress) -> None:
@@ -177,7 +176,10 @@ class _Run:
 
     def score(self, rate_hz: int, decoding: Decoding) -> bool:
         """Return whether every track has been dealt with."""
-        sources = self._sources()
+        missing = {digest for each in self._passes for digest in each.missing}
+        sources, self._failed = find_sources(
+            {path: digest for path, digest in self._tracks.items() if digest in missing}
+        )
         if not sources:
             return True
         names = ", ".join(each.name for each in self._passes)
@@ -205,18 +207,6 @@ class _Run:
             for path, digest in self._tracks.items()
             if digest in each.missing and (reason := each.unusable.get(digest) or self._failed.get(path))
         }
-
-    def _sources(self) -> list[Source]:
-        missing = {digest for each in self._passes for digest in each.missing}
-        sources = []
-        for path, digest in self._tracks.items():
-            if digest in missing:
-                file = stat_file(path)
-                if isinstance(file, FoundFile):
-                    sources.append(Source(file, digest))
-                else:
-                    self._failed[path] = file.reason
-        return sources
 
     def _take(self, event: Event) -> None:
         path = event.file.path

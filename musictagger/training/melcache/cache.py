@@ -24,7 +24,7 @@ from musictagger.audio.logmel import LogMel
 from musictagger.audio.walk import FoundFile, stat_file
 from musictagger.errors import MusictaggerError, printable
 from musictagger.pipeline.pool import Decoding
-from musictagger.pipeline.stream import Source, stream
+from musictagger.pipeline.stream import SourceFile, stream
 from musictagger.pipeline.worker import Inspected
 from musictagger.progress import Progress
 from musictagger.training.melcache.files import Mel, MelFolder, disk_errors, mel_bytes, sweep_unfinished
@@ -96,7 +96,7 @@ class CacheEstimate:
 class _Survey:
     entries: dict[Path, Cached] = field(default_factory=dict)
     failures: dict[Path, str] = field(default_factory=dict)
-    todo: list[Source] = field(default_factory=list)
+    todo: list[SourceFile] = field(default_factory=list)
 
 
 class MelCache:
@@ -129,7 +129,7 @@ class MelCache:
         index = FileIndex(self.folder / FILE_NAME)
         files = [file for path in dict.fromkeys(paths) if isinstance(file := stat_file(path), FoundFile)]
         digests = {file.path: digest for file in files if (digest := index.digest(file)) is not None}
-        unknown = [Source(file) for file in files if file.path not in digests]
+        unknown = [SourceFile(file) for file in files if file.path not in digests]
         if not unknown:
             return digests
         progress.start("looking for copies", len(unknown), "tracks")
@@ -214,7 +214,7 @@ class MelCache:
             if digest and (entry := self._entry(digest)):
                 survey.entries[path] = entry
             else:
-                survey.todo.append(Source(file, digest))
+                survey.todo.append(SourceFile(file, digest))
         return survey
 
     def _estimate(self, survey: _Survey, durations: Mapping[Path, float]) -> CacheEstimate:

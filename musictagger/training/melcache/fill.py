@@ -14,7 +14,7 @@ from musictagger.audio.decode import MIN_TRACK_S, Decoded
 from musictagger.audio.frames import FrameRule, Wave
 from musictagger.audio.logmel import LogMel
 from musictagger.pipeline.pool import Decoding
-from musictagger.pipeline.stream import Event, Source, stream
+from musictagger.pipeline.stream import Event, SourceFile, stream
 from musictagger.pipeline.worker import Failed, Finished, Frame, Inspected
 from musictagger.progress import Progress
 from musictagger.training.melcache.files import Mel, MelFolder, MelWriter, disk_errors
@@ -70,7 +70,7 @@ class SpectrogramStream:
         return fresh
 
 
-class _Track:
+class _MelTrack:
     """A track between its first block and its last column."""
 
     def __init__(self, mels: MelFolder, logmel: LogMel) -> None:
@@ -109,7 +109,7 @@ class FilledFile:
 
 
 def fill_mels(
-    sources: Sequence[Source],
+    sources: Sequence[SourceFile],
     mels: MelFolder,
     logmel: LogMel,
     index: FileIndex,
@@ -146,7 +146,7 @@ def fill_mels(
 class _Filling:
     def __init__(self, mels: MelFolder, logmel: LogMel, index: FileIndex) -> None:
         self._mels, self._logmel, self._index = mels, logmel, index
-        self._tracks: dict[Path, _Track] = {}
+        self._tracks: dict[Path, _MelTrack] = {}
         self._unusable: dict[str, str] = {}
         """Reasons by digest."""
 
@@ -158,7 +158,7 @@ class _Filling:
                     self._index.record(event.file, event.digest)
             case Frame():
                 if path not in self._tracks:
-                    self._tracks[path] = _Track(self._mels, self._logmel)
+                    self._tracks[path] = _MelTrack(self._mels, self._logmel)
                 self._tracks[path].push(event)
             case Failed():
                 self._drop(path)
