@@ -28,14 +28,14 @@ class CRNN(Backbone):
         GRU, last step: the embedding                               32
         dense                                                   n_tags
 
-    Panwar et al. pad to 1400 in one table and to 1440 in the next; only 1440 gives their shapes. Mel bands that are
-    left over (more than 96 at the input) go side by side into the features, channel by channel.
+    Panwar et al. pad to 1400 in one table and to 1440 in the next; only 1440 gives their shapes. With more than 96 mel
+    bands, several remain after the pools; they are concatenated in the features, channel by channel.
 
-    channels, pools: a convolution each; pools are (mel bands, columns). activation: "elu" or "relu".
-    gru_units: a GRU each. padded_columns: None for no padding. conv_dropout: after each pool; dropout: before the
+    channels, pools: one of each per convolution; pools are (mel bands, columns). activation: "elu" or "relu".
+    gru_units: one per GRU. padded_columns: None for no padding. conv_dropout: after each pool; dropout: before the
     dense layer (0.1 and 0.3 in Choi's code; Panwar et al. name neither).
     input_norm: true, false, or "columns" as in Choi's code, which pads first and then normalises column by column.
-    gru: "torch", or "keras1" as in Choi's code (see Keras1GRU). Raises ModelError on values that make no sense.
+    gru: "torch", or "keras1" as in Choi's code (see Keras1GRU). Raises ModelError for invalid values.
     """
 
     name = "crnn"
@@ -72,7 +72,7 @@ class CRNN(Backbone):
 
 
 class GRUStack(nn.Module):
-    """GRUs on top of each other: [batch, steps, features] -> last step of the last one [batch, units]."""
+    """A stack of GRUs: [batch, steps, features] -> last step of the last GRU [batch, units]."""
 
     def __init__(self, features: int, units: Sequence[int], kind: str = "torch") -> None:
         super().__init__()
@@ -90,16 +90,17 @@ class GRUStack(nn.Module):
 
 
 class Keras1GRU(nn.Module):
-    """The GRU of Keras 1, which torch.nn.GRU cannot hold: [batch, steps, features] -> ([batch, steps, units], last).
+    """The GRU of Keras 1: [batch, steps, features] -> ([batch, steps, units], last step [batch, units]).
 
-    Its gates are hard sigmoids, and reset is applied to the state before the recurrent product instead of to its
-    result. Weights lie gate by gate: update, reset, candidate; one bias each. Source: Cho et al. 2014; Keras 1.
+    It differs from torch.nn.GRU: gates are hard sigmoids, and reset is applied to the state before the recurrent
+    product instead of to its result. Weights are ordered by gate: update, reset, candidate, with one bias each.
+    Source: Cho et al. 2014; Keras 1.
     """
 
     def __init__(self, features: int, units: int, *, batch_first: bool = True) -> None:
         super().__init__()
         if not batch_first:
-            raise ModelError("this GRU reads the batch first")
+            raise ModelError("this GRU needs batch_first")
         self.units = units
         self.weight_ih = nn.Parameter(torch.empty(3 * units, features))
         self.weight_hh = nn.Parameter(torch.empty(3 * units, units))

@@ -1,4 +1,4 @@
-"""CRNN-TF: a CRNN that reads the map of its convolutions in eight directions over time and frequency."""
+"""CRNN-TF: a CRNN that scans the map of its convolutions in eight directions over time and frequency."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from musictagger.models.backbone import Backbone, Output
 from musictagger.models.layers import MelInput, conv_stack, fraction, stacked, whole
 
 SCANS = ("A_r", "A_c", "B_r", "B_c", "C_r", "C_c", "D_r", "D_c")
-"""Corner a scan starts in (A top left, B top right, C bottom left, D bottom right), then row-wise or column-wise.
+"""The corner where a scan starts (A top left, B top right, C bottom left, D bottom right), and rows or columns first.
 
-The order of the paper's equation 1. The map is read as a matrix: its top row is row 0, the LOWEST mel bands (a picture
-of a spectrogram shows them at the bottom); its left column is the first in time.
+In the order of the paper's equation 1. The map is a matrix: its top row is row 0, the LOWEST mel bands (which plots of
+spectrograms show at the bottom); its left column is the first in time.
 """
 
 
 class CRNNTF(Backbone):
     """CRNN in time and frequency. Source: Wang, Muknahallipatna, Fan, Okray & Lan 2019.
 
-    With the default configuration, channels x mel bands x columns; pools keep what does not fill a last window:
+    With the default configuration, channels x mel bands x columns; pools keep an incomplete last window:
 
         input, BatchNorm of the input                   1 x 96 x 1366
         conv 3x3, BatchNorm, ELU, max-pool (2, 4)      64 x 48 x 342
@@ -31,13 +31,13 @@ class CRNNTF(Backbone):
         conv 3x3, BatchNorm, ELU, max-pool (2, 4)     128 x  6 x 6
         eight scans: scans x steps x features          8 x 36 x 128
         a Grid LSTM block for each, last step          8 x 32
-        side by side in the order of SCANS: the embedding   256
+        concatenated in the order of SCANS: the embedding   256
         dropout 0.5, dense                               n_tags
 
-    scans: which of SCANS to read, in which order (figure 5 of the paper compares subsets).
-    channels, pools: a convolution each; pools are (mel bands, columns). activation: "elu" or "relu". units: size of the
-    two LSTMs in a block. conv_dropout: after each pool; dropout: before the dense layer. Any number of columns works.
-    Raises ModelError on values that make no sense.
+    scans: a selection of SCANS, in any order (figure 5 of the paper compares subsets).
+    channels, pools: one of each per convolution; pools are (mel bands, columns). activation: "elu" or "relu".
+    units: size of the two LSTMs in a block. conv_dropout: after each pool; dropout: before the dense layer. Any number
+    of columns works. Raises ModelError for invalid values.
     """
 
     name = "crnn_tf"
@@ -75,7 +75,7 @@ class CRNNTF(Backbone):
 def scan(cells: Tensor, scans: Sequence[str]) -> Tensor:
     """Read a map [batch, channels, rows, columns] in several orders -> [scans, rows * columns, batch, channels].
 
-    Row-wise reads along a row, then goes to the next row away from the starting corner; column-wise likewise.
+    A row-wise scan reads a row, then the next one away from the starting corner; a column-wise scan likewise.
     """
     numbers = torch.arange(cells.shape[2] * cells.shape[3], device=cells.device).view(cells.shape[2:])
     return cells.flatten(2).permute(2, 0, 1)[torch.stack([_order(numbers, name) for name in scans])]
@@ -90,7 +90,7 @@ def _order(numbers: Tensor, name: str) -> Tensor:
 
 
 class GridLSTMBlocks(nn.Module):
-    """Several 2-D Grid LSTMs of one layer side by side. Source: Kalchbrenner, Danihelka & Graves 2015.
+    """Several 2-D Grid LSTMs of one layer in parallel. Source: Kalchbrenner, Danihelka & Graves 2015.
 
     Each block has an LSTM along time and one along depth, both of `units`. At a step with features x:
 
@@ -98,12 +98,13 @@ class GridLSTMBlocks(nn.Module):
         time hidden, time memory   <- LSTM([time hidden,     depth hidden], time memory)
         depth hidden, depth memory <- LSTM([new time hidden, depth hidden], depth memory)
 
-    Time first and depth on top of it is the paper's priority of the depth dimension (3.2). An LSTM ends in
-    tanh(o * memory) there, where most put o * tanh(memory). A block gives its last step's new depth hidden vector.
+    Time before depth is the paper's priority of the depth dimension (3.2). Its LSTM ends in tanh(o * memory) instead of
+    the usual o * tanh(memory). The output of a block is the depth hidden vector of the last step.
 
-    With one layer, a step's depth result goes nowhere but out, so it is computed for the last step only, and the loop
-    holds nothing but the product of the time hidden vector. All blocks run as one batch of stacked weights. Each LSTM's
-    weights are [blocks, units of time then units of depth, gates], gates in the order input, forget, output, candidate.
+    With one layer, the depth result of a step is only an output, so it is computed for the last step only, and the loop
+    contains only the product with the time hidden vector. All blocks run as one batch of stacked weights. Each LSTM's
+    weights are [blocks, units of time then units of depth, gates], with gates in the order input, forget, output,
+    candidate.
     """
 
     def __init__(self, blocks: int, features: int, units: int) -> None:
@@ -118,7 +119,7 @@ class GridLSTMBlocks(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Glorot weights, gate by gate; biases 0 but for the forget gate's, 1, so that a new network remembers."""
+        """Initialise weights by Glorot for each gate; biases are 0, except 1 for the forget gate, to keep memory."""
         for weights in (self.project_hidden, self.project_memory, self.time_weight, self.depth_weight):
             for block in weights.detach():
                 for gate in torch.split(block, self.units, dim=1):
@@ -143,8 +144,8 @@ class GridLSTMBlocks(nn.Module):
 
 
 def lstm(gates: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-    """One LSTM transform: `gates` before their activations [..., 4 * units], old memory -> (hidden, memory)."""
+    """One LSTM step: `gates` before their activations [..., 4 * units], old memory -> (hidden, memory)."""
     candidate = gates.narrow(-1, 3 * memory.shape[-1], memory.shape[-1]).tanh()
-    take, keep, show = gates.narrow(-1, 0, 3 * memory.shape[-1]).sigmoid().chunk(3, dim=-1)
+    take, keep, emit = gates.narrow(-1, 0, 3 * memory.shape[-1]).sigmoid().chunk(3, dim=-1)
     memory = keep * memory + take * candidate
-    return (show * memory).tanh(), memory
+    return (emit * memory).tanh(), memory

@@ -14,7 +14,7 @@ LEFTOVER = ("mean", "max", "flatten")
 
 
 class FCN(Backbone):
-    """Fully convolutional network. Source: Choi, Fazekas & Sandler 2016; four sizes by configuration.
+    """Fully convolutional network. Source: Choi, Fazekas & Sandler 2016; four variants by configuration.
 
     FCN-5, compact (the default; the convolutions of Choi's released tagger), channels x mel bands x columns:
 
@@ -24,7 +24,7 @@ class FCN(Backbone):
         conv 3x3, BatchNorm, ELU, max-pool (2, 4) 128 x 12 x 21
         conv 3x3, BatchNorm, ELU, max-pool (3, 5) 192 x  4 x 4
         conv 3x3, BatchNorm, ELU, max-pool (4, 4) 256 x  1 x 1
-        dense on the one cell: the embedding           256 -> n_tags
+        dense on the single cell, the embedding        256 -> n_tags
 
     FCN-4 (Choi et al. 2016; the FCN of Wang et al. 2019): channels 128, 384, 768, 2048, pools (2,4), (4,5), (3,8),
     (4,8), dropout 0.5 after each:
@@ -32,25 +32,25 @@ class FCN(Backbone):
         1 x 96 x 1366 -> 128 x 48 x 341 -> 384 x 12 x 68 -> 768 x 4 x 8 -> 2048 x 1 x 1 -> n_tags
 
     FCN-3 (Flores 2017): 128 mel bands, channels 128, 256, 512, pools (3,4), (4,5), (5,6), ReLU, no BatchNorm, no
-    input normalisation (its front end standardises), everything left over flattened. A 29.12 s frame at 22,050 Hz
-    and hop 1024 has 628 columns:
+    input normalisation (its front end standardises), the last map flattened. A 29.12 s frame at 22,050 Hz and hop 1024
+    has 628 columns:
 
         1 x 128 x 628 -> 128 x 42 x 157 -> 256 x 10 x 31 -> 512 x 2 x 5 -> flat 5120 -> n_tags
 
-    VGG (Pons & Serra 2019, published beside musicnn): 128 channels five times, ReLU before BatchNorm, pools
-    (1,4), (2,2), (2,2), (2,2), (4,4), the first of them with stride (2,2); on patches of 187 columns (3 s):
+    VGG (Pons & Serra 2019, published with musicnn): 128 channels five times, ReLU before BatchNorm, pools
+    (1,4), (2,2), (2,2), (2,2), (4,4), the first with stride (2,2); on patches of 187 columns (3 s):
 
         1 x 96 x 187 -> 48 x 92 -> 24 x 46 -> 12 x 23 -> 6 x 11 -> 128 x 1 x 2 -> flat 256 -> n_tags
 
-    leftover: what becomes of the map after the last pool, when it is more than one cell. "mean" and "max" take one
-        value a channel, so any length of input works; on 1 x 1 both are exact, they change nothing. "mean" is the
-        default because a longer frame is then judged as its parts on average, as a track is judged by its frames.
-        "flatten" keeps every cell apart, for one declared number of `columns` only.
-    channels, pools: a convolution each; pools are (mel bands, columns), what does not fill a window is dropped.
-    pool_strides: how far apart the pools' windows are, where that is not their size.
-    patch_columns: cut a frame into patches so long, each of them seen alone, and score it as the mean over them.
+    leftover: how a map of more than one cell after the last pool is reduced. "mean" and "max" take one value per
+        channel, so inputs of any length work; a single cell stays unchanged. "mean" is the default: a longer frame then
+        gets the average of its parts, as a track gets the average of its frames. "flatten" keeps all cells and needs a
+        fixed number of `columns`.
+    channels, pools: one of each per convolution; pools are (mel bands, columns) and drop an incomplete last window.
+    pool_strides: the distance between the pools' windows, where it is not their size.
+    patch_columns: cut a frame into patches of this length, score each separately, and average the scores.
     norm_last: BatchNorm after the activation. activation: "elu" or "relu".
-    Raises ModelError on values that make no sense, and on an input they do not fit.
+    Raises ModelError for invalid values, and for an input that does not fit them.
     """
 
     name = "fcn"
@@ -99,10 +99,10 @@ class FCN(Backbone):
 
     def forward(self, features: Tensor) -> Output:
         if self.patch_columns is not None:
-            return over_patches(features, self.patch_columns, self._scored, training=self.training)
-        return self._scored(features)
+            return over_patches(features, self.patch_columns, self._score, training=self.training)
+        return self._score(features)
 
-    def _scored(self, mel: Tensor) -> Output:
+    def _score(self, mel: Tensor) -> Output:
         if self.columns is not None and mel.shape[-1] != self.columns:
             raise ModelError(f"this backbone reads frames of {self.columns} mel columns, not {mel.shape[-1]}")
         embedding = self._embedding(self.cnn(mel))

@@ -1,4 +1,4 @@
-"""MFCC: statistics of cepstral coefficients, with nothing to learn before the dense layer."""
+"""MFCC: statistics of cepstral coefficients, without trainable weights before the dense layer."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from musictagger.models.layers import MelInput, whole
 
 
 class MFCC(Backbone):
-    """The classic features below a classifier. Source: the MFCC + SVM baseline of Wang et al. 2019, table III.
+    """Classic features for a linear classifier. Source: the MFCC + SVM baseline of Wang et al. 2019, table III.
 
         mel bands x columns                                       96 x 1366
         cosine transform (II, orthonormal) of each column         20 x 1366
         mean and deviation over columns                                  40
         mean and deviation of differences between columns                40
-        side by side: the embedding                                      80
+        concatenated: the embedding                                      80
         BatchNorm, dense                                             n_tags
 
-    Wang et al. do not give the number of coefficients nor how they become one vector a track; 20 is librosa's default,
-    and these statistics are the usual ones. An SVM on the embedding is the baseline itself; the dense layer makes
-    it trainable like any other backbone. The front end must give decibels (compression "db").
+    Wang et al. state neither the number of coefficients nor how they become one vector per track; 20 is librosa's
+    default, and these statistics are the usual ones. An SVM on the embedding is the baseline itself; with the dense
+    layer it can be trained like any other backbone. The front end must give decibels (compression "db").
 
-    n_mfcc: coefficients, the lowest of at most n_mels. Raises ModelError on values that make no sense.
+    n_mfcc: number of coefficients, the lowest of at most n_mels. Raises ModelError for invalid values.
     """
 
     name = "mfcc"
@@ -39,14 +39,14 @@ class MFCC(Backbone):
             raise ModelError(f"n_mfcc is {n_mfcc}; {n_mels} mel bands have no more than {n_mels} coefficients")
         self.cnn = MelInput(n_mels, norm=False)
         self.register_buffer("transform", cosine_transform(n_mfcc, n_mels), persistent=False)
-        # The first coefficient is a hundred times as large as the last; without BatchNorm gradients see only that one.
+        # The first coefficient is a hundred times as large as the last and would dominate gradients without BatchNorm.
         layers = OrderedDict(norm=nn.BatchNorm1d(4 * n_mfcc), out=nn.Linear(4 * n_mfcc, whole(n_tags, "n_tags")))
         self.dense = nn.Sequential(layers)
 
     def forward(self, features: Tensor) -> Output:
         """Log-mel float32 [batch, n_mels, columns] dB -> logits [batch, n_tags], embedding [batch, 4 * n_mfcc]."""
         cepstra = self.transform @ self.cnn(features).squeeze(1)
-        # One column has no differences: they count as 0.
+        # A single column has no differences; they count as 0.
         changes = cepstra.diff(dim=2) if cepstra.shape[2] > 1 else torch.zeros_like(cepstra)
         embedding = torch.cat([*_statistics(cepstra), *_statistics(changes)], dim=1)
         return Output(self.dense(embedding), embedding)

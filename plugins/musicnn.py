@@ -1,7 +1,7 @@
 """musicnn: musically motivated convolutions, timbral and temporal, over patches of three seconds.
 
-Source: Pons & Serra 2019, "musicnn: Pre-trained Convolutional Neural Networks for Music Audio Tagging"; the
-front of it from Pons et al. 2018, "End-to-end Learning for Music Audio Tagging at Scale".
+Source: Pons & Serra 2019, "musicnn: Pre-trained Convolutional Neural Networks for Music Audio Tagging"; its front
+comes from Pons et al. 2018, "End-to-end Learning for Music Audio Tagging at Scale".
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from musictagger.models.layers import MelInput, affine, fraction, over_patches, 
 
 _MID_STEPS = 7
 _STRIP_STEPS = 8
-"""Output steps a temporal filter makes in one matrix product; 4 and 16 are within 5 % of it, 32 is 20 % slower."""
+"""Output steps of a temporal filter per matrix product; 4 and 16 are within 5 % of its speed, 32 is 20 % slower."""
 
 
 @dataclass(frozen=True)
 class _Norm:
-    """How BatchNorm is done: with which eps, and before the ReLU or after it."""
+    """The variant of BatchNorm: its eps, and whether it comes before the ReLU (`first`) or after it."""
 
     eps: float
     first: bool
 
     def after(self, norm: nn.Module, x: Tensor) -> Tensor:
-        """ReLU and BatchNorm in their order, on what a convolution or a dense layer gave."""
+        """Apply ReLU and BatchNorm, in their order, to the output of a convolution or dense layer."""
         normed: Tensor = F.relu(norm(x)) if self.first else norm(F.relu(x))
         return normed
 
@@ -38,10 +38,10 @@ class _Norm:
 class MusiCNN(Backbone):
     """Scores a frame as the mean over its patches. Source: Pons & Serra 2019 (`patch_columns` 187 = 3 s at 16 kHz).
 
-    The defaults are theirs. In the version of Won et al. 2020 the temporal filters have `temporal_steps` 129, 65 and
-    33 and see the mean of all bands (`temporal_bands` "mean") instead of each band, of which the highest response is
-    taken ("each"); BatchNorm comes before the ReLU (`norm_first`), and there is none on what was pooled
-    (`pooled_norm`). `norm_eps`: TensorFlow's BatchNorm has 1e-3, torch's 1e-5. Raises ModelError on nonsense.
+    The defaults are theirs. In the version of Won et al. 2020 the temporal filters have `temporal_steps` 129, 65 and 33
+    and filter the mean of all bands (`temporal_bands` "mean") instead of each band, of which the highest response is
+    taken ("each"); BatchNorm comes before the ReLU (`norm_first`), and there is none after pooling (`pooled_norm`).
+    `norm_eps`: TensorFlow's BatchNorm has 1e-3, torch's 1e-5. Raises ModelError for invalid values.
     """
 
     name = "musicnn"
@@ -67,7 +67,7 @@ class MusiCNN(Backbone):
         super().__init__()
         if temporal_bands not in ("each", "mean"):
             raise ModelError(f'temporal_bands must be "each" or "mean", not {temporal_bands!r}')
-        self.input = MelInput(whole(n_mels, "n_mels", least=3), norm=False)  # two fifths of 2 are none
+        self.input = MelInput(whole(n_mels, "n_mels", least=3), norm=False)  # 0.4 of 2 bands would be none
         self.patch_columns = whole(patch_columns, "patch_columns")
         norm = _Norm(fraction(norm_eps, "norm_eps"), norm_first)
         high, long = whole(timbral_channels, "timbral_channels"), whole(temporal_channels, "temporal_channels")
@@ -93,7 +93,7 @@ class MusiCNN(Backbone):
 
 
 class _Cnn(nn.Module):
-    """Patches [n, n_mels, steps] -> features [n, steps, channels]: what the two front blocks and three layers saw."""
+    """Patches [n, n_mels, steps] -> features [n, steps, channels] of the front and the three middle layers."""
 
     def __init__(self, timbral: list[_Timbral], temporal: list[_Temporal], mid: int, norm: _Norm) -> None:
         super().__init__()
@@ -113,14 +113,14 @@ class _Cnn(nn.Module):
 
 
 class _Front(nn.Module):
-    """Convolution, ReLU, BatchNorm, then each channel's maximum over frequency: [n, n_mels, steps] -> [n, steps, c].
+    """Convolution, ReLU and BatchNorm (in either order), and each channel's maximum over frequency.
 
-    Or BatchNorm before ReLU; the rest is the same.
+    [n, n_mels, steps] -> [n, steps, channels].
 
-    Without gradients the maximum is taken first, on the bare convolution: ReLU and BatchNorm act on each channel
-    alone and are monotone, falling where BatchNorm's scale is negative, so there the filter is negated and the
-    maximum is the minimum. That leaves ReLU and BatchNorm 1/30 to 1/96 of the values, and lets the convolution be
-    matrix products whose results never leave the cache: on two cores 210 x real time instead of 64.
+    Without gradients the maximum is taken first, of the plain convolution: ReLU and BatchNorm are monotone functions of
+    each channel. They decrease where BatchNorm's scale is negative; there the filter is negated, so that the maximum is
+    the minimum. ReLU and BatchNorm then process 1/30 to 1/96 of the values, and the convolution becomes matrix products
+    whose results never leave the cache: on two cores 210 x real time instead of 64.
     """
 
     def __init__(self, channels: int, bands: int, steps: int, norm: _Norm) -> None:
@@ -144,22 +144,22 @@ class _Front(nn.Module):
         return torch.addcmul(shift, F.relu(response), scale)
 
     def highest(self, x: Tensor, filters: Tensor) -> Tensor:
-        """Padded patches [n, n_mels, x], filters [c, bands, steps] -> highest over frequency [n, x - steps + 1, c]."""
+        """Padded patches [n, n_mels, x], filters [c, bands, steps] -> maximum over frequency [n, x - steps + 1, c]."""
         raise NotImplementedError
 
 
 class _Timbral(_Front):
-    """Filters of seven steps and a large part of the bands: what an instant sounds like."""
+    """Filters of seven steps and many bands, for timbre."""
 
     def __init__(self, channels: int, bands: int, norm: _Norm) -> None:
         super().__init__(channels, bands, 7, norm)
 
     def highest(self, x: Tensor, filters: Tensor) -> Tensor:
-        """Two neighbouring frequencies at a time, by three matrix products of half the length instead of four.
+        """See _Front. Computes two adjacent frequencies with three matrix products of half the length instead of four.
 
         With even and odd bands e, o of the input and h, k of the filter, the responses h*e + k*o and h*o + k*(next e)
-        are (h + k)*o + h*(e - o) and (h + k)*o + k*(next e - o): a fast FIR algorithm, 1.25 times as fast here as
-        frequency by frequency and equal to 4e-6. What the two share need not be added before their maximum is taken.
+        are (h + k)*o + h*(e - o) and (h + k)*o + k*(next e - o): a fast FIR algorithm, 1.25 times as fast here as one
+        frequency at a time, and equal up to 4e-6. The shared term is added after the maximum of the two is taken.
         """
         frequencies = x.shape[1] - filters.shape[1] + 1
         x = F.pad(x, (0, 0, 0, x.shape[1] % 2 + 2))
@@ -177,10 +177,10 @@ class _Timbral(_Front):
 
 
 class _Windows:
-    """Filters [c, bands, steps] on patches [n, any, x], one frequency at a time, all steps at once.
+    """Responses of filters [c, bands, steps] to patches [n, any, x], one frequency at a time, for all steps.
 
-    The patches become a matrix [n * steps out, any * steps] in which a filter's window is a run of columns at every
-    frequency, so nothing is copied again. Each call writes the same `response` [n * steps out, c].
+    The patches become a matrix [n * steps out, any * steps] in which a filter's window at any frequency is a range of
+    columns, so that nothing is copied again. Each call overwrites `response` [n * steps out, c].
     """
 
     def __init__(self, x: Tensor, filters: Tensor) -> None:
@@ -198,7 +198,7 @@ class _Windows:
 
 
 class _Temporal(_Front):
-    """Filters of one band and many steps: how each band moves, or the mean of all."""
+    """Filters of one band and many steps, on each band or on the mean of all."""
 
     def __init__(self, channels: int, steps: int, norm: _Norm, *, mean: bool) -> None:
         super().__init__(channels, 1, steps, norm)
@@ -225,7 +225,7 @@ class _Temporal(_Front):
 
 
 def _highest(x: Tensor, filters: Tensor) -> Tensor:
-    """What `_Front.highest` does, as one convolution: for accelerators, where that is the fast way."""
+    """`_Front.highest` as one convolution, which is faster on accelerators."""
     return F.conv2d(x[:, None], filters[:, None]).amax(2).transpose(1, 2)
 
 
