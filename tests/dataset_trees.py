@@ -63,7 +63,7 @@ def manifest_tree(folder: Path) -> Path:
 
 # ---- MagnaTagATune ------------------------------------------------------------------------------------------------
 
-MTAT_WORDS = listed(
+MTAT_COLUMNS = listed(
     """
     no voice, singer, duet, plucking, hard rock, world, bongos, harpsichord, female singing, clasical, sitar,
     chorus, female opera, male vocal, vocals, clarinet, heavy, silence, beats, men, woodwind, funky, no strings,
@@ -97,9 +97,9 @@ MTAT_TOP50 = listed(
 
 def mtat_tables(folder: Path, clips: Sequence[tuple[int, str, Iterable[str]]]) -> Path:
     """Both tables for clips of (id, path, words). The artist is what stands before the path's first hyphen."""
-    header = ["clip_id", *MTAT_WORDS, "mp3_path"]
+    header = ["clip_id", *MTAT_COLUMNS, "mp3_path"]
     rows = [
-        [str(id_), *("1" if word in set(words) else "0" for word in MTAT_WORDS), name] for id_, name, words in clips
+        [str(id_), *("1" if word in set(words) else "0" for word in MTAT_COLUMNS), name] for id_, name, words in clips
     ]
     _quoted(folder / "annotations_final.csv", [header, *rows])
     info_header = listed(

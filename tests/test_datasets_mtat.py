@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 from conftest import SHARED
-from dataset_trees import MTAT_TOP50, MTAT_WORDS, mtat_tables, mtat_tree, touch, write
+from dataset_trees import MTAT_COLUMNS, MTAT_TOP50, mtat_tables, mtat_tree, touch, write
 
 from musictagger.datasets import mtat
 from musictagger.datasets.base import check_leaks, require_usable
 from musictagger.errors import BadRequestError
+from musictagger.paths import read_toml
 
 
 def test_the_usual_benchmark(tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ def test_the_usual_split_may_share_artists(tmp_path: Path) -> None:
 
 
 def test_the_proportions_give_the_papers_counts() -> None:
-    clips = [mtat._Clip(str(n), f"0/{n}.mp3", ()) for n in range(sum(mtat.RANDOM_COUNTS))]
+    clips = list(map(str, range(sum(mtat.RANDOM_COUNTS))))
     found = list(mtat._at_random(clips, 0).values())
     assert tuple(found.count(name) for name in ("train", "valid", "test")) == mtat.RANDOM_COUNTS
     assert len(clips) == mtat.CLIPS - 3
@@ -81,18 +82,18 @@ def test_no_more_than_fifty_are_kept(tmp_path: Path) -> None:
     merged = mtat.read(mtat_tree(tmp_path), vocabulary="merged")
     assert len(merged.tags) < 50 and {"strange", "no singer", "india", "heavy"} < set(merged.tags)
     require_usable(merged)
-    words = [(n, f"0/a-b-{n}.mp3", MTAT_WORDS[n : n + 100]) for n in range(100)]
+    words = [(n, f"0/a-b-{n}.mp3", MTAT_COLUMNS[n : n + 100]) for n in range(100)]
     touch(tmp_path / words[0][1])
     assert len(mtat.read(mtat_tables(tmp_path, words), vocabulary="merged").tags) == 50
 
 
 def test_188_columns_leave_134_tags() -> None:
-    data = mtat._word_lists()
-    assert len(MTAT_WORDS) == len(set(MTAT_WORDS)) == 188
+    data = read_toml(Path(mtat.__file__).with_name("mtat.toml"))
+    assert len(MTAT_COLUMNS) == len(set(MTAT_COLUMNS)) == 188
     synonyms = [word for group in data["merged"].values() for word in group]
     assert len(synonyms) == len(set(synonyms)) and set(synonyms).isdisjoint(data["merged"])
-    assert {*synonyms, *data["merged"], *data["top50"]} <= set(MTAT_WORDS)
-    assert len(set(MTAT_WORDS) - set(synonyms)) == 134
+    assert {*synonyms, *data["merged"], *data["top50"]} <= set(MTAT_COLUMNS)
+    assert len(set(MTAT_COLUMNS) - set(synonyms)) == 134
     assert tuple(data["top50"]) == MTAT_TOP50
 
 
@@ -146,8 +147,8 @@ def test_the_whole_set_is_compared_with_the_papers(tmp_path: Path, monkeypatch: 
         ('"mp3_path"\n', '"path"\n', "does not begin with clip_id and end with mp3_path"),
         ('"guitar"', '"gitarre"', "has no column for guitar"),
         ('"1"\t"0"', '"1"\t"2"', "line 2: has '2' where only 0 and 1 can be"),
-        ('\n"1"\t', '\n"0"\t', "line 3: clip 0 was in line 2 already"),
-        ('"0/', '"x/', "is in none of the folders 0 to f"),
+        ('\n"1"\t', '\n"0"\t', "line 3: clip 0 was already in line 2"),
+        ('"0/', '"x/', "is not in one of the folders 0 to f"),
     ],
 )
 def test_errors_of_the_table(old: str, new: str, message: str, tmp_path: Path) -> None:

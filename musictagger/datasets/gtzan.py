@@ -9,7 +9,7 @@ too good; the fault-filtered lists (Kereliuk, Sturm and Larsen 2015) leave the w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -130,20 +130,16 @@ def _list_name(split: Split) -> str:
 def _filtered(folder: Path) -> tuple[dict[str, Split], list[str]]:
     splits: dict[str, Split] = {}
     for split in SPLITS:
-        for line, name in _read_list(folder / _list_name(split)):
+        path = folder / _list_name(split)
+        for line, (entry, *_) in read_rows(path, delimiter="\t", quoted=False, open_end=True):
+            # Lines are `blues/blues.00029.wav`, whatever the suffix of the files.
+            name = PurePosixPath(entry.strip()).stem
+            if not _NAME.fullmatch(name) or _genre(name) not in GENRES:
+                bad_line(path, line, f"{printable(entry)!r} is not an excerpt; expected blues/blues.00029.wav")
             if splits.setdefault(name, split) != split:
-                bad_line(folder / _list_name(split), line, f"{name} is in the {splits[name]} list as well")
+                bad_line(path, line, f"{name} is in the {splits[name]} list as well")
     found = split_sizes(splits.values())
     notes = ["the fault-filtered split (Kereliuk, Sturm and Larsen 2015)"]
     if found != FILTERED_COUNTS:
         notes.append(f"the lists name {slashed(found)} excerpts; the usual ones {slashed(FILTERED_COUNTS)}")
     return splits, notes
-
-
-def _read_list(path: Path) -> Iterator[tuple[int, str]]:
-    """The line and name of each excerpt in a list of `blues/blues.00029.wav`, whatever the suffix of the files."""
-    for line, (entry, *_) in read_rows(path, delimiter="\t", quoted=False, open_end=True):
-        name = PurePosixPath(entry.strip()).stem
-        if not _NAME.fullmatch(name) or _genre(name) not in GENRES:
-            bad_line(path, line, f"{printable(entry)!r} is not an excerpt; expected blues/blues.00029.wav")
-        yield line, name

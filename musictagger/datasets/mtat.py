@@ -7,26 +7,25 @@ clip_info_final.csv      clip_id, artist, segmentStart, segmentEnd, ...; used if
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
 
 from musictagger.audio.walk import absolute
 from musictagger.datasets.base import Dataset, Example, Split, slashed, split_sizes
 from musictagger.datasets.reading import (
     bad_line,
     column,
+    existing,
     find_file,
     find_root,
     number,
-    present,
     read_rows,
 )
 from musictagger.datasets.splitting import shuffled
 from musictagger.errors import BadRequestError, printable
+from musictagger.paths import read_toml
 
 NAME = "mtat"
 SOURCE = "Law et al., Evaluation of Algorithms Using Games: The Case of Music Tagging, ISMIR 2009; mirg.city.ac.uk"
@@ -44,15 +43,8 @@ Vocabulary = Literal["top50", "merged"]
 SplitRule = Literal["folders", "random"]
 
 
-@dataclass(frozen=True)
-class _Clip:
-    id: str
-    name: str
-    words: tuple[str, ...]
-
-
 def read(folder: Path, *, vocabulary: Vocabulary = "top50", split: SplitRule = "folders", seed: int = 0) -> Dataset:
-    """The clips, with the usual 50 words or the 50 most frequent after merging synonyms (mtat.toml).
+    """The clips, with the usual 50 tags or the 50 most frequent after merging synonyms (mtat.toml).
 
     `split`: folders 0-b, c and d-f, without the clips that have none of the 50 (Wang et al. 2019), or all clips at
     random by `seed` in the proportions of Panwar et al. 2017, where clips of one song fall into several splits.
@@ -60,71 +52,61 @@ def read(folder: Path, *, vocabulary: Vocabulary = "top50", split: SplitRule = "
     """
     root = absolute(folder)
     table = find_file(root, ("annotations_final.csv", "annotations/annotations_final.csv"), "MagnaTagATune's table")
-    words, clips = _read_annotations(table)
-    tags, tag_of = _vocabulary(table, vocabulary, words, clips)
+    columns, clips = _read_annotations(table)
+    tags, tag_of = _vocabulary(table, vocabulary, columns, clips.values())
     info, notes = _read_info(table.with_name("clip_info_final.csv"))
-    audio = find_root((root, root / "mp3", root / "mp3s", root / "audio"), [Path(clip.name) for clip in clips]) or root
-    there = [clip for clip in clips if present(audio / clip.name)]
-    tagged = {clip.id: tuple(dict.fromkeys(tag_of[word] for word in clip.words if word in tag_of)) for clip in there}
-    splits = _by_folder(table, there) if split == "folders" else _at_random(there, seed)
-    kept = [clip for clip in there if split == "random" or tagged[clip.id]]
-    order = {tag: index for index, tag in enumerate(tags)}
-    examples = tuple(
-        Example(
-            audio / clip.name,
-            tuple(sorted(tagged[clip.id], key=order.__getitem__)),
-            splits[clip.id],
-            *info.get(clip.id, (None, None)),
-        )
-        for clip in sorted(kept, key=lambda clip: clip.name)
-    )
-    missing = tuple(sorted(audio / clip.name for clip in clips if not present(audio / clip.name)))
-    notes += _notes(split, seed, vocabulary, len(clips), len(there) - len(kept), examples)
-    return Dataset(NAME, "tags", tags, examples, missing, tuple(notes))
+    folders = (root, root / "mp3", root / "mp3s", root / "audio")
+    audio = find_root(folders, [clip.path for clip in clips.values()]) or root
+    missing = sorted(existing(clips.values(), audio)[1])
+    gone = frozenset(missing)
+    found = {key: clip for key, clip in clips.items() if audio / clip.path not in gone}
+    splits = _by_folder(table, found) if split == "folders" else _at_random(found, seed)
+    examples = []
+    for key, clip in sorted(found.items(), key=lambda item: str(item[1].path)):
+        tagged = {tag_of[column] for column in clip.tags if column in tag_of}
+        if tagged or split == "random":
+            known = tuple(tag for tag in tags if tag in tagged)
+            examples.append(Example(audio / clip.path, known, splits[key], *info.get(key, (None, None))))
+    notes += _notes(split, seed, vocabulary, len(clips), len(found) - len(examples), examples)
+    return Dataset(NAME, "tags", tags, tuple(examples), tuple(missing), tuple(notes))
 
 
-def _read_annotations(path: Path) -> tuple[list[str], list[_Clip]]:
-    """The words of the columns, and the clips."""
+def _read_annotations(path: Path) -> tuple[list[str], dict[str, Example]]:
+    """The tags of the columns, and the clips by number, with relative paths and these tags."""
     rows = read_rows(path, delimiter="\t")
     _, header = next(rows, (0, []))
     if header[:1] != ["clip_id"] or header[-1:] != ["mp3_path"]:
         raise BadRequestError(f"{printable(path)}: does not begin with clip_id and end with mp3_path, tab separated")
-    words = header[1:-1]
-    clips: list[_Clip] = []
+    columns = header[1:-1]
+    clips: dict[str, Example] = {}
     seen: dict[str, int] = {}
     for line, row in rows:
         if unknown := set(row[1:-1]) - {"0", "1"}:
             bad_line(path, line, f"has {min(unknown)!r} where only 0 and 1 can be")
         if (before := seen.setdefault(row[0], line)) != line:
-            bad_line(path, line, f"clip {row[0]} was in line {before} already")
-        clips.append(
-            _Clip(row[0], row[-1], tuple(word for word, on in zip(words, row[1:-1], strict=True) if on == "1"))
-        )
+            bad_line(path, line, f"clip {row[0]} was already in line {before}")
+        tags = tuple(column for column, value in zip(columns, row[1:-1], strict=True) if value == "1")
+        clips[row[0]] = Example(Path(row[-1]), tags, "train")
     if not clips:
         raise BadRequestError(f"{printable(path)}: has no clips")
-    return words, clips
+    return columns, clips
 
 
 def _vocabulary(
-    path: Path, vocabulary: Vocabulary, words: Sequence[str], clips: Sequence[_Clip]
+    path: Path, vocabulary: Vocabulary, columns: Sequence[str], clips: Iterable[Example]
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The tags in order, and the tag that each word stands for."""
-    data = _word_lists()
+    """The tags in order, and the tag of each column that has one."""
+    data = read_toml(Path(__file__).with_name("mtat.toml"))
     if vocabulary == "top50":
-        if absent := [word for word in data["top50"] if word not in words]:
+        if absent := [tag for tag in data["top50"] if tag not in columns]:
             raise BadRequestError(f"{printable(path)}: has no column for {', '.join(absent[:5])}")
-        return tuple(data["top50"]), {word: word for word in data["top50"]}
-    first = {synonym: tag for tag, synonyms in data["merged"].items() for synonym in synonyms}
-    tag_of = {word: first.get(word, word) for word in words}
-    counts = Counter(tag for clip in clips for tag in {tag_of[word] for word in clip.words})
-    columns = {tag: index for index, tag in enumerate(dict.fromkeys(tag_of.values()))}
-    tags = tuple(sorted(counts, key=lambda tag: (-counts[tag], columns[tag]))[:TAGS])
-    return tags, {word: tag for word, tag in tag_of.items() if tag in tags}
-
-
-def _word_lists() -> Mapping[str, Any]:
-    with Path(__file__).with_name("mtat.toml").open("rb") as file:
-        return tomllib.load(file)
+        return tuple(data["top50"]), {tag: tag for tag in data["top50"]}
+    synonyms = {synonym: tag for tag, merged in data["merged"].items() for synonym in merged}
+    tag_of = {column: synonyms.get(column, column) for column in columns}
+    counts = Counter(tag for clip in clips for tag in {tag_of[column] for column in clip.tags})
+    order = {tag: index for index, tag in enumerate(dict.fromkeys(tag_of.values()))}
+    tags = tuple(sorted(counts, key=lambda tag: (-counts[tag], order[tag]))[:TAGS])
+    return tags, {column: tag for column, tag in tag_of.items() if tag in tags}
 
 
 def _read_info(path: Path) -> tuple[dict[str, tuple[str | None, float | None]], list[str]]:
@@ -143,18 +125,18 @@ def _read_info(path: Path) -> tuple[dict[str, tuple[str | None, float | None]], 
     return found, []
 
 
-def _by_folder(path: Path, clips: Sequence[_Clip]) -> dict[str, Split]:
+def _by_folder(path: Path, clips: Mapping[str, Example]) -> dict[str, Split]:
     splits: dict[str, Split] = {}
-    for clip in clips:
-        name = PurePosixPath(clip.name).parts[0]
+    for key, clip in clips.items():
+        name = clip.path.parts[0]
         if len(name) != 1 or name not in "0123456789abcdef":
-            raise BadRequestError(f"{printable(path)}: {printable(clip.name)} is in none of the folders 0 to f")
-        splits[clip.id] = "train" if name <= "b" else "valid" if name == "c" else "test"
+            raise BadRequestError(f"{printable(path)}: {printable(clip.path)} is not in one of the folders 0 to f")
+        splits[key] = "train" if name <= "b" else "valid" if name == "c" else "test"
     return splits
 
 
-def _at_random(clips: Sequence[_Clip], seed: int) -> dict[str, Split]:
-    keys = shuffled((clip.id for clip in clips), seed)
+def _at_random(clips: Iterable[str], seed: int) -> dict[str, Split]:
+    keys = shuffled(clips, seed)
     valid, test = (round(len(keys) * count / sum(RANDOM_COUNTS)) for count in RANDOM_COUNTS[1:])
     train = len(keys) - valid - test
     return {key: "train" if i < train else "valid" if i < train + valid else "test" for i, key in enumerate(keys)}

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from musictagger.audio.logmel import LogMel
-from musictagger.errors import BadRequestError, MusictaggerError, printable
+from musictagger.errors import BadRequestError, MusictaggerError, printable, reason_of
 from musictagger.models.backbone import Backbone
 from musictagger.models.weights import save_weights
 from musictagger.paths import replacing
@@ -159,7 +159,9 @@ class Trainer:
         material = self._material
         plan = plan_epoch(len(material.train), self._windows, options.batch_size, options.seed, state.epoch)
         self._progress.start(f"epoch {state.epoch + 1} of {options.epochs}", len(plan.track), "windows")
-        self._set_mode()
+        self._network.train()
+        for part in self._frozen:
+            part.eval()
         asked_s = time.perf_counter()
         for batch in self._loader.epoch(plan, state.step):
             got_s = time.perf_counter()
@@ -184,7 +186,8 @@ class Trainer:
         """One step of the optimiser; the loss over all processes."""
         options, state = self._options, self.state
         # Dropout draws from torch's global generator, augmentation from the step's own.
-        torch.manual_seed(_dropout_seed(options.seed, state.epoch, state.step, self._processes.rank))
+        seed = options.seed + 7919 * self._processes.rank + 1
+        torch.manual_seed(augment.step_generator(seed, state.epoch, state.step).initial_seed())
         mel, target = self._augmented(batch)
         with self._autocast():
             logits = self._network(mel).logits
@@ -227,14 +230,14 @@ class Trainer:
         state, options = self.state, self._options
         record: Record = {"epoch": state.epoch + 1}
         if self._processes.first:
-            loader_share = state.waited_s / max(state.seconds, 1e-9)
+            seconds = max(state.seconds, 1e-9)
             record |= {
                 "lr": lr_at((state.epoch + 1) * self.steps - 1, self.steps, options),
                 "train_loss": state.loss_sum / self.steps,
                 **self._validate(),
                 "seconds": round(state.seconds, 3),
-                "windows_per_s": round(self._windows / max(state.seconds, 1e-9), 2),
-                "loader_share": round(loader_share, 4),
+                "windows_per_s": round(self._windows / seconds, 2),
+                "loader_share": round(state.waited_s / seconds, 4),
             }
         record = self._processes.shared(record)
         value = quality(record, options.metric, self._material.task)
@@ -293,11 +296,6 @@ class Trainer:
             **{name: value for name, value in options.items() if name not in free},
         }
 
-    def _set_mode(self) -> None:
-        self._network.train()
-        for part in self._frozen:
-            part.eval()
-
     def _targets(self) -> Tensor:
         """Targets of the whole training tracks, float32 [tracks, outputs]."""
         material = self._material
@@ -329,13 +327,9 @@ def write_log(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         with replacing(path, alone=True) as temporary:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     except OSError as error:
-        raise MusictaggerError(f"{path}: cannot be written: {error.strerror}") from error
+        raise MusictaggerError(f"{path}: cannot be written: {reason_of(error)}") from error
 
 
 def read_log(path: Path) -> Iterator[Record]:
     """The records that `write_log` wrote."""
     yield from (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
-
-
-def _dropout_seed(seed: int, epoch: int, step: int, rank: int) -> int:
-    return augment.step_generator(seed + 7919 * rank + 1, epoch, step).initial_seed()
