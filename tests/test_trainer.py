@@ -333,7 +333,7 @@ def test_two_processes_follow_the_curve_of_one(tmp_path: Path) -> None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
         )
         assert done.returncode == 0, done.stderr
         curves.append([record["train_loss"] for record in read_log(folder / LOG)])
@@ -366,6 +366,6 @@ def test_a_process_reports_that_another_has_ended(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert "another process of this run has ended" in done.stdout
