@@ -69,13 +69,13 @@ def test_the_container_example_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None
     (code,) = blocks(section("Add a container"), "python")
     magic, row = code.split("\n\n")
     monkeypatch.setattr(stream, "TAK", defined(magic)["TAK"], raising=False)
-    (container,) = eval(row, vars(ape))
+    container = eval(row, vars(ape))
     assert container.name == "tak" and container.magic == (b"tBaK",) and container.systems == ("APEv2",)
 
 
 def test_the_query_field_example_finds_tracks(monkeypatch: pytest.MonkeyPatch) -> None:
     (row,) = blocks(section("Add a query field"), "python")
-    (field,) = eval(row, vars(query))
+    field = eval(row, vars(query))
     monkeypatch.setitem(query.STORED, field.name, field)
     monkeypatch.setattr(query, "FIELDS", (*query.FIELDS, field.name))
     rows = [track_row("a.mp3", container="mp3"), track_row("b.flac", container="flac")]

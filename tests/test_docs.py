@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+from test_rooms import ROOMS
 
 from musictagger.cli import cli, documents
 from musictagger.config import Settings, load_settings
@@ -135,3 +136,9 @@ def test_every_json_schema_is_documented() -> None:
     schemas = {value for value in vars(documents).values() if re.fullmatch(r"musictagger\.\w+/\d+", str(value))}
     page = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
     assert schemas and {*re.findall(r"`(musictagger\.[\w.]+/\d+)`", page)} == schemas | {plan.SCHEMA}
+
+
+def test_the_order_of_the_rooms_is_recorded() -> None:
+    record = (ROOT / "docs" / "decisions" / "0010-order-of-the-rooms.md").read_text(encoding="utf-8")
+    listed = record.split("```")[1].split()
+    assert listed == [room for room in ROOMS if not room.startswith("__")]
