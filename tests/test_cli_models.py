@@ -1,4 +1,4 @@
-"""`musictagger models` and `musictagger weights`, as a user types them."""
+"""`musictagger models` and `musictagger weights` through the command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from musictagger.models.weights import load_model
 
 @pytest.fixture(autouse=True)
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's folder of models, with nothing in it."""
+    """The user's empty folder of models."""
     monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("MUSICTAGGER_CONFIG", os.devnull)
     return tmp_path / "models"
@@ -59,7 +59,7 @@ def test_one_bad_model_is_one_row_with_its_reason(models: Path, tmp_path: Path) 
     assert listed[TINY] is None and "cannot be read" in listed["dangling"]
 
 
-def test_damaged_weights_are_told(models: Path) -> None:
+def test_damaged_weights_are_reported(models: Path) -> None:
     make_model(models)
     damaged = make_model(models, "damaged")
     damaged.write_bytes(damaged.read_bytes()[:-100])
@@ -71,7 +71,7 @@ def test_damaged_weights_are_told(models: Path) -> None:
     assert "card" not in listed["damaged"]
 
 
-def test_a_model_that_another_one_hides_is_told(models: Path) -> None:
+def test_a_hidden_model_is_reported(models: Path) -> None:
     hidden = make_model(models, "fcn")
     shown = " ".join(run("models").out.split())
     assert f"fcn hides another model of that name; give its path: {hidden}" in shown
@@ -103,12 +103,12 @@ def test_names_are_whole_at_any_width(width: int, models: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("default", "said"), [("zzz", "does not exist."), ("vgg-msd", "is not installed yet; the next scan")]
+    ("default", "message"), [("zzz", "does not exist."), ("vgg-msd", "is not installed yet; the next scan")]
 )
-def test_a_default_that_is_not_here_is_said(default: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_default_is_reported(default: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUSICTAGGER_MODEL", default)
     shown = " ".join(run("models").out.split())
-    assert f"The default, {default} (MUSICTAGGER_MODEL or config.toml names it), {said}" in shown
+    assert f"The default, {default} (MUSICTAGGER_MODEL or config.toml names it), {message}" in shown
 
 
 def test_a_default_by_path_is_marked_where_it_is_listed(
@@ -141,7 +141,7 @@ def test_a_bad_card_is_one_row_and_stops_nothing_else(change: dict[str, Any], mo
     assert run("scan", tmp_path / "music", "--db", tmp_path / "x.db").code == 0
 
 
-def test_a_folder_that_cannot_be_read_is_named_and_what_ships_is_listed(models: Path) -> None:
+def test_an_unreadable_folder_is_named_and_bundled_models_are_listed(models: Path) -> None:
     models.touch()
     for arguments in (["models"], ["models", "--json"]):
         shown = run(*arguments)

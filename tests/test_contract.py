@@ -1,4 +1,4 @@
-"""What every backbone must keep to: each bundled one, and a user's own file in the plugin folder."""
+"""The contract of backbones, for each bundled one and a file in the user's plugin folder."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from musictagger.models.registry import build, find_backbones
 
 N_TAGS = 7
 FRONT_ENDS = {"musicnn": entry("musicnn-msd").front_end}
-"""Where a backbone was made for another front end than the papers' 12 kHz."""
+"""Front ends of backbones that were not designed for the papers' 12 kHz."""
 
 SHORTER = {"musicnn": 400}
-"""Columns that are enough to see the same where a whole frame takes seconds."""
+"""Number of columns that suffices where a whole frame takes seconds."""
 
 NAMES = [*sorted(find_backbones()), "mine"]
 
@@ -37,19 +37,19 @@ def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def mel_of(backbone: Backbone, frames: int = 2, columns: int | None = None) -> Tensor:
-    """Random decibels in the shape of the backbone's front end, or in the shorter one that will do."""
+    """Random decibels in the shape of the backbone's front end, or a shorter one from SHORTER."""
     front_end = FRONT_ENDS.get(backbone.name, FrontEnd())
     columns = columns or SHORTER.get(backbone.name, front_end.columns)
     return torch.randn(frames, front_end.n_mels, columns, generator=torch.Generator().manual_seed(1)) * 20 - 30
 
 
-def test_all_that_are_found_are_tested() -> None:
+def test_all_backbones_are_tested() -> None:
     assert {"crnn", "crnn_tf", "fcn", "mfcc", "musicnn", "mine"} <= set(NAMES)
 
 
 @pytest.fixture(scope="module")
 def seen(backbone: Backbone) -> tuple[Tensor, Output]:
-    """Two frames, and what the backbone in eval mode makes of them."""
+    """Two frames, and the output of the backbone in eval mode."""
     mel = mel_of(backbone)
     with torch.inference_mode():
         return mel, backbone.eval()(mel)
@@ -135,7 +135,7 @@ def test_the_output_layer_computes_the_logits(backbone: Backbone) -> None:
     torch.testing.assert_close(logits, torch.full((1, N_TAGS), 0.5))
 
 
-def test_a_backbone_says_where_it_comes_from(backbone: Backbone) -> None:
+def test_a_backbone_has_a_name_and_a_docstring(backbone: Backbone) -> None:
     assert backbone.name
     assert inspect.getdoc(type(backbone))
 

@@ -1,4 +1,4 @@
-"""Converters on small random checkpoints: what the authors' layers do, written out, is what our backbones do."""
+"""Converters on small random checkpoints: our backbones compute what the authors' layers do."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def torch_norm(state: dict[str, Tensor], x: Tensor, name: str) -> Tensor:
 
 
 def backbone(converted: Converted) -> nn.Module:
-    """The fused backbone that holds it."""
+    """The fused backbone with the converted weights."""
     built = build(converted.backbone, converted.n_tags, converted.config)
     built.load_state_dict({name: torch.from_numpy(value) for name, value in converted.tensors.items()})
     return fuse(built)
@@ -71,7 +71,7 @@ def _seed() -> None:
 
 
 def won_spec() -> dict[str, Tensor]:
-    """What all of them have: the front end, which is not read, and the norm of the mel."""
+    """The common tensors: the front end, which is ignored, and the norm of the mel bands."""
     state = {"spec.spectrogram.window": torch.zeros(512), "spec.mel_scale.fb": torch.zeros(257, 96)}
     return state | torch_norms({"spec_bn": 1})
 
@@ -120,7 +120,7 @@ WON_FRONT = [(3, 1, 67, 7), (3, 1, 38, 7), (2, 1, 129), (2, 1, 65), (2, 1, 33)]
 
 
 def won_musicnn() -> dict[str, Tensor]:
-    """Three channels a timbral filter, two a temporal one, four in the middle, five units."""
+    """Three channels per timbral filter, two per temporal one, four in the middle, five units."""
     state = won_spec()
     for number, shape in enumerate(WON_FRONT):
         state |= {f"layers.{number}.conv.weight": torch.randn(shape) / math.prod(shape[2:]) ** 0.5}
@@ -236,7 +236,7 @@ def test_choi_from_hdf5_is_the_same(tmp_path: Path) -> None:
     assert all(np.array_equal(one.tensors[name], other.tensors[name]) for name in one.tensors | other.tensors)
 
 
-def test_without_h5py_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_h5py_the_message_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Any:
         raise ImportError(name)
 
@@ -267,7 +267,7 @@ def tf_norm(name: str, width: int) -> dict[str, Any]:
 
 
 def musicnn_arrays(n_tags: int = TAGS) -> dict[str, Any]:
-    """Three channels a timbral filter, two a temporal one, four in the middle, five units; the same on every call."""
+    """Three channels per timbral filter, two per temporal one, four in the middle, five units; equal on every call."""
     torch.manual_seed(5)
     arrays: dict[str, Any] = {"beta1_power": np.zeros((), np.float32)}
     for number, shape in enumerate(MUSICNN_KERNELS):
@@ -285,7 +285,7 @@ def musicnn_arrays(n_tags: int = TAGS) -> dict[str, Any]:
 
 
 def musicnn_scores(arrays: dict[str, Any], mel: Tensor) -> Tensor:
-    """Theirs, as TensorFlow lays things out: [batch, steps, mel bands], channels last."""
+    """The authors' network in TensorFlow's layout: [batch, steps, mel bands], channels last."""
     w = {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def norm(x: Tensor, number: int) -> Tensor:
@@ -403,7 +403,7 @@ def test_another_architecture_is_refused(tmp_path: Path, changes: dict[str, Tens
 
 
 @pytest.mark.parametrize("stored", [[1, 2], {"a": 1}, {"dense.bias": torch.zeros(2)}])
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path, stored: object) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path, stored: object) -> None:
     torch.save(stored, tmp_path / "x.pth")
     with pytest.raises(ModelError, match="of format won") as caught:
         convert(tmp_path / "x.pth", "won")
@@ -447,21 +447,21 @@ def refused(path: Path, form: str) -> None:
 
 
 def put_h5(path: Path) -> None:
-    """A dataset of 2^45 numbers in a few bytes, as HDF5 keeps what nobody wrote."""
+    """A dataset of 2^45 numbers in a few bytes: HDF5 does not store unwritten values."""
     h5py = pytest.importorskip("h5py")
     with h5py.File(path, "w") as file:
         file.create_dataset("dense/dense_W:0", (1 << 45,), "f4", chunks=(1 << 20,))
 
 
 def put_zip(path: Path, member: str = "archive/data.pkl") -> None:
-    """600 MB of zeros, packed into 600 kB."""
+    """600 MB of zeros, compressed to 600 kB."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(member, "w") as file:
         for _ in range(600):
             file.write(bytes(1_000_000))
 
 
 def put_npy_header(path: Path) -> None:
-    """An array of 2^45 numbers, of which none is there."""
+    """An array that claims 2^45 numbers and contains none."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (1 << 45,)})
     with zipfile.ZipFile(path, "w") as archive:
@@ -490,7 +490,7 @@ def test_sizes_that_multiply_are_refused(tmp_path: Path) -> None:
         convert(tmp_path / "x.pth", "won")
 
 
-def test_what_cannot_be_taken_into_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_content_that_does_not_fit_into_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def greedy(left: foreign.Tensors) -> Converted:
         raise MemoryError
 
@@ -521,7 +521,7 @@ def test_names_in_a_file_command_no_terminal(tmp_path: Path) -> None:
     assert str(caught.value).isprintable() and len(str(caught.value)) < len(str(tmp_path)) + 200
 
 
-def test_what_is_neither_file_nor_folder_is_refused() -> None:
+def test_a_device_file_is_refused() -> None:
     with pytest.raises(ModelError, match="is not a file"):
         convert(Path("/dev/zero"), "won")
 
@@ -529,7 +529,7 @@ def test_what_is_neither_file_nor_folder_is_refused() -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["zip", "pickle", "npz"])
 def test_damage_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
-    """Cut off, and a byte changed, anywhere: the readers raise a dozen different errors."""
+    """Truncate a file, or change a byte, anywhere: the readers raise a dozen different errors."""
     stored, path, random = io.BytesIO(), tmp_path / "x.npz", np.random.default_rng(2)
     if kind == "npz":
         np.savez_compressed(stored, **{"conv1/conv1_W_1:0": random.random(50)})  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Opening a database: what is refused and why, who may write, and what a full disk leaves."""
+"""Opening a database: refusals, the lock of the writer, and a full disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from musictagger.sqlite.connection import readable_errors
 
 
 def location(tmp_path: Path) -> str:
-    """A database as `create` leaves it."""
+    """A new database."""
     path = str(tmp_path / "library.db")
     open_database(path, create=True).dispose()
     return path
@@ -65,26 +65,26 @@ def test_opening_again_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b.db", "100%.db", "what?.db", "#1.db", "é.db", "a'b\"c.db", "x&mode=ro.db"])
-def test_any_file_name_will_do(name: str, tmp_path: Path) -> None:
+def test_any_file_name_is_accepted(name: str, tmp_path: Path) -> None:
     open_database(str(tmp_path / name), create=True).dispose()
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file names are text there")
-def test_a_name_that_is_no_text_will_do(tmp_path: Path) -> None:
+def test_a_file_name_need_not_be_valid_unicode(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9.db")
     open_database(str(path), create=True).dispose()
     open_database(str(path), create=False).dispose()
     assert [os.fsencode(found.name) for found in tmp_path.iterdir()] == [b"caf\xe9.db"]
 
 
-def test_a_missing_database_is_not_made_by_a_query(tmp_path: Path) -> None:
+def test_a_query_does_not_create_a_missing_database(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"gone\.db: there is no database yet; run `musictagger scan"):
         open_database(str(tmp_path / "gone.db"), create=False)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_file_is_no_library_until_it_is_scanned_into(tmp_path: Path) -> None:
+def test_an_empty_file_becomes_a_library_only_by_a_scan(tmp_path: Path) -> None:
     path = tmp_path / "empty.db"
     path.touch()
     with pytest.raises(StoreError, match="holds no library yet"):
@@ -94,7 +94,7 @@ def test_an_empty_file_is_no_library_until_it_is_scanned_into(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("create", [True, False])
-def test_a_newer_database_is_left_alone(create: bool, tmp_path: Path) -> None:
+def test_a_newer_database_stays_unchanged(create: bool, tmp_path: Path) -> None:
     path = location(tmp_path)
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -106,7 +106,7 @@ def test_a_newer_database_is_left_alone(create: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("create", [True, False])
-def test_another_programs_database_is_left_alone(create: bool, tmp_path: Path) -> None:
+def test_another_programs_database_stays_unchanged(create: bool, tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE photos (id)")
@@ -119,7 +119,7 @@ def test_another_programs_database_is_left_alone(create: bool, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("create", [True, False])
-def test_a_file_that_is_no_database_is_left_alone(create: bool, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_stays_unchanged(create: bool, tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     path.write_text("just some notes\n" * 100)
     with pytest.raises(StoreError, match=r"notes\.db: is not a database"):
@@ -137,7 +137,7 @@ def test_a_damaged_database_is_an_error_with_advice(tmp_path: Path) -> None:
         open_database(str(path), create=True)
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_location_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for name in ("file/library.db", "file/deeper/library.db"):
         with pytest.raises(StoreError, match=r"cannot be (opened or )?created.*--db"):
@@ -150,7 +150,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["nonsense://x", "mysql+nodriver://host/db", "://"])
-def test_a_url_that_makes_no_sense_is_a_usage_error(url: str) -> None:
+def test_an_invalid_url_is_a_usage_error(url: str) -> None:
     with pytest.raises(BadRequestError, match="takes a path or an SQLAlchemy URL"):
         open_database(url, create=True)
 
@@ -206,7 +206,7 @@ with exclusive(sys.argv[1]):
 """
 
 
-def test_only_one_scan_may_write_and_a_killed_one_gives_it_back(tmp_path: Path) -> None:
+def test_only_one_scan_may_write_and_a_killed_one_releases_the_lock(tmp_path: Path) -> None:
     path = str(tmp_path / "library.db")
     holder = subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE, text=True)
     try:
@@ -228,7 +228,7 @@ def test_only_one_scan_may_write_and_a_killed_one_gives_it_back(tmp_path: Path) 
         pass
 
 
-def test_a_locked_database_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_database_gives_a_readable_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = location(tmp_path)
     monkeypatch.setattr("musictagger.sqlite.connection.BUSY_TIMEOUT_S", 0.05)
     other = sqlite3.connect(path, isolation_level=None)

@@ -1,4 +1,4 @@
-"""Errors: what they say, and what the command line ends with."""
+"""Errors: messages and exit codes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_any_path_is_shown_as_one_harmless_line(name: bytes, shown: str) -> None
 
 
 @given(st.binary(max_size=40).filter(lambda name: b"\0" not in name))
-def test_what_is_shown_can_always_be_printed(name: bytes) -> None:
+def test_printable_text_can_always_be_printed(name: bytes) -> None:
     shown = printable_bytes(name)
     assert shown.encode("utf-8").decode("utf-8") == shown
     assert shown.isprintable()

@@ -1,4 +1,4 @@
-"""Fetching a file over HTTP from a server in this process: whole, in parts, changed, gone, and not at all."""
+"""Fetching a file from an HTTP server in this process: complete, resumed, changed, removed, unreachable."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONTENT = bytes(range(256)) * 1000
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves CONTENT; `cut_after` bytes the connection ends, `ranges` says whether it knows them."""
+    """Serves CONTENT; ends the connection after `cut_after` bytes; supports ranges if `ranges` is set."""
 
     cut_after = len(CONTENT)
     ranges = True
@@ -41,7 +41,7 @@ class Server(http.server.ThreadingHTTPServer):
     content = CONTENT
     asked: list[str]
     gate: threading.Event
-    """Nothing is sent before it is set."""
+    """Nothing is sent until it is set."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -99,7 +99,7 @@ def test_a_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_part_is_gone_on_with(server: Server, tmp_path: Path) -> None:
+def test_an_incomplete_download_is_resumed(server: Server, tmp_path: Path) -> None:
     server.cut_after = 100_000
     with pytest.raises(ModelError, match=r"after 100000 of 256000 bytes; run .* again to resume it"):
         get(wanted(server), tmp_path)
@@ -136,7 +136,7 @@ def test_a_part_of_another_file_is_found_out(server: Server, tmp_path: Path) -> 
     assert get(wanted(server), tmp_path).read_bytes() == CONTENT
 
 
-def test_a_file_that_is_gone_is_said_to_be(server: Server, tmp_path: Path) -> None:
+def test_a_file_removed_from_the_server_gives_a_readable_message(server: Server, tmp_path: Path) -> None:
     server.status = 404
     with pytest.raises(ModelError, match=r"best\.pth answers 404 Not Found; .*bring it here") as caught:
         get(wanted(server), tmp_path)
@@ -155,7 +155,7 @@ def test_a_part_beyond_the_end_is_dropped(server: Server, tmp_path: Path) -> Non
     assert server.asked[-1] == ""
 
 
-def test_without_network_one_line_says_what_to_do(server: Server, tmp_path: Path) -> None:
+def test_without_network_the_message_gives_advice(server: Server, tmp_path: Path) -> None:
     nowhere = WebFile("http://127.0.0.1:1/best.pth", "0" * 64, 10)
     with pytest.raises(ModelError, match=r"no network\? Run `musictagger weights pull won`.*bring it here") as caught:
         get(Wanted("won", nowhere, "bring it here"), tmp_path)
@@ -174,7 +174,7 @@ def test_without_network_one_line_says_what_to_do(server: Server, tmp_path: Path
         http.client.IncompleteRead(b""),
     ],
 )
-def test_a_network_that_ends_halfway_is_no_trouble_of_the_disk(
+def test_a_lost_connection_is_not_a_disk_error(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     urlopen = urllib.request.urlopen
@@ -194,8 +194,8 @@ def test_a_network_that_ends_halfway_is_no_trouble_of_the_disk(
     with monkeypatch.context() as patch, pytest.raises(ModelError) as caught:
         patch.setattr(urllib.request, "urlopen", breaking)
         get(wanted(server), tmp_path)
-    said = str(caught.value)
-    assert f"{error} after 100 of 256000 bytes; run" in said and "written" not in said
+    message = str(caught.value)
+    assert f"{error} after 100 of 256000 bytes; run" in message and "written" not in message
     assert get(wanted(server), tmp_path).read_bytes() == CONTENT
     assert server.asked[-1] == "bytes=100-"
 
@@ -218,7 +218,7 @@ def test_an_interruption_keeps_the_part(server: Server, tmp_path: Path) -> None:
 
 @pytest.fixture
 def published(server: Server, monkeypatch: pytest.MonkeyPatch) -> catalogue.CatalogueEntry:
-    """A small FCN in the place of won-msd-fcn, where this server has it."""
+    """Replace won-msd-fcn by a small FCN on this server."""
     state = won_stack([3, 4, 4, 4, 2]) | {"dense.weight": torch.randn(50, 2), "dense.bias": torch.randn(50)}
     content = io.BytesIO()
     torch.save(state, content)
@@ -229,7 +229,7 @@ def published(server: Server, monkeypatch: pytest.MonkeyPatch) -> catalogue.Cata
 
 
 @pytest.mark.usefixtures("published")
-def test_of_two_pulls_at_once_the_second_takes_what_the_first_fetched(server: Server, tmp_path: Path) -> None:
+def test_of_two_simultaneous_pulls_the_second_uses_the_download_of_the_first(server: Server, tmp_path: Path) -> None:
     server.gate.clear()
     first: list[Path] = []
     thread = threading.Thread(target=lambda: first.append(pull("won-msd-fcn", tmp_path)))

@@ -1,4 +1,4 @@
-"""Which model is meant by a path, a name, or nothing."""
+"""Finding a model by path, by name, or by default."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from musictagger.models.find import find_model, find_models, verified
 
 @pytest.fixture(autouse=True)
 def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder in place of the embedded models."""
+    """Replace the bundled models by an empty folder."""
     folder = tmp_path / "bundled"
     folder.mkdir()
     monkeypatch.setattr(find, "bundled_folder", lambda name: folder)
@@ -48,7 +48,7 @@ def test_a_trained_model_is_found_in_the_folder_of_its_run(tmp_path: Path) -> No
     assert [model.name for model in find_models([tmp_path / "models"])] == ["mine"]
 
 
-def test_a_path_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+def test_a_path_that_does_not_exist_is_a_usage_error(tmp_path: Path) -> None:
     for name in (str(tmp_path / "gone.safetensors"), "gone.safetensors", "some/where"):
         with pytest.raises(BadRequestError, match="there is no such model file"):
             find_model(name, [])
@@ -67,7 +67,7 @@ def test_an_unknown_name_is_a_usage_error_with_a_suggestion(tmp_path: Path) -> N
         find_model("xyzzy", [])
 
 
-def test_a_published_model_that_is_not_here_is_none(tmp_path: Path) -> None:
+def test_a_published_model_that_is_not_installed_is_none(tmp_path: Path) -> None:
     assert find_model("musicnn-msd", [tmp_path]) is None
     weights = put(tmp_path, "musicnn-msd")
     assert find_model("musicnn-msd", [tmp_path]) == weights
@@ -83,7 +83,7 @@ def test_models_are_sorted_and_the_first_of_a_name_wins(tmp_path: Path, bundled:
     assert [(model.name, model.weights) for model in find_models(folders)] == [("a", first), ("b", embedded)]
 
 
-def test_what_has_the_name_of_an_earlier_one_is_told(tmp_path: Path, bundled: Path) -> None:
+def test_hidden_models_of_the_same_name_are_listed(tmp_path: Path, bundled: Path) -> None:
     put(bundled, "b")
     put(tmp_path / "models", "a")
     hidden = [put(tmp_path / "models", "b"), put(tmp_path / "more", "b")]

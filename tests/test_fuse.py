@@ -1,4 +1,4 @@
-"""The fused copy gives what the plain backbone gives, stays fast in its layout, and leaves strangers alone."""
+"""The fused copy computes the same, in channels-last memory, and keeps unknown modules."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def load(file: str, cls: str) -> Callable[..., Backbone]:
 
 
 def shaken(module: nn.Module) -> nn.Module:
-    """`module` in eval mode, every BatchNorm with statistics and an affine of its own, some scales negative."""
+    """`module` in eval mode, with random statistics and weights in every BatchNorm, some scales negative."""
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):
             assert norm.running_mean is not None
@@ -127,7 +127,7 @@ def test_strips_equal_the_whole(options: dict[str, Any], strip_bytes: int, monke
         assert got.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_strips_also_say_when_nothing_is_left_to_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strips_also_refuse_a_map_smaller_than_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuse_module, "WHOLE_BYTES", 0)
     for rows, columns in ((4, 9), (9, 4)):
         with pytest.raises(ModelError, match="too short"):
@@ -149,14 +149,14 @@ def test_every_map_is_channels_last(file: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 4, 5), (1, 1, 4, 5), (2, 3, 4, 5)])
-def test_channels_last_says_so_even_of_one_channel(shape: tuple[int, ...]) -> None:
+def test_channels_last_strides_are_explicit_for_one_channel(shape: tuple[int, ...]) -> None:
     x = torch.randn(shape)
     assert torch.equal(channels_last(x), x)
     assert channels_last(x).stride() == (shape[1] * 20, 1, shape[1] * 5, shape[1])
 
 
 class Stranger(Backbone):
-    """A backbone with layers of its own, and one ConvBlock used twice."""
+    """A backbone with other layers, and one ConvBlock used twice."""
 
     name = "stranger"
 

@@ -1,4 +1,4 @@
-"""Which genres a track gets: only genres, only sure ones, the best first."""
+"""The choice of genres and moods from scores."""
 
 from __future__ import annotations
 
@@ -79,11 +79,11 @@ def test_thresholds_are_those_of_the_card() -> None:
 
 
 def test_a_threshold_is_met_by_its_own_value() -> None:
-    """0.3 is no binary number: score and threshold must be rounded alike."""
+    """0.3 is not a binary number: score and threshold must be rounded alike."""
     assert choose_genres(scores(jazz=0.3), CARD) == ("Jazz",)
 
 
-def test_a_score_that_is_no_number_is_no_genre() -> None:
+def test_a_nan_score_gives_no_genre() -> None:
     assert choose_genres(np.full(len(ORDER), np.nan, np.float32), CARD) == ()
 
 
@@ -121,7 +121,7 @@ ROCKS = make_card(
 
 
 def choose(scores: Mapping[str, float], excluded: Sequence[str] = (), **options: object) -> tuple[str, ...]:
-    """What `ROCKS` chooses, by the names of its tags; those not given score 0."""
+    """The genres chosen with `ROCKS`, from scores by tag name; others are 0."""
     values = np.array([scores.get(tag.name, 0.0) for tag in ROCKS.tags], np.float32)
     choice = GenreChoice(**options)  # type: ignore[arg-type]
     return choose_genres(values, ROCKS, choice, excluded=frozenset(excluded))
@@ -157,15 +157,15 @@ def choose(scores: Mapping[str, float], excluded: Sequence[str] = (), **options:
         ({"Sad": 0.9}, ()),
     ],
 )  # fmt: skip
-def test_what_a_more_specific_genre_implies_is_left_out(
+def test_a_genre_implied_by_a_more_specific_one_is_left_out(
     given_scores: dict[str, float], genres: tuple[str, ...]
 ) -> None:
     for most in (1, 2, 3):
         assert choose(given_scores, max_genres=most) == genres[:most]
 
 
-def test_a_kind_is_held_against_its_parent_as_the_model_heard_them() -> None:
-    """Opera that is hardly heard may be heard far more than usual in any classical piece."""
+def test_a_genre_is_compared_with_its_parent_before_calibration() -> None:
+    """A low opera score may be far above its usual value in any classical track."""
     names = ("Classical", "Opera")
     tags = tuple(Tag(name, "genre", (name.lower(),), 0.5) for name in names)
     curves = {"Classical": Curve("platt", offset=2.0), "Opera": Curve("platt", offset=5.0)}
@@ -205,11 +205,11 @@ def test_only_genres_that_are_allowed_are_chosen(allow: set[str], genres: tuple[
         (["Polka"], ("Indie Rock", "Jazz")),
     ],
 )
-def test_a_track_never_gets_what_is_excluded_for_it(excluded: list[str], genres: tuple[str, ...]) -> None:
+def test_a_track_never_gets_an_excluded_genre(excluded: list[str], genres: tuple[str, ...]) -> None:
     assert choose({"Rock": 0.9, "Indie Rock": 0.8, "Jazz": 0.7}, excluded) == genres
 
 
-def test_what_is_renamed_to_the_same_counts_once(tmp_path: Path) -> None:
+def test_genres_renamed_to_the_same_name_count_once(tmp_path: Path) -> None:
     path = tmp_path / "genres.toml"
     path.write_text('[aliases]\n"Deep House" = "Electronic"\n"Jazz" = "Jazz & More"', encoding="utf-8")
     tree = load_tree(path)

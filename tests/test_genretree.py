@@ -1,4 +1,4 @@
-"""Names and places of genres: what ships with the program, and what a user makes of it."""
+"""The tree of genres: the bundled one, and a user's changes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ USUAL = (
 
 
 @pytest.mark.parametrize("word", sorted({*USUAL, *entry("musicnn-msd").outputs, *entry("musicnn-mtt").outputs}))
-def test_the_words_of_usual_data_sets_and_files_are_known(word: str) -> None:
+def test_the_genres_of_common_data_sets_and_files_are_known(word: str) -> None:
     other = known_words().get(genre_key(word), ("", "other"))[1] != "genre" and genre_key(word) in known_words()
     assert other or genre_key(word) in TREE.names
 
@@ -64,7 +64,7 @@ def test_spellings_of_a_genre(word: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(("one", "other"), [("हिंदी", "हद"), ("ガ", "カ"), ("!!!", "???"), ("Rap", "Trap")])
-def test_what_differs_has_different_keys(one: str, other: str) -> None:
+def test_different_names_have_different_keys(one: str, other: str) -> None:
     assert genre_key(one) != genre_key(other)
 
 
@@ -78,7 +78,7 @@ def test_what_differs_has_different_keys(one: str, other: str) -> None:
         *((name, set()) for name in ("Metal", "Punk", "Ambient", "Emo", "Dancehall", "New Wave", "Rock", "Nonsense")),
     ],
 )  # fmt: skip
-def test_what_a_genre_implies(name: str, implied: set[str]) -> None:
+def test_a_genre_implies_its_ancestors(name: str, implied: set[str]) -> None:
     assert TREE.ancestors(name) == implied
 
 
@@ -95,7 +95,7 @@ def test_no_two_names_differ_by_case_accents_or_punctuation_only() -> None:
 
 
 def test_every_genre_that_ends_like_another_stands_under_it() -> None:
-    """Any Pop is Pop, but for what only sounds so."""
+    """Every genre with Pop in its name implies Pop, except for unrelated ones."""
     another = {"Electro Swing", "New Age", "Post-Hardcore", "Post-Punk", "Punk Rock"}
     for name in set(own_names()) - another:
         last = name.replace("-", " ").rpartition(" ")[2]
@@ -193,7 +193,7 @@ def test_a_user_can_move(tmp_path: Path, text: str, expected: dict[str, set[str]
         ('[parents]\n"DnB" = ""\n"Drum & Bass" = ""', "'DnB' and 'Drum & Bass' are the same genre"),
     ],
 )
-def test_a_file_that_makes_no_sense_is_refused_with_its_path(tmp_path: Path, text: str, reason: str) -> None:
+def test_an_invalid_file_is_refused_with_its_path(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(BadRequestError, match=reason) as caught:
         user_tree(tmp_path, text)
     assert str(caught.value).startswith(f"{tmp_path / 'genres.toml'}: ")
@@ -233,7 +233,7 @@ def test_a_list_without_genres_is_refused_with_its_path(tmp_path: Path, content:
     assert str(caught.value).startswith(f"{path}: ")
 
 
-def test_the_file_in_the_documentation_does_what_it_says(tmp_path: Path) -> None:
+def test_the_file_in_the_documentation_works_as_described(tmp_path: Path) -> None:
     page = (Path(__file__).parent.parent / "docs" / "genres.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     tree = user_tree(tmp_path, block)

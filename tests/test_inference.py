@@ -1,4 +1,4 @@
-"""Waves to scores: equal to the plain module, whole whatever the memory, and clear about devices."""
+"""From waves to scores: equal to the plain module, with little memory, on every device."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def waves(count: int, front_end: FrontEnd) -> list[Wave]:
 
 
 def plain(trained: Model, frames: list[Wave]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The front end and the module as they are, one frame at a time."""
+    """The plain front end and module, one frame at a time."""
     with torch.inference_mode():
         mels = [LogMel(trained.card.front_end)(torch.from_numpy(wave)[None]) for wave in frames]
         outputs = [trained.backbone(mel) for mel in mels]
@@ -111,7 +111,7 @@ def test_a_short_last_batch_that_does_not_fit_is_halved_too(tmp_path: Path) -> N
     assert predictor.batch_frames == 1
 
 
-def test_where_not_one_frame_fits_the_error_says_what_to_do(tmp_path: Path) -> None:
+def test_without_memory_for_one_frame_the_error_gives_advice(tmp_path: Path) -> None:
     trained = model(tmp_path, {"max_frames": 0})
     with pytest.raises(MusictaggerError, match=r"not enough memory on cpu for one frame; .* --device cpu"):
         Predictor(trained, "cpu", 4)(waves(4, trained.card.front_end))
@@ -129,12 +129,12 @@ def test_cpu_is_there_and_auto_finds_something() -> None:
 
 
 @pytest.mark.parametrize("name", ["gpu", "", "CPU", "tpu:0", "cpu:x", "cuda:x", "cuda:99", "cpu:"])
-def test_a_device_that_is_not_there_is_a_usage_error(name: str) -> None:
+def test_a_device_that_does_not_exist_is_a_usage_error(name: str) -> None:
     with pytest.raises(BadRequestError, match=r"no device .* use --device auto"):
         pick_device(name)
 
 
-def test_a_gpu_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_is_refused_on_a_machine_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BadRequestError, match=r"no device 'cuda' on this machine .*cpu"):
         pick_device("cuda")
@@ -155,14 +155,14 @@ def test_settings_lead_to_a_predictor(tmp_path: Path) -> None:
 
 
 class Wrong(torch.nn.Module):
-    """A backbone that does something else than it should."""
+    """A backbone that violates the contract."""
 
     def __init__(self, what: str) -> None:
         super().__init__()
         self.what = what
 
     def forward(self, features: torch.Tensor) -> object:
-        """What `what` says."""
+        """Fail in the way that `what` names."""
         if self.what == "exits":
             raise SystemExit(0)
         frames, outputs = len(features), len(mine_card().outputs)

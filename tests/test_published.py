@@ -43,7 +43,7 @@ def golden() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def won(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Predictor]:
-    """Each of them as `weights import` leaves it."""
+    """Each model as imported by `weights import`."""
     folder = tmp_path_factory.mktemp("won")
     files = {name: DATA / "won" / f"{name}.pth" for name in WON}
     made = {name: import_file(file, "won", name, folder) for name, file in files.items()}
@@ -60,7 +60,7 @@ def clip(name: str, rate_hz: int = 16_000, skipped: int = 0) -> FloatArray:
 
 
 def scores(predictor: Predictor, name: str, model: str) -> FloatArray:
-    """As the golden scores were made: of 29 s at once, or the mean of patches of 3 s."""
+    """Scores computed like the golden ones: from 29 s at once, or as the mean over patches of 3 s."""
     wave = np.resize(clip(name), 464_000)
     if not model.endswith("musicnn"):
         return np.asarray(predictor([wave]).scores[0])
@@ -87,7 +87,7 @@ def test_won_is_known_by_its_digest(won: dict[str, Predictor], golden: dict[str,
 
 
 @pytest.mark.parametrize("model", WON)
-def test_the_checkpoint_says_what_front_end_it_had(won: dict[str, Predictor], model: str) -> None:
+def test_the_checkpoint_contains_its_front_end(won: dict[str, Predictor], model: str) -> None:
     stored = torch.load(DATA / "won" / f"{model}.pth", map_location="cpu", weights_only=True)
     ours = LogMel(won[model].card.front_end).state_dict() | dict(LogMel(won[model].card.front_end).named_buffers())
     # Theirs were computed in float32: up to 1.3e-5 of them are rounding.
@@ -105,7 +105,7 @@ PUBLISHED = {
 }
 """From the authors' README, with three decimals."""
 DECODER_SAMPLES = 1058
-"""What the decoder of 2016 left out at the beginning of an MP3, at 44.1 kHz: twice the 529 of a decoder's delay."""
+"""Samples that the decoder of 2016 skipped at the start of an MP3, at 44.1 kHz: twice the decoder delay of 529."""
 
 
 FILE = DATA / "choi" / "music_tagger_crnn_weights_tensorflow.h5"
@@ -124,7 +124,7 @@ def choi(choi_weights: Path) -> Predictor:
 
 
 def frame(name: str) -> FloatArray:
-    """The 29.12 s from the middle, as their code cut them."""
+    """The middle 29.12 s, as their code selects them."""
     wave = clip(name, 12_000, DECODER_SAMPLES)
     start = (len(wave) - 349_440) // 2
     return wave[start : start + 349_440]
@@ -149,7 +149,7 @@ def test_choi_had_our_front_end(choi: Predictor, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_choi_gives_the_published_scores_from_the_sound(choi: Predictor, name: str) -> None:
+def test_choi_gives_the_published_scores_from_audio(choi: Predictor, name: str) -> None:
     # Its first GRU is saturated, each state -1, 0 or 1: scores do not move at all, or jump. Another resampler lets this
     # one clip jump.
     tolerance = 0.03 if name == "bensound-actionable" else 6e-4

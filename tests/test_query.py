@@ -1,4 +1,4 @@
-"""The query language on a small table made by hand, and its consistency by property."""
+"""The query language on a small handmade table, and its consistency by property."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ EVERY = "abcde"
 
 
 def found(text: str) -> str:
-    """The tracks a query finds, in the table's order."""
+    """The tracks that match a query, in the table's order."""
     mask = parse(text, CARD).matches(TRACKS)
     assert mask.shape == (len(EVERY),)
     assert mask.dtype == np.bool_
@@ -107,7 +107,7 @@ def order(text: str) -> str:
         ("rock", "ae"), ("highway hell", "a"), ("miles , hell", "abe"), ("AC/DC", "a"),
     ],
 )  # fmt: skip
-def test_what_a_query_finds(text: str, tracks: str) -> None:
+def test_a_query_matches_tracks(text: str, tracks: str) -> None:
     assert found(text) == tracks
 
 
@@ -124,7 +124,7 @@ def test_what_a_query_finds(text: str, tracks: str) -> None:
         ("sort:album sort:duration-", "adbec"),
     ],
 )  # fmt: skip
-def test_what_a_query_sorts_by(text: str, names: str) -> None:
+def test_a_query_sorts_tracks(text: str, names: str) -> None:
     assert order(text) == names
 
 
@@ -146,7 +146,7 @@ def test_a_second_key_decides_among_equals() -> None:
     assert order("sort:score.hiphop,duration-")[:2] == "ba"
 
 
-def test_sorting_takes_nothing_away() -> None:
+def test_sorting_does_not_filter() -> None:
     assert found("genre:rock sort:score.rock-") == "ac"
     assert found("genre:rock, sort:path genre:jazz") == "abc"
 
@@ -183,7 +183,7 @@ def test_sorting_takes_nothing_away() -> None:
         ("highway:to", "no field 'highway'.*quote a text that has a colon"),
     ],
 )
-def test_a_query_that_makes_no_sense_is_told_why(text: str, message: str | None) -> None:
+def test_an_invalid_query_gives_a_readable_message(text: str, message: str | None) -> None:
     if message is None:
         assert found(text) == ""
         return
@@ -206,14 +206,14 @@ words = st.sampled_from(
 
 
 @given(words)
-def test_a_word_and_its_opposite_split_the_tracks(word: str) -> None:
+def test_a_term_and_its_negation_partition_the_tracks(word: str) -> None:
     yes, no = set(found(word)), set(found("-" + word))
     assert yes | no == set(EVERY)
     assert not yes & no
 
 
 @given(words, words)
-def test_and_or_and_not_are_those_of_logic(one: str, other: str) -> None:
+def test_and_or_and_not_follow_logic(one: str, other: str) -> None:
     a, b = set(found(one)), set(found(other))
     assert set(found(f"{one} {other}")) == a & b
     assert set(found(f"{one} , {other}")) == a | b
@@ -227,7 +227,7 @@ pieces = st.sampled_from(
 
 
 @given(st.text(max_size=30) | st.lists(pieces, max_size=10).map("".join))
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str) -> None:
     try:
         query = parse(text, CARD)
     except BadRequestError as error:
@@ -237,7 +237,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     assert sorted(query.order(TRACKS)) == [0, 1, 2, 3, 4]
 
 
-def test_an_empty_library_is_no_problem() -> None:
+def test_a_query_on_an_empty_library_matches_nothing() -> None:
     empty = Tracks([], np.zeros((0, 8), np.float32), np.zeros(8, np.float32))
     query = parse("genre:rock -miles duration:1.. , blue sort:score.rock-", CARD)
     assert query.matches(empty).tolist() == []

@@ -1,4 +1,4 @@
-"""Finding backbones: bundled, the user's own, installed; and that a broken one stops nothing."""
+"""Finding backbones: bundled, in the user's folder, installed; a broken one does not affect the others."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_users_own_file_is_found_and_usable(tmp_path: Path) -> None:
     assert backbone(torch.zeros(2, 8, 30)).logits.shape == (2, 5)
 
 
-def test_a_folder_that_is_not_there_is_empty(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist_counts_as_empty(tmp_path: Path) -> None:
     assert set(find_backbones([tmp_path / "gone"])) == BUNDLED
 
 
@@ -142,7 +142,7 @@ def test_two_backbones_in_one_file_are_two(tmp_path: Path) -> None:
 
 
 class Installed(Backbone):
-    """Comes with a package."""
+    """A backbone from an installed package."""
 
     name = "installed"
 
@@ -197,9 +197,7 @@ def test_a_backbone_that_cannot_be_built_is_named(crash: str, tmp_path: Path) ->
         build("crashing", 3, {}, [tmp_path])
 
 
-def test_what_a_plugin_prints_does_not_reach_standard_output(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_prints_of_a_plugin_do_not_reach_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, text="print('import')\n" + MINE.replace("super().__init__()", "super().__init__(); print('init')"))
     build("mine", 3, {}, [tmp_path])
     assert capsys.readouterr() == ("", "import\ninit\n")

@@ -1,4 +1,4 @@
-"""The tables and their migrations say the same, and any file name can be stored."""
+"""The tables agree with their migrations, and any file name can be stored."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_two_names_are_two_texts(both: list[bytes]) -> None:
     assert (path_to_text(one) == path_to_text(other)) == (one == other)
 
 
-def test_a_plain_name_is_stored_as_it_is() -> None:
+def test_a_plain_name_is_stored_unchanged() -> None:
     assert path_to_text(Path("/music/Émilie/a.mp3")) == "/music/Émilie/a.mp3"
     assert path_to_text(Path(os.fsdecode(b"/caf\xe9"))) == "/caf\ufffde9"
 
@@ -57,7 +57,7 @@ def test_the_revision_is_the_newest_migration() -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [REVISION]
 
 
-def test_the_migrations_make_the_tables_of_the_classes(tmp_path: Path) -> None:
+def test_the_migrations_create_the_tables_of_the_classes(tmp_path: Path) -> None:
     engine = open_database(str(tmp_path / "a.db"), create=True)
     with engine.connect() as connection:
         options = {"compare_type": compare_type, "compare_server_default": True}

@@ -1,4 +1,4 @@
-"""The library: what each file needs, what copies share, what is kept of what went missing, what a commit is worth."""
+"""The library: next steps of files, copies, missing files, commits, and reading without SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def rows(store: Store, model: int, paths: list[Path] | None = None) -> list[Trac
     return [row for chunk in store.tracks(model, paths) for row in chunk]
 
 
-def test_what_a_file_needs(store: Store) -> None:
+def test_the_next_step_of_a_file(store: Store) -> None:
     model, other = store.model_id(CARD), store.model_id(replace(CARD, weights_sha256="1" * 64))
     assert need(store, file("a.mp3"), model) == ("inspection", "new")
     record(store, "a.mp3", "d1")
@@ -87,7 +87,7 @@ def test_a_failed_file_is_left_alone_until_it_changes_or_is_asked_for(store: Sto
     assert need(store, file("a.mp3"), model) == ("nothing", "unchanged")
 
 
-def test_a_failure_takes_the_former_sound_from_the_file_but_not_from_its_copy(store: Store) -> None:
+def test_a_failure_detaches_the_file_but_not_its_copy_from_the_audio(store: Store) -> None:
     model = store.model_id(CARD)
     record(store, "a.mp3", "d1", model=model)
     record(store, "b.mp3", "d1")
@@ -111,7 +111,7 @@ def test_copies_share_one_analysis(store: Store) -> None:
     assert len(store.models()) == 1
 
 
-def test_a_file_with_another_sound_loses_the_old_scores(store: Store) -> None:
+def test_a_file_with_other_audio_loses_the_old_scores(store: Store) -> None:
     model = store.model_id(CARD)
     record(store, "a.mp3", "d1", model=model)
     store.record_file(file("a.mp3", size=99), "d2", TAGS)
@@ -143,7 +143,7 @@ def test_a_track_without_frames_is_known_as_such(status: Status, store: Store) -
     assert need(store, file("a.mp3"), model) == ("nothing", "unchanged")
 
 
-def test_a_new_analysis_takes_the_place_of_the_old(store: Store) -> None:
+def test_a_new_analysis_replaces_the_old_one(store: Store) -> None:
     model = store.model_id(CARD)
     record(store, "a.mp3", "d1", model=model)
     store.record_analysis(model, "other rule", analysed("a.mp3", "d1", 5))
@@ -165,7 +165,7 @@ def test_models_live_side_by_side_the_last_used_first(store: Store) -> None:
     assert rows(store, second)[0].scores is None
 
 
-def test_what_is_gone_is_marked_and_comes_back_without_analysis(store: Store) -> None:
+def test_missing_files_are_marked_and_return_without_analysis(store: Store) -> None:
     model = store.model_id(CARD)
     for name in ("in/a.mp3", "in/b.mp3", "in/unread/c.mp3", "in-2/d.mp3", "out/e.mp3"):
         record(store, name, name, model=model)
@@ -181,12 +181,12 @@ def test_what_is_gone_is_marked_and_comes_back_without_analysis(store: Store) ->
     assert rows(store, model) == []
 
 
-def test_a_file_that_could_not_be_looked_at_is_not_missing(store: Store) -> None:
+def test_an_unreadable_file_is_not_missing(store: Store) -> None:
     record(store, "a.mp3", "d1")
     assert store.mark_missing([Path("/music")], set(), [Path("/music/a.mp3")]) == 0
 
 
-def test_our_own_write_is_no_change(store: Store) -> None:
+def test_our_own_write_does_not_count_as_a_change(store: Store) -> None:
     model = store.model_id(CARD)
     record(store, "a.mp3", "d1", model=model)
     written = file("a.mp3", size=12, mtime_ns=5)
@@ -195,7 +195,7 @@ def test_our_own_write_is_no_change(store: Store) -> None:
     assert rows(store, model)[0].genres == ("Jazz",)
 
 
-def test_many_files_are_asked_for_in_their_order(store: Store) -> None:
+def test_many_files_are_looked_up_in_their_order(store: Store) -> None:
     model = store.model_id(CARD)
     files = [file(f"{number:05}.mp3") for number in range(2 * CHUNK + 7)]
     for found in files[::2]:
@@ -215,7 +215,7 @@ def test_strange_names_sizes_and_times_are_kept(store: Store) -> None:
     assert rows(store, model)[0].path == strange.path
 
 
-def test_leaving_commits_what_was_found_even_after_an_error_elsewhere(tmp_path: Path) -> None:
+def test_leaving_the_block_commits_even_after_an_error_elsewhere(tmp_path: Path) -> None:
     location = str(tmp_path / "library.db")
     with pytest.raises(KeyboardInterrupt), Store(location, create=True) as store:
         store.model_id(CARD)
@@ -239,7 +239,7 @@ os.kill(os.getpid(), 9)
 """
 
 
-def test_a_killed_process_keeps_what_was_committed(tmp_path: Path) -> None:
+def test_commits_survive_a_killed_process(tmp_path: Path) -> None:
     location = str(tmp_path / "library.db")
     done = subprocess.run([sys.executable, "-c", KILLED, location, str(Path(__file__).parent)], check=False)
     assert done.returncode == -9

@@ -1,4 +1,4 @@
-"""The checkpoint reader, on tables built here byte by byte, and on damage of every kind."""
+"""The reader of TensorFlow checkpoints, on tables built byte by byte and on damaged ones."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_changed_data_byte_is_an_error(at: int, flip: int) -> None:
 @settings(max_examples=400)
 @given(st.integers(0, len(INDEX) - 1), st.integers(1, 255))
 def test_a_changed_index_byte_is_an_error_or_changes_nothing(at: int, flip: int) -> None:
-    """The meta block and the footer's padding are never read; every other byte is under a checksum."""
+    """The meta block and the footer's padding are not read; every other byte is covered by a checksum."""
     changed = bytearray(INDEX)
     changed[at] ^= flip
     try:
@@ -163,12 +163,12 @@ def test_foreign_bytes_are_an_error(content: bytes) -> None:
 @pytest.mark.parametrize(
     ("header", "reason"), [(number(1, 2), "2 data files"), (number(1, 1) + number(2, 1), "big-endian"), (b"", "0 data")]
 )
-def test_what_is_not_supported_is_said(header: bytes, reason: str) -> None:
+def test_unsupported_features_are_named(header: bytes, reason: str) -> None:
     with pytest.raises(ModelError, match=reason):
         read_checkpoint(*checkpoint(header))
 
 
-def test_a_type_nobody_here_uses_is_said() -> None:
+def test_an_unsupported_type_is_named() -> None:
     index = table([[(b"", HEADER), (b"s", entry(ARRAYS["step"], 0, kind=7))]])
     with pytest.raises(ModelError, match="unsupported type 7"):
         read_checkpoint(index, DATA)
@@ -182,7 +182,7 @@ def test_an_impossible_shape_is_an_error_and_no_allocation() -> None:
 
 
 def test_tensors_that_share_their_bytes_are_an_error() -> None:
-    """A small file could claim terabytes so."""
+    """Otherwise a small file could claim terabytes."""
     shared = [(b"%04d" % number, entry(ARRAYS["step"], 0)) for number in range(1000)]
     with pytest.raises(ModelError, match="its tensors overlap"):
         read_checkpoint(table([[(b"", HEADER), *shared]]), ARRAYS["step"].tobytes())

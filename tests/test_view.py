@@ -1,4 +1,4 @@
-"""Stored scores as tags: merged, aggregated, held against thresholds, and searched."""
+"""Stored scores as tags: merged, aggregated, compared with thresholds, and searched."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_each_table_is_in_alphabetical_order() -> None:
     "word",
     ["instrumental", "oldies", "party", "beautiful", "catchy", "guitar", "80s", "female vocalists", "sexy", "acoustic"],
 )
-def test_what_is_no_genre_is_none(word: str) -> None:
+def test_tags_of_other_categories_are_not_genres(word: str) -> None:
     assert meaning(word)[1] != "genre"
 
 
@@ -80,7 +80,7 @@ def test_what_is_no_genre_is_none(word: str) -> None:
         ("vocals", "no vocals"),
     ],
 )  # fmt: skip
-def test_what_differs_is_not_merged(one: str, other: str) -> None:
+def test_different_words_are_not_merged(one: str, other: str) -> None:
     assert meaning(one)[0] != meaning(other)[0]
 
 
@@ -109,7 +109,7 @@ def test_the_genres_of_gtzan_and_fma_are_genres(word: str) -> None:
     assert meaning(word)[1] == "genre"
 
 
-def test_unknown_words_keep_their_name_and_take_the_category_asked_for() -> None:
+def test_unknown_words_keep_their_name_and_get_the_given_category() -> None:
     tags = tags_for(["sound of the sea", "post-prog", "MyTag", "my tag"], 0.5)
     assert [(tag.name, tag.category) for tag in tags] == [
         ("Sound of the Sea", "other"),
@@ -128,7 +128,7 @@ def test_the_most_particular_threshold_wins() -> None:
 
 
 @given(st.lists(st.text(min_size=1, max_size=12) | st.sampled_from(sorted(known_words())), max_size=12))
-def test_any_words_become_tags_that_hold_each_output_once(words: list[str]) -> None:
+def test_any_words_become_tags_that_contain_each_output_once(words: list[str]) -> None:
     tags = tags_for(words, 0.5)
     held = [output for tag in tags for output in tag.outputs]
     assert sorted(held) == sorted(set(words))

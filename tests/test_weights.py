@@ -1,4 +1,4 @@
-"""Trained models on disk: there and back, and everything that can be wrong with them."""
+"""Saving and loading trained models, and every error of their files."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_weights_of_another_shape_are_refused(values: dict[str, Tensor], reason:
         load(save(tmp_path, values), tmp_path)
 
 
-def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
+def test_a_file_in_another_format_is_refused(tmp_path: Path) -> None:
     weights = tmp_path / "small.safetensors"
     weights.write_bytes(b"not weights")
     mine_card(weights_sha256=sha256_of(weights)).save(weights.with_suffix(".json"))
@@ -127,7 +127,7 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
         load(weights, tmp_path)
 
 
-def test_an_unknown_backbone_and_a_refused_configuration_are_told(tmp_path: Path) -> None:
+def test_an_unknown_backbone_and_an_invalid_configuration_give_readable_messages(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no backbone 'gru'"):
         load(save(tmp_path, backbone="gru"), tmp_path)
     with pytest.raises(ModelError, match="does not take this configuration"):
