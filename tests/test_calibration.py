@@ -15,7 +15,7 @@ from helpers import TINY, make_model, run, write_tone
 
 from musictagger import Tagger
 from musictagger.errors import BadRequestError, ModelError
-from musictagger.models.calibration import Calibration, Curve, calibrated, read_calibration
+from musictagger.models.calibration import Calibration, Curve, calibrated
 from musictagger.models.card import Card
 
 LOWER = {"curves": {"Rock": Curve("platt", offset=-1.0).to_json()}, "left_out": ["Jazz"]}
@@ -41,13 +41,21 @@ LOWER = {"curves": {"Rock": Curve("platt", offset=-1.0).to_json()}, "left_out": 
     ],
 )
 def test_an_invalid_curve_is_refused_with_its_tag(broken: Any) -> None:
-    with pytest.raises(ModelError, match="tag 'rock'"):
+    with pytest.raises(ModelError, match=r"^(the calibration: curves\.rock(\.| must | lacks )|tag 'rock': the )"):
         Calibration.from_json({"curves": {"rock": broken}})
 
 
-@pytest.mark.parametrize("broken", [{}, {"curves": []}, [], None])
-def test_an_invalid_calibration_is_refused(broken: Any) -> None:
-    with pytest.raises(ModelError, match="the calibration of the model card has no curves"):
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({}, "the calibration lacks curves"),
+        ({"curves": []}, r"the calibration: curves must be a mapping of names to values, not \[\]"),
+        ([], r"the calibration must be a mapping of names to values, not \[\]"),
+        (None, "the calibration must be a mapping of names to values, not None"),
+    ],
+)
+def test_an_invalid_calibration_is_refused(broken: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
         Calibration.from_json(broken)
 
 
@@ -73,7 +81,7 @@ def test_only_tags_with_a_curve_change_and_keep_their_order() -> None:
 
 def test_without_calibration_or_tracks_nothing_changes() -> None:
     scores = np.zeros((3, 2), np.float32)
-    assert calibrated(scores, read_calibration(None, ["Rock", "Jazz"]), ["Rock", "Jazz"]) is scores
+    assert calibrated(scores, make_card().curves, ["Rock", "Jazz"]) is scores
     assert calibrated(scores[:0], Calibration.from_json(LOWER), ["Rock", "Jazz"]).shape == (0, 2)
 
 
@@ -85,15 +93,15 @@ def test_scores_of_another_shape_are_refused() -> None:
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        ({}, "model small: the calibration of the model card has no curves"),
+        ({}, "model small: the calibration lacks curves"),
         (3, "the model card: calibration must be a mapping of names to values, not 3"),
         (
             {"curves": {"Rock": {"method": "magic"}}},
-            "model small: tag 'Rock': the calibration curve: method must be one of isotonic, platt, not 'magic'",
+            "model small: the calibration: curves.Rock.method must be one of isotonic, platt, not 'magic'",
         ),
         (
             {"curves": {"Polka": {"method": "platt"}}},
-            "model small: the calibration has a curve for 'Polka', which is not a tag of the model",
+            "model small: the calibration has a curve for 'Polka', which is not a tag",
         ),
     ],
 )

@@ -59,15 +59,14 @@ class Curve:
             return {"method": self.method, "x": list(self.x), "y": list(self.y)}
         return {"method": self.method, "slope": self.slope, "offset": self.offset}
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Curve:
-        """The inverse of `to_json`. Raises ModelError if it is not a curve, or one that decreases."""
-        curve: Curve = load(values, cls, "the calibration curve", ModelError)
-        if (np.diff(curve.x) <= 0).any() or (np.diff(curve.y) < 0).any():
-            raise ModelError("the points of the calibration curve do not rise")
-        if len(curve.x) != len(curve.y) or not (curve.x or curve.method == "platt"):
-            raise ModelError(f"the calibration curve has {len(curve.x)} values of x and {len(curve.y)} of y")
-        return curve
+    @property
+    def fault(self) -> str:
+        """The reason why this is not a curve that keeps the order of tracks; empty if it is one."""
+        if (np.diff(self.x) <= 0).any() or (np.diff(self.y) < 0).any():
+            return "the points of the calibration curve do not rise"
+        if len(self.x) != len(self.y) or not (self.x or self.method == "platt"):
+            return f"the calibration curve has {len(self.x)} values of x and {len(self.y)} of y"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -95,30 +94,11 @@ class Calibration:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Calibration:
         """The inverse of `to_json`. Raises ModelError naming the tag whose curve is invalid."""
-        if not isinstance(values, Mapping) or not isinstance(values.get("curves"), Mapping):
-            raise ModelError("the calibration of the model card has no curves")
-        curves = {}
-        for name, curve in values["curves"].items():
-            try:
-                curves[name] = Curve.from_json(curve)
-            except ModelError as error:
-                raise ModelError(f"tag {name!r}: {error}") from error
-        calibration: Calibration = load({**values, "curves": curves}, cls, "the calibration", ModelError)
+        calibration: Calibration = load(values, cls, "the calibration", ModelError)
+        for name, curve in calibration.curves.items():
+            if curve.fault:
+                raise ModelError(f"tag {name!r}: {curve.fault}")
         return calibration
-
-
-def read_calibration(values: Mapping[str, Any] | None, names: Sequence[str]) -> Calibration | None:
-    """Return the calibration of a card with the tags `names`; None if the card has none.
-
-    Raises ModelError for an invalid curve, and for the curve of a tag that the card does not have.
-    """
-    if values is None:
-        return None
-    calibration = Calibration.from_json(values)
-    unknown = sorted(set(calibration.curves).difference(names))
-    if unknown:
-        raise ModelError(f"the calibration has a curve for {unknown[0]!r}, which is not a tag of the model")
-    return calibration
 
 
 def calibrated(scores: Scores, calibration: Calibration | None, names: Sequence[str]) -> Scores:

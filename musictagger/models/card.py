@@ -85,13 +85,18 @@ class Card:
     @functools.cached_property
     def curves(self) -> Calibration | None:
         """The calibration, ready for use; None if the card has none. Raises ModelError if it is invalid."""
-        try:
-            # Imported here since it needs numpy, which commands that only look for models do not load.
-            from musictagger.models.calibration import read_calibration
+        if self.calibration is None:
+            return None
+        # Imported here since it needs numpy, which commands that only look for models do not load.
+        from musictagger.models.calibration import Calibration
 
-            return read_calibration(self.calibration, [tag.name for tag in self.tags])
+        try:
+            calibration = Calibration.from_json(self.calibration)
         except ModelError as error:
             raise ModelError(f"model {self.name}: {error}") from error
+        if unknown := sorted(calibration.curves.keys() - {tag.name for tag in self.tags}):
+            raise ModelError(f"model {self.name}: the calibration has a curve for {unknown[0]!r}, which is not a tag")
+        return calibration
 
     def to_json(self) -> dict[str, Any]:
         """The card as it is stored on disk."""

@@ -25,7 +25,7 @@ Metric = Literal["auto", "auc", "accuracy", "loss"]
 DEFAULT_BACKBONE = "fcn"
 
 LEAST_STEPS = 16
-"""Steps in an epoch by default, at least. 50 tracks would be two steps: too few between two validations."""
+"""Minimum of steps in an epoch by default. 50 tracks would be two steps: too few between two validations."""
 
 Group = Literal["cnn", "rnn", "dense"]
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -76,8 +76,8 @@ class TrainOptions:
     clip_norm: Annotated[float, Meta(ge=1e-9, le=1e9)] | None = 5.0
     """Maximum norm of gradients, to which larger ones are scaled down."""
     ema: Annotated[float, Meta(ge=0, le=0.99999)] = 0.0
-    """Decay a step of the averaged weights that are judged and saved, lower in the first steps (`average_decay`); 0 for
-    the weights themselves."""
+    """Decay per step of the exponential moving average of the weights, which is validated and saved (see `ema_decay`);
+    0 for the weights themselves."""
     class_weights: bool = False
     """Weight tags (or genres) so that rare ones count as much as frequent ones."""
     label_smoothing: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
