@@ -99,7 +99,7 @@ def test_the_list_of_models_shows_metrics_and_speed(weights: Path, data: Path, m
     speed = Card.load(weights.with_suffix(".json")).training["speed"]["x_real_time"]
     (line,) = [line for line in listed.splitlines() if line.startswith("mine")]
     assert "% right (folders/test)" in line and f"{speed:,} x (cpu" in line
-    assert "`musictagger compare` measures both here" in listed
+    assert "`musictagger compare` measures both on your machine" in " ".join(listed.split())
 
 
 def test_the_card_describes_the_run(weights: Path, music: Path) -> None:
