@@ -17,8 +17,8 @@ Tree = Callable[[Path], Path]
 
 
 def listed(text: str) -> tuple[str, ...]:
-    """The words between commas."""
-    return tuple(" ".join(word.split()) for word in text.split(","))
+    """The tags between commas."""
+    return tuple(" ".join(tag.split()) for tag in text.split(","))
 
 
 def touch(path: Path, content: bytes = b"sound") -> Path:
@@ -92,15 +92,13 @@ MTAT_TOP50 = listed(
     beats, harp, cello, no voice, weird, country, metal, female voice, choral
     """
 )
-"""The words of the usual benchmark."""
+"""The tags of the usual benchmark."""
 
 
 def mtat_tables(folder: Path, clips: Sequence[tuple[int, str, Iterable[str]]]) -> Path:
-    """Both tables for clips of (id, path, words). The artist is what stands before the path's first hyphen."""
+    """Both tables for clips of (id, path, tags). The artist is the part of the path before the first hyphen."""
     header = ["clip_id", *MTAT_COLUMNS, "mp3_path"]
-    rows = [
-        [str(id_), *("1" if word in set(words) else "0" for word in MTAT_COLUMNS), name] for id_, name, words in clips
-    ]
+    rows = [[str(id_), *("1" if tag in set(tags) else "0" for tag in MTAT_COLUMNS), name] for id_, name, tags in clips]
     _quoted(folder / "annotations_final.csv", [header, *rows])
     info_header = listed(
         "clip_id, track_number, title, artist, album, url, segmentStart, segmentEnd, original_url, mp3_path"
@@ -131,13 +129,13 @@ def _quoted(path: Path, rows: Sequence[Sequence[str]]) -> None:
 
 
 def mtat_tree(folder: Path) -> Path:
-    """Ten clips with each of the usual words in each of the 16 folders 0 to f, and one a folder without."""
+    """Ten clips with each of the usual tags in each of the 16 folders 0 to f, and one without in each folder."""
     top = MTAT_TOP50
     clips: list[tuple[int, str, Iterable[str]]] = []
     for number, name in enumerate("0123456789abcdef"):
         for index in range(10):
-            words = top[index * 5 : index * 5 + 5]
-            clips.append((number * 100 + index, f"{name}/artist_{name}-album-{index:02d}-aria-0-29.mp3", words))
+            tags = top[index * 5 : index * 5 + 5]
+            clips.append((number * 100 + index, f"{name}/artist_{name}-album-{index:02d}-aria-0-29.mp3", tags))
         clips.append((number * 100 + 99, f"{name}/artist_{name}-album-99-aria-0-29.mp3", ["monks"]))
     for _, name, _ in clips:
         touch(folder / name)
@@ -267,7 +265,7 @@ def jamendo_tree(folder: Path) -> Path:
 
 
 def library_of(folder: Path, tracks: Iterable[tuple[str, str | None, Sequence[str]]]) -> Path:
-    """A database of tracks of (file name, artist, genres as the file has them); a sound is as its name says."""
+    """A database of tracks of (file name, artist, genres in the file); the content depends on the file name."""
     database = folder / "library.db"
     with Store(str(database), create=True) as store:
         for name, artist, genres in tracks:

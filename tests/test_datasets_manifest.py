@@ -77,10 +77,10 @@ def test_missing_files_are_listed(tmp_path: Path) -> None:
 
 
 def test_absolute_paths_stay(tmp_path: Path) -> None:
-    sound = touch(tmp_path / "elsewhere" / "a.mp3")
-    path = write(tmp_path / "lists" / "l.csv", f"path,tags,split\n{sound},rock,train\n../elsewhere/b.mp3,jazz,test\n")
+    track = touch(tmp_path / "elsewhere" / "a.mp3")
+    path = write(tmp_path / "lists" / "l.csv", f"path,tags,split\n{track},rock,train\n../elsewhere/b.mp3,jazz,test\n")
     dataset = manifest.read(path)
-    assert dataset.examples[0].path == sound and dataset.missing == (tmp_path / "elsewhere" / "b.mp3",)
+    assert dataset.examples[0].path == track and dataset.missing == (tmp_path / "elsewhere" / "b.mp3",)
 
 
 @pytest.mark.parametrize(
@@ -142,9 +142,9 @@ def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 
 
 def test_json_can_hold_any_file_name(tmp_path: Path) -> None:
-    sound = touch(tmp_path / os.fsdecode(b"caf\xe9.mp3"))
-    path = write(tmp_path / "l.jsonl", json.dumps({"path": sound.name, "tags": ["rock"], "split": "train"}))
-    assert manifest.read(path).examples[0].path == sound
+    track = touch(tmp_path / os.fsdecode(b"caf\xe9.mp3"))
+    path = write(tmp_path / "l.jsonl", json.dumps({"path": track.name, "tags": ["rock"], "split": "train"}))
+    assert manifest.read(path).examples[0].path == track
 
 
 def test_another_kind_of_file(tmp_path: Path) -> None:

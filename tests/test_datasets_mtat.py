@@ -20,7 +20,7 @@ def test_the_usual_benchmark(tmp_path: Path) -> None:
         "c": "valid",
         **dict.fromkeys("def", "test"),
     }
-    # The 16 clips with no word but "monks" are left out.
+    # The 16 clips with no tag but "monks" are left out.
     assert [len(dataset.split(name)) for name in ("train", "valid", "test")] == [120, 10, 30]
     assert dataset.examples[0].tags == MTAT_TOP50[:5]
     assert (dataset.examples[0].artist, dataset.examples[0].duration_s) == ("artist_0", 29.0)
@@ -82,15 +82,15 @@ def test_no_more_than_fifty_are_kept(tmp_path: Path) -> None:
     merged = mtat.read(mtat_tree(tmp_path), vocabulary="merged")
     assert len(merged.tags) < 50 and {"strange", "no singer", "india", "heavy"} < set(merged.tags)
     require_usable(merged)
-    words = [(n, f"0/a-b-{n}.mp3", MTAT_COLUMNS[n : n + 100]) for n in range(100)]
-    touch(tmp_path / words[0][1])
-    assert len(mtat.read(mtat_tables(tmp_path, words), vocabulary="merged").tags) == 50
+    clips = [(n, f"0/a-b-{n}.mp3", MTAT_COLUMNS[n : n + 100]) for n in range(100)]
+    touch(tmp_path / clips[0][1])
+    assert len(mtat.read(mtat_tables(tmp_path, clips), vocabulary="merged").tags) == 50
 
 
 def test_188_columns_leave_134_tags() -> None:
     data = read_toml(Path(mtat.__file__).with_name("mtat.toml"))
     assert len(MTAT_COLUMNS) == len(set(MTAT_COLUMNS)) == 188
-    synonyms = [word for group in data["merged"].values() for word in group]
+    synonyms = [tag for group in data["merged"].values() for tag in group]
     assert len(synonyms) == len(set(synonyms)) and set(synonyms).isdisjoint(data["merged"])
     assert {*synonyms, *data["merged"], *data["top50"]} <= set(MTAT_COLUMNS)
     assert len(set(MTAT_COLUMNS) - set(synonyms)) == 134
@@ -101,8 +101,8 @@ def test_the_tags_are_those_of_the_published_weights() -> None:
     path = SHARED / "data" / "labels" / "mtat_top50.txt"
     if not path.is_file():
         pytest.skip("the reference data are not here")
-    published = {word.lower() for word in path.read_text(encoding="utf-8").split()}
-    assert published == {word.replace(" ", "") for word in MTAT_TOP50}
+    published = {tag.lower() for tag in path.read_text(encoding="utf-8").split()}
+    assert published == {tag.replace(" ", "") for tag in MTAT_TOP50}
 
 
 def test_empty_mp3s_count_as_missing(tmp_path: Path) -> None:

@@ -143,13 +143,13 @@ class TestListing:
         assert len(dataset.examples) == 12 and dataset.missing == (tmp_path / "lists" / "gone.ogg",)
 
     def test_its_own_split_is_used(self, tmp_path: Path) -> None:
-        said = {f"{index}.ogg": ("train", "valid", "test", "train")[index % 4] for index in range(8)}
-        for name in said:
+        given = {f"{index}.ogg": ("train", "valid", "test", "train")[index % 4] for index in range(8)}
+        for name in given:
             touch(tmp_path / name)
-        lines = [{"file": name, "artist": said[name], "split": said[name]} for name in said]
+        lines = [{"file": name, "artist": given[name], "split": given[name]} for name in given]
         dataset = read_dataset("music", listing(tmp_path / "list.jsonl", *lines))
-        assert splits_of(dataset, tmp_path) == said
-        assert "as the listing says" in dataset.notes[0]
+        assert splits_of(dataset, tmp_path) == given
+        assert "split as in the listing" in dataset.notes[0]
 
     @pytest.mark.parametrize(
         ("line", "reason"),

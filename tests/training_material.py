@@ -1,4 +1,4 @@
-"""Something small to train on: three genres made of numbers, and three of real files.
+"""Small training data: three genres of random mels, and three of audio files.
 
 Run as a program, it writes the files: `python tests/training_material.py FOLDER`.
 """
@@ -26,7 +26,7 @@ BANDS_HZ = {"Blues": (150, 400), "Folk": (900, 1300), "Techno": (2200, 3500)}
 
 
 def material(tracks: int) -> Material:
-    """`tracks` to learn from and half as many to judge by, 40 to 90 columns long."""
+    """`tracks` to learn from and half as many to validate on, 20 to 90 columns long."""
     random = np.random.default_rng(5)
     mels: dict[str, npt.NDArray[np.float16]] = {}
     all_tracks = []

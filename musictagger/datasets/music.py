@@ -72,7 +72,7 @@ def read(
     tracks = [_track(path, root, depth, listed.get(path), tree) for path in paths]
     groups = _groups(tracks)
     splits = _given_splits(given, listed, tracks)
-    note = "split as the listing says"
+    note = "split as in the listing"
     splits_used = len(set(splits.values())) or len(split.shares)
     if not splits:
         _require_enough(root, groups, splits_used)
