@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 @json_output
 @debug_option
 def command(as_json: bool) -> int:
-    """List the installed models and their files, and the published models that `weights pull` fetches."""
+    """List the installed models and the published ones.
+
+    `musictagger weights pull NAME` fetches a published model.
+    """
     from musictagger.cli import documents
     from musictagger.config import load_settings
     from musictagger.models.find import DEFAULT, find_models, unreadable, verified

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 def command(
     paths: tuple[Path, ...], run: int | None, last: bool, dry_run: bool, as_json: bool, settings: Settings
 ) -> int:
-    """Restore the exact former value of every field that a run, the last run, or any run on PATHS wrote.
+    """Restore the fields that a run wrote, or all runs on PATHS.
 
-    PATHS are files or folders. A field that another program has changed since is left alone and reported. An undo is
-    a run too, and can be undone.
+    PATHS are files or folders. Every field gets exactly its former value. A field that another program has changed
+    since is left alone and reported. An undo is a run too, and can be undone.
     """
     from musictagger.cli import progress
 
