@@ -358,8 +358,8 @@ def test_a_file_of_the_catalogue_gets_its_card(tmp_path: Path, wheel: bytes) -> 
         ({"name": "x" * 201}, BadRequestError, "is not a valid model name"),
         ({"name": "\x1b[31m"}, BadRequestError, "is not a valid model name"),
         ({"name": "musicnn-msd"}, BadRequestError, "is a published model, and .* is another file; give another --name"),
-        ({"name": "there"}, BadRequestError, "there is a model 'there'.*--name"),
-        ({"name": "fcn", "taken": {"fcn"}}, BadRequestError, "there is a model 'fcn'.*--name"),
+        ({"name": "there"}, BadRequestError, "there is already a model 'there'.*--name"),
+        ({"name": "fcn", "taken": {"fcn"}}, BadRequestError, "there is already a model 'fcn'.*--name"),
         ({"file": Path("nothing")}, BadRequestError, "does not exist"),
         ({"vocabulary": "jamendo"}, BadRequestError, "no vocabulary 'jamendo'"),
     ],
@@ -418,7 +418,7 @@ def test_of_two_imports_of_one_name_at_once_one_is_refused(checkpoint: Path, tmp
     for thread in threads:
         thread.join()
     assert sum("is ready" in text for text in progress.lines) == 1
-    assert sum("there is a model 'mine' already" in text for text in refused) == 1
+    assert sum("there is already a model 'mine'" in text for text in refused) == 1
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["mine.json", "mine.safetensors"]
 
 

@@ -38,7 +38,7 @@ def test_the_name_of_another_model_is_refused(name: str, models: Path, tmp_path:
     put_checkpoint(tmp_path / "MSD_small", musicnn_arrays(50))
     result = run("weights", "import", tmp_path / "MSD_small", "--format", "musicnn", "--name", name)
     assert (result.code, result.out) == (EXIT_USAGE, "")
-    assert f"there is a model {name!r} already; give another --name" in result.err
+    assert f"there is already a model {name!r}; give another --name" in result.err
     assert not (models / f"{name}.safetensors").exists()
 
 

@@ -154,13 +154,13 @@ def test_sorting_does_not_filter() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("genre:rok", "knows no genre 'rok'; did you mean 'Rock'"),
+        ("genre:rok", "has no genre 'rok'; did you mean 'Rock'"),
         ("tag:gitar", "did you mean 'Guitar'"),
-        ("genre:guitar", "knows no genre 'guitar'"),
-        ("mood:rock", "knows no mood 'rock'"),
+        ("genre:guitar", "has no genre 'guitar'"),
+        ("mood:rock", "has no mood 'rock'"),
         ("score.jaz:0.5..", "did you mean 'Jazz'"),
-        ("tag:xyzzy", "knows no tag 'xyzzy'.*musictagger tags"),
-        ("tag:", "knows no tag ''"),
+        ("tag:xyzzy", "has no tag 'xyzzy'.*musictagger tags"),
+        ("tag:", "has no tag ''"),
         ("gendre:rock", "no field 'gendre'; did you mean `genre:`"),
         ("artst:x", "did you mean `artist:`"),
         ("xyzzy:x", "no field 'xyzzy'; fields are tag, genre, .*sort"),

@@ -123,7 +123,7 @@ def test_unknown_words_keep_their_name_and_get_the_given_category() -> None:
 def test_the_most_particular_threshold_wins() -> None:
     thresholds = {"default": 0.1, "genre": 0.2, "Jazz": 0.3}
     assert [tag.threshold for tag in tags_for(["piano", "rock", "jazz"], thresholds)] == [0.1, 0.2, 0.3]
-    with pytest.raises(ModelError, match="no threshold for tag 'Piano'"):
+    with pytest.raises(ModelError, match="tag 'Piano' has no threshold"):
         tags_for(["piano"], {"genre": 0.2})
 
 

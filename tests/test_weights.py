@@ -110,7 +110,7 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
             {"dense.weight": torch.zeros(9, 5), "dense.bias": torch.zeros(9)},
             "dense.weight is 9 x 5 instead of 9 x 96",
         ),
-        ({"dense.weight": torch.zeros(9, 96)}, "there is no dense.bias"),
+        ({"dense.weight": torch.zeros(9, 96)}, "dense.bias is missing"),
         (tensors() | {"rnn.weight": torch.zeros(1)}, "it has no place for rnn.weight"),
     ],
 )

@@ -14,7 +14,7 @@ from musictagger.errors import BadRequestError, StoreError, printable, reason_of
 from musictagger.library.reader import LIBRARY_ADVICE, PRAGMAS, REVISION
 from musictagger.paths import hold_lock
 from musictagger.sqlite.connection import readable_errors
-from musictagger.sqlite.engine import sqlite_engine
+from musictagger.sqlite.engine import sqlite_engine, write_ahead
 
 
 def open_database(location: str, *, create: bool) -> Engine:
@@ -105,16 +105,4 @@ def _upgrade(engine: Engine, location: str, current: str | None) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     if engine.dialect.name == "sqlite":
-        _write_ahead(engine)
-
-
-def _write_ahead(engine: Engine) -> None:
-    """Switch to write-ahead logging: readers continue during a write, and a killed process leaves a valid database.
-
-    The setting is stored in the file, so it is made only after the file is known to be ours.
-    """
-    connection = engine.raw_connection()
-    try:
-        connection.cursor().execute("PRAGMA journal_mode=WAL")
-    finally:
-        connection.close()
+        write_ahead(engine)

@@ -223,7 +223,7 @@ def _tag_index(name: str, card: Card, category: str | None = None) -> int:
     close = difflib.get_close_matches(genre_key(name), spellings, n=1)
     hint = f"; did you mean {card.tags[spellings[close[0]]].name!r}?" if close else ";"
     kind = category or "tag"
-    raise BadRequestError(f"model {card.name} knows no {kind} {name!r}{hint} `musictagger tags` lists all")
+    raise BadRequestError(f"model {card.name} has no {kind} {name!r}{hint} `musictagger tags` lists all")
 
 
 def _range(value: str, piece: str, number: Callable[[str], float]) -> tuple[float, float]:

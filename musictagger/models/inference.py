@@ -146,7 +146,7 @@ def pick_device(name: str) -> torch.device:
     names = {*there, *(f"{kind}:{index}" for kind, count in there.items() for index in range(count))}
     if name not in names or not there[name.partition(":")[0]]:
         usable = ", ".join(kind for kind, count in there.items() if count)
-        raise BadRequestError(f"there is no device {name!r} on this machine (there is: {usable}); use --device auto")
+        raise BadRequestError(f"there is no device {name!r} on this machine (available: {usable}); use --device auto")
     return torch.device(name)
 
 

@@ -88,4 +88,4 @@ def _threshold(thresholds: Mapping[str, float] | float, name: str, category: Cat
     for key in (name, category, "default"):
         if key in thresholds:
             return float(thresholds[key])
-    raise ModelError(f"there is no threshold for tag {name!r}")
+    raise ModelError(f"tag {name!r} has no threshold")

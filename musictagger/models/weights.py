@@ -67,7 +67,7 @@ def misfit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     """
     for name, tensor in wanted.items():
         if name not in given:
-            return f"there is no {name}"
+            return f"{name} is missing"
         if given[name].shape != tensor.shape:
             return f"{name} is {_shape(given[name])} instead of {_shape(tensor)}"
     unknown = sorted(given.keys() - wanted.keys())

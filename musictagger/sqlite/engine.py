@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import closing
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, Text, create_engine, event
@@ -22,6 +23,15 @@ def sqlite_engine(path: Path, advice: Advice, *, create: bool, pragmas: Collecti
     engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+def write_ahead(engine: Engine) -> None:
+    """Switch a file to write-ahead logging: readers continue during a write, and a killed process leaves it valid.
+
+    The file remembers the setting, so call this only for a file known to be ours.
+    """
+    with closing(engine.raw_connection()) as connection:
+        connection.cursor().execute("PRAGMA journal_mode=WAL")
 
 
 def _begin(connection: Connection) -> None:

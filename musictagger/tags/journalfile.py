@@ -16,7 +16,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from musictagger.errors import StoreError, printable
 from musictagger.paths import sync_folder
 from musictagger.sqlite.connection import Advice, now, readable_errors
-from musictagger.sqlite.engine import PathText, sqlite_engine
+from musictagger.sqlite.engine import PathText, sqlite_engine, write_ahead
 from musictagger.tags.containers.systems import Field, Values
 
 EntryState = Literal["intended", "written", "failed", "undone"]
@@ -131,8 +131,7 @@ def _is_journal(engine: Engine, where: str) -> bool:
 
 def _initialise(engine: Engine, path: Path) -> None:
     """Create the tables; another process may do so at the same time."""
-    with contextlib.closing(engine.raw_connection()) as raw:
-        raw.cursor().execute("PRAGMA journal_mode=WAL")  # kept in the file
+    write_ahead(engine)
     with writing(engine) as session:
         connection = session.connection()
         _Base.metadata.create_all(connection)

@@ -48,7 +48,7 @@ def convert(file: Path, form: str, inside: str = "") -> Converted:
         converted = model(tensors)
     except (KeyError, ValueError, IndexError, TypeError, MemoryError) as error:
         # In this order: a missing name, a wrong size, a missing dimension, a scalar, and sizes whose product is huge.
-        reason = f"there is no {error}" if isinstance(error, KeyError) else reason_of(error)
+        reason = f"{error} is missing" if isinstance(error, KeyError) else reason_of(error)
         raise _refused(file, f"is no model of format {form} as expected", reason) from error
     if tensors:
         left = ", ".join(map(clipped, sorted(tensors)[:3]))

@@ -118,7 +118,7 @@ def import_file(
         raise BadRequestError(f"{name} is a published model, and {printable(file)} {is_what}; give another --name")
     with alone(name, folder, progress):
         if name in taken or weights.exists():
-            raise BadRequestError(f"there is a model {name!r} already; give another --name")
+            raise BadRequestError(f"there is already a model {name!r}; give another --name")
         converted = convert(file, form)
         imported = known or _unknown(file, form, converted, vocabulary or _mentioned(file, form))
         origin = f"recognised as {known.name}" if known else "not in the catalogue"
@@ -132,7 +132,7 @@ def _check_vocabulary(file: Path, known: CatalogueEntry | None, vocabulary: str)
     """Raise BadRequestError for an unknown vocabulary, or one that is not that of a known file."""
     if vocabulary and vocabulary not in catalogue.vocabularies():
         raise BadRequestError(
-            f"there is no vocabulary {vocabulary!r} (there are: {', '.join(catalogue.vocabularies())})"
+            f"there is no vocabulary {vocabulary!r} (known are: {', '.join(catalogue.vocabularies())})"
         )
     if vocabulary and known and known.outputs != catalogue.vocabularies()[vocabulary].outputs:
         raise BadRequestError(
