@@ -42,6 +42,7 @@ from musictagger.training.distillation.teacher_scores import (
     score_type,
     scores_path,
 )
+from musictagger.training.windows import Track
 
 RATE_HZ = 8_000
 SMALL: dict[str, Any] = {
@@ -81,6 +82,10 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, str]:
 
 def digest_of(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
+
+
+def track(name: str, *tags: str) -> Track:
+    return Track(Path(name), digest_of(name), 0, tags)
 
 
 def score(
@@ -412,24 +417,24 @@ class TestStudentTargets:
         assert targets.categories["Polka"] == "genre"
 
     def test_of_a_track_without_labels_are_the_teachers(self, targets: StudentTargets) -> None:
-        np.testing.assert_allclose(targets.target(digest_of("5"), (), 3, 7), [0.25, math.nan, 0.6, 0.05], rtol=1e-3)
+        np.testing.assert_allclose(targets.target(track("5"), 3, 7), [0.25, math.nan, 0.6, 0.05], rtol=1e-3)
 
     def test_of_a_track_with_labels_are_combined(self, targets: StudentTargets) -> None:
-        got = targets.target(digest_of("5"), ("hiphop",), 0, math.inf)
+        got = targets.target(track("5", "hiphop"), 0, math.inf)
         np.testing.assert_allclose(got, [0.625, 0.0, 0.3, 0.05], rtol=1e-3)
-        got = targets.target(digest_of("5"), ("polka",), 0, math.inf)
+        got = targets.target(track("5", "polka"), 0, math.inf)
         np.testing.assert_allclose(got, [0.125, 1.0, 0.3, 0.05], rtol=1e-3)
         assert got.dtype == np.float32
 
     def test_truth_is_the_teachers_decisions_or_the_labels(self, targets: StudentTargets) -> None:
-        truth = targets.truth([(digest_of(str(index)), ("polka",) if index == 3 else ()) for index in range(20)])
+        truth = targets.truth([track(str(index), *(["polka"] if index == 3 else [])) for index in range(20)])
         assert np.argwhere(truth).tolist() == [[3, 1], [18, 0], [18, 3], [19, 0], [19, 3]]
         assert targets.truth([]).shape == (0, 4)
 
     def test_tags_above_threshold(self, targets: StudentTargets) -> None:
         # Each tag's threshold is 0.5 on the card.
-        assert targets.tags_above_threshold(digest_of("5"), ()) == ("Rock",)
-        assert targets.tags_above_threshold(digest_of("15"), ("polka",)) == ("Hip-Hop", "Polka", "Rock")
+        assert targets.tags_above_threshold(track("5")) == ("Rock",)
+        assert targets.tags_above_threshold(track("15", "polka")) == ("Hip-Hop", "Polka", "Rock")
 
     def test_thresholds_are_the_mean_in_logits(self, tmp_path: Path) -> None:
         teachers = []
@@ -453,5 +458,5 @@ class TestStudentTargets:
         targets = StudentTargets(teachers)
         assert targets.outputs == teachers.tags and targets.categories == teachers.categories
         np.testing.assert_array_equal(
-            targets.target(digest_of("long"), (), 1.0, 20.0), teachers.scores(digest_of("long"), 1.0, 20.0)
+            targets.target(track("long"), 1.0, 20.0), teachers.scores(digest_of("long"), 1.0, 20.0)
         )

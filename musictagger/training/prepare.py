@@ -186,15 +186,15 @@ def _distilled_material(cache: MelCache, tracks: Mapping[Split, Sequence[Track]]
         train=tracks["train"],
         valid=tracks["valid"],
         read_mel=cache.mel,
-        target=lambda track, start_s, length_s: targets.target(track.digest, track.tags, start_s, length_s),
-        valid_truth=targets.truth(_with_labels(tracks["valid"])),
+        target=targets.target,
+        valid_truth=targets.truth(tracks["valid"]),
     )
 
 
 def _student_dataset(dataset: Dataset, tracks: Mapping[Split, Sequence[Track]], targets: StudentTargets) -> Dataset:
     """The dataset with the teachers' decisions as tags (see `Prepared.dataset`)."""
-    tags = {track.path: targets.tags_above_threshold(track.digest, track.tags) for track in tracks["valid"]}
-    for track, row in zip(tracks["test"], targets.truth(_with_labels(tracks["test"])), strict=True):
+    tags = {track.path: targets.tags_above_threshold(track) for track in tracks["valid"]}
+    for track, row in zip(tracks["test"], targets.truth(tracks["test"]), strict=True):
         tags[track.path] = targets.names(row)
     note = (
         "measured (epochs' AUC, test figures) by the teachers' decisions: scores in the tag's highest tenth of the "
@@ -210,10 +210,6 @@ def _student_dataset(dataset: Dataset, tracks: Mapping[Split, Sequence[Track]], 
         # A track without any tag of the teachers is labelled as having none.
         partial=False,
     )
-
-
-def _with_labels(tracks: Sequence[Track]) -> list[tuple[str, tuple[str, ...]]]:
-    return [(track.digest, track.tags) for track in tracks]
 
 
 def _report_leaks(leaks: Sequence[str], progress: Progress) -> None:

@@ -23,6 +23,7 @@ from musictagger.models.vocabulary import meaning
 from musictagger.records import FloatArray
 from musictagger.scores.aggregate import merge_outputs
 from musictagger.training.distillation.teacher_scores import Teacher, read_scores
+from musictagger.training.windows import Track
 
 LOWEST, HIGHEST = 2.0**-24, 1 - 2.0**-12
 """Range of scores in logits: the smallest score above 0 in float16, and the middle of the largest one and 1."""
@@ -219,35 +220,35 @@ class StudentTargets:
         self._labelled = {tag: index[name] for tag, (name, _) in meanings.items()}
         self._taught = np.array([index[tag] for tag in teachers.tags], np.intp)
 
-    def target(self, digest: str, labels: Sequence[str], start_s: float, length_s: float) -> FloatArray:
+    def target(self, track: Track, start_s: float, length_s: float) -> FloatArray:
         """The target of an excerpt, float32 [outputs], NaN where it is unknown.
 
-        A track without `labels` is unlabelled. `length_s` may be infinite: the whole track.
+        A track without tags is unlabelled. `length_s` may be infinite: the whole track.
         Raises MusictaggerError for a track without scores of teachers.
         """
         soft = np.full(len(self.outputs), np.nan, np.float32)
-        soft[self._taught] = self._teachers.scores(digest, start_s, length_s)
-        return combine_targets(soft, self._hard(labels), self._hard_weight) if labels else soft
+        soft[self._taught] = self._teachers.scores(track.digest, start_s, length_s)
+        return combine_targets(soft, self._hard(track), self._hard_weight) if track.tags else soft
 
-    def truth(self, tracks: Sequence[tuple[str, Sequence[str]]]) -> Truth:
-        """The ground truth of evaluation, bool [tracks, outputs], for tracks given as (digest, labels).
+    def truth(self, tracks: Sequence[Track]) -> Truth:
+        """The ground truth of evaluation, bool [tracks, outputs].
 
         The teachers' decisions over these tracks and, for tags unknown to them, the labels.
         """
         decided = np.zeros((len(tracks), len(self.outputs)), np.bool_)
         if tracks:
-            scores = np.stack([self._teachers.track_scores(digest) for digest, _ in tracks])
+            scores = np.stack([self._teachers.track_scores(track.digest) for track in tracks])
             decided[:, self._taught] = decisions(scores)
         untaught = np.setdiff1d(np.arange(len(self.outputs)), self._taught)
-        for row, (_, labels) in zip(decided, tracks, strict=True):
-            row[untaught] = self._hard(labels)[untaught] == 1
+        for row, track in zip(decided, tracks, strict=True):
+            row[untaught] = self._hard(track)[untaught] == 1
         return decided
 
-    def tags_above_threshold(self, digest: str, labels: Sequence[str]) -> tuple[str, ...]:
+    def tags_above_threshold(self, track: Track) -> tuple[str, ...]:
         """The tags of a track whose scores reach the teachers' thresholds; for tags unknown to them, the labels."""
-        scores = self._teachers.track_scores(digest)
+        scores = self._teachers.track_scores(track.digest)
         limits = np.array([self.thresholds[tag] for tag in self._teachers.tags], np.float32)
-        has = self._hard(labels) == 1
+        has = self._hard(track) == 1
         has[self._taught] = np.nan_to_num(scores) >= limits
         return self.names(has)
 
@@ -255,9 +256,9 @@ class StudentTargets:
         """The outputs that are true in bool [outputs]."""
         return tuple(output for output, true in zip(self.outputs, has, strict=True) if true)
 
-    def _hard(self, labels: Sequence[str]) -> FloatArray:
+    def _hard(self, track: Track) -> FloatArray:
         """1 for the labels of a track, 0 for other tags of the dataset, NaN for all others."""
         hard = np.full(len(self.outputs), np.nan, np.float32)
         hard[list(self._labelled.values())] = 0.0
-        hard[[self._labelled[tag] for tag in labels if tag in self._labelled]] = 1.0
+        hard[[self._labelled[tag] for tag in track.tags if tag in self._labelled]] = 1.0
         return hard
