@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -120,13 +121,18 @@ def prepare(
         return None
     _report_leaks(check_leaks(usable, digests, allow=options.allow_leak), progress)
     tracks = {split: _tracks(usable.split(split), filled.entries) for split in splits}
+    train, valid = tracks["train"], tracks["valid"]
     if not teachers:
-        return Prepared(usable, _labelled_material(usable, cache, tracks), failures)
+        target = _LabelTarget(usable.tags)
+        truth = np.stack([target(track) for track in valid]) > 0
+        material = Material(usable.task, usable.tags, front_end, train, valid, cache.mel, target, truth)
+        return Prepared(usable, material, failures)
     targets = StudentTargets(
         CachedTeachers(teachers, cache_folder), usable.tags, usable.categories, options.hard_weight
     )
-    student = _student_dataset(usable, tracks, targets)
-    return Prepared(student, _distilled_material(cache, tracks, targets), failures, targets.thresholds)
+    truth = targets.truth(valid)
+    material = Material("tags", targets.outputs, front_end, train, valid, cache.mel, targets.target, truth)
+    return Prepared(_student_dataset(usable, tracks, targets), material, failures, targets.thresholds)
 
 
 def without(dataset: Dataset, failures: Mapping[Path, str], progress: Progress) -> Dataset:
@@ -161,34 +167,15 @@ def _tracks(examples: Sequence[Example], entries: Mapping[Path, Cached]) -> list
     ]
 
 
-def _labelled_material(dataset: Dataset, cache: MelCache, tracks: Mapping[Split, Sequence[Track]]) -> Material:
-    @functools.lru_cache(1 << 16)
-    def labels(tags: tuple[str, ...]) -> FloatArray:
-        return np.array([tag in tags for tag in dataset.tags], np.float32)
+class _LabelTarget:
+    """1 for the tags of a track and 0 for others, float32 [tags], in any of its excerpts."""
 
-    return Material(
-        task=dataset.task,
-        outputs=dataset.tags,
-        front_end=cache.front_end,
-        train=tracks["train"],
-        valid=tracks["valid"],
-        read_mel=cache.mel,
-        target=lambda track, start_s, length_s: labels(track.tags),
-        valid_truth=np.stack([labels(track.tags) for track in tracks["valid"]]) > 0,
-    )
+    def __init__(self, tags: Sequence[str]) -> None:
+        self._row = functools.lru_cache(1 << 16)(lambda has: np.array([tag in has for tag in tags], np.float32))
 
-
-def _distilled_material(cache: MelCache, tracks: Mapping[Split, Sequence[Track]], targets: StudentTargets) -> Material:
-    return Material(
-        task="tags",
-        outputs=targets.outputs,
-        front_end=cache.front_end,
-        train=tracks["train"],
-        valid=tracks["valid"],
-        read_mel=cache.mel,
-        target=targets.target,
-        valid_truth=targets.truth(tracks["valid"]),
-    )
+    def __call__(self, track: Track, start_s: float = 0.0, length_s: float = math.inf) -> FloatArray:
+        row: FloatArray = self._row(track.tags)
+        return row
 
 
 def _student_dataset(dataset: Dataset, tracks: Mapping[Split, Sequence[Track]], targets: StudentTargets) -> Dataset:
