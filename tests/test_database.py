@@ -185,7 +185,7 @@ def test_a_full_disk_loses_nothing_that_was_committed(tmp_path: Path) -> None:
         connection.execute(text("INSERT INTO audio (digest) VALUES ('safe')"))
         connection.commit()
         with (
-            pytest.raises(StoreError, match="disk is full; what was committed is safe, make room"),
+            pytest.raises(StoreError, match="disk is full; what was committed is safe, free some space"),
             readable_errors(path, LIBRARY_ADVICE),
         ):
             for number in range(1000):

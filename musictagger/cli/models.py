@@ -77,9 +77,9 @@ def _print(models: Sequence[FoundModel], absent: Sequence[CatalogueEntry], defau
         for line in lines:
             console.print(Text(line, style), soft_wrap=True)
 
-    sound = [(model, model.card) for model in models if model.card is not None]
-    columns = _columns([_facts(_called(model, default), model.size_bytes, card) for model, card in sound])
-    columns["Where"] = [_where(model.weights, folder) for model, _ in sound]
+    usable = [(model, model.card) for model in models if model.card is not None]
+    columns = _columns([_facts(_called(model, default), model.size_bytes, card) for model, card in usable])
+    columns["Where"] = [_where(model.weights, folder) for model, _ in usable]
     table(columns)
     console.print()
     for model in models:
@@ -111,21 +111,21 @@ _EXPLANATION = (
 
 
 def _called(model: FoundModel, default: str) -> str:
-    name = printable(model.name)
-    return f"{name} (default)" if default == model.name or _is_file(default, model) else name
+    return printable(model.name) + (" (default)" if _is_default(model, default) else "")
 
 
 def _where(weights: Path, folder: Path) -> str:
     return str(weights.relative_to(folder)) if weights.is_relative_to(folder) else "with the program"
 
 
-def _is_file(default: str, model: FoundModel) -> bool:
-    return "/" in default and Path(default).expanduser().absolute() == model.weights.absolute()
+def _is_default(model: FoundModel, default: str) -> bool:
+    is_path = "/" in default
+    return default == model.name or (is_path and Path(default).expanduser().absolute() == model.weights.absolute())
 
 
 def _why_none_is_default(models: Sequence[FoundModel], absent: Sequence[CatalogueEntry], default: str) -> str:
     """The message when no row is marked as the default; empty when one is."""
-    if any(default == model.name or _is_file(default, model) for model in models):
+    if any(_is_default(model, default) for model in models):
         return ""
     named = f"The default, {printable(default)} (MUSICTAGGER_MODEL or config.toml names it),"
     if default in {entry.name for entry in absent}:
@@ -158,10 +158,10 @@ def _columns(rows: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
 
 def _accuracy(metrics: Mapping[str, Any]) -> str:
     """The first metric of a card: the share of correct genres, or the AUC over all tags."""
-    for data, figures in metrics.items():
+    for data, measured in metrics.items():
         for name, text in (("accuracy", "{:.0%} right"), ("auc", "AUC {:.3f}")):
-            found = figures.get(name) if isinstance(figures, Mapping) else None
-            value = found.get("value") if isinstance(found, Mapping) else None
+            metric = measured.get(name) if isinstance(measured, Mapping) else None
+            value = metric.get("value") if isinstance(metric, Mapping) else None
             if isinstance(value, float) and 0 <= value <= 1:
                 return f"{text.format(value)} ({data})"
     published = metrics.get("roc_auc")

@@ -48,9 +48,9 @@ def _database_errors() -> tuple[type[Exception], ...]:
 
 def _explained(reason: str, advice: Advice) -> str:
     known = {
-        "disk is full": "the disk is full; what was committed is safe, make room and run the same command again",
+        "disk is full": "the disk is full; what was committed is safe, free some space and run the same command again",
         "database is locked": "another program is writing to this database; try again when it is done",
-        "disk I/O error": "the disk reports an error or has no room; see to it and run the same command again",
+        "disk I/O error": "the disk reports an error or is full; repair it and run the same command again",
         "readonly database": f"is read-only; {advice.elsewhere}",
         "unable to open": f"cannot be opened or created there; {advice.elsewhere}",
         "not a database": f"is not a database; {advice.elsewhere}",
