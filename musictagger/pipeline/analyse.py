@@ -98,9 +98,9 @@ class _Analyser:
     def __init__(self, predictor: Predictor) -> None:
         self._frames = BatchPredictor(predictor)
         self._finished: dict[Path, Finished] = {}
-        """Tracks of which frames still wait in the batch."""
+        """Decoded tracks, some of whose frames still wait for a full batch."""
         self._copies: dict[str, list[Known]] = {}
-        """By digest, the copies of those."""
+        """Copies of those tracks, by digest."""
         self._not_finite: set[str] = set()
 
     def outcomes(self, events: Iterable[Event]) -> Iterator[FileOutcome]:

@@ -21,7 +21,7 @@ from musictagger.training.melcache.files import Mel, MelFolder, MelWriter, disk_
 from musictagger.training.melcache.index import FileIndex
 
 BLOCK_S = 30
-"""What a worker sends at a time: as long as a frame of a scan, or a typical clip of a dataset."""
+"""Length of the blocks that workers send: about a frame of a scan, and a typical clip of a dataset."""
 
 
 def whole_track(rate_hz: int, block_s: float = BLOCK_S) -> FrameRule:
@@ -71,7 +71,7 @@ class SpectrogramStream:
 
 
 class _MelTrack:
-    """A track between its first block and its last column."""
+    """A track being written, from its first block to its last column."""
 
     def __init__(self, mels: MelFolder, logmel: LogMel) -> None:
         self._logmel = logmel
@@ -197,7 +197,7 @@ def _fewer_threads(workers: int) -> Iterator[None]:
 
 
 def _unusable(decoded: Decoded) -> str:
-    """Why a track is of no use, "" when it is."""
+    """Return why a track cannot be used, "" when it can."""
     if decoded.status == "too short":
         return f"too short: {decoded.duration_s:.1f} s, at least {MIN_TRACK_S:g} s are needed"
     return "" if decoded.status == "ok" else decoded.status
