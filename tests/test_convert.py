@@ -420,7 +420,7 @@ def test_tensors_of_an_unsupported_type_are_refused(tmp_path: Path, values: Tens
 
 def test_a_tensor_without_dimensions_is_refused(tmp_path: Path) -> None:
     torch.save(won_musicnn() | {"dense2.bias": torch.tensor(1.0)}, tmp_path / "x.pth")
-    with pytest.raises(ModelError, match="is no model of format won as expected"):
+    with pytest.raises(ModelError, match="is not a valid model of format won"):
         convert(tmp_path / "x.pth", "won")
 
 

@@ -49,10 +49,10 @@ def convert(file: Path, form: str, inside: str = "") -> Converted:
     except (KeyError, ValueError, IndexError, TypeError, MemoryError) as error:
         # In this order: a missing name, a wrong size, a missing dimension, a scalar, and sizes whose product is huge.
         reason = f"{error} is missing" if isinstance(error, KeyError) else reason_of(error)
-        raise _refused(file, f"is no model of format {form} as expected", reason) from error
+        raise _refused(file, f"is not a valid model of format {form}", reason) from error
     if tensors:
         left = ", ".join(map(clipped, sorted(tensors)[:3]))
-        raise _refused(file, f"is another architecture than those of format {form}", f"it has {left}")
+        raise _refused(file, f"has another architecture than the models of format {form}", f"it has {left}")
     return converted
 
 
