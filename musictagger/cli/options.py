@@ -173,7 +173,8 @@ def _chosen_model(library: LibraryReader, settings: Settings) -> tuple[int, Card
     from musictagger.models.card import Card
     from musictagger.models.find import find_model
 
-    models, wanted = library.models(), settings.model
+    wanted = settings.model
+    models = library.models(limit=None if wanted else 1)
     if not wanted and models:
         return models[0]
     card, unknown = None, "run `musictagger scan` with it first"

@@ -48,7 +48,7 @@ def command(
     with opened_view(settings) as (store, model_id, view):
         parsed = parse(" ".join(query), view.card)
         found = search(store, model_id, view, parsed)
-        several = len(store.models()) > 1
+        several = store.count_models() > 1
     tracks = found if limit is None else found[:limit]
     if as_json:
         documents.print_json(documents.query_document(tracks))

@@ -109,10 +109,17 @@ class LibraryReader:
         self.location = location
         self._execute = execute
 
-    def models(self) -> list[tuple[int, Card]]:
-        """Models that have analysed a track: id and card, the last used first."""
+    def _model_rows(self) -> Sequence[Any]:
         with readable_errors(self.location, LIBRARY_ADVICE):
-            rows = self._execute(_MODELS, {}).fetchall()
+            return self._execute(_MODELS, {}).fetchall()
+
+    def count_models(self) -> int:
+        """The number of models that have analysed a track. Reads no card, which takes 10 ms each."""
+        return len(self._model_rows())
+
+    def models(self, limit: int | None = None) -> list[tuple[int, Card]]:
+        """Models that have analysed a track, at most `limit`: id and card, the last used first."""
+        rows = self._model_rows()[:limit]
         try:
             return [(id_, Card.from_json(json.loads(card) if isinstance(card, str) else card)) for id_, card in rows]
         except ModelError as error:
