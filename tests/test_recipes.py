@@ -131,9 +131,32 @@ def test_a_recipe_in_a_file_of_the_user(tmp_path: Path) -> None:
     assert {name for name, _, origin in option_lines(BUNDLED["choi2016-fcn4"]) if origin == "default"} >= {"ema"}
 
 
+def test_a_recipe_extends_another(tmp_path: Path) -> None:
+    base = BUNDLED["wang2019-crnn-tf"]
+    own = (
+        'extends = "wang2019-crnn-tf"\n[options]\nlr = 2e-3\npatience = 10\n[options.l2]\ncnn = 0\n[ours]\nlr = "mine"'
+    )
+    recipe = find_recipe(recipe_file(tmp_path, own))
+    assert recipe.options == {**base.options, "lr": 2e-3, "l2": {**base.options["l2"], "cnn": 0}}
+    assert (recipe.title, recipe.source, recipe.data, recipe.notes) == ("mine", base.source, base.data, base.notes)
+    assert (recipe.paper, recipe.paper_where) == ({}, "")
+    # A value of its own does not come from the paper, even if it is the same.
+    assert recipe.given == {name: text for name, text in base.given.items() if name not in {"lr", "l2.cnn"}}
+    assert recipe.ours == {name: text for name, text in base.ours.items() if name != "patience"} | {"lr": "mine"}
+
+
+def test_a_recipe_takes_no_options_of_a_network_or_dataset_that_it_replaces(tmp_path: Path) -> None:
+    own = 'extends = "flores2017-fcn3"\n[options]\nbackbone = "crnn"\ndataset = "folders"\n'
+    recipe = find_recipe(recipe_file(tmp_path, own))
+    assert {"config", "front_end", "dataset_options", "allow_leak"}.isdisjoint(recipe.options)
+    assert {*recipe.given, *recipe.ours} <= set(flattened(recipe.options))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("extends = 'wang2019-crn-tf'", "unknown recipe .*did you mean 'wang2019-crnn-tf'"),
+        ("extends = 1", "extends must be a string, not 1"),
         ("backbone = 'fcn'", r"options go below \[options\]"),
         ("titel = 'x'", "did you mean 'title'"),
         ("title = 1", "title must be a string, not 1"),

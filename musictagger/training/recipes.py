@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from musictagger.training.options import TrainOptions, options_from
 from musictagger.values import convert, field_types, load
 
 FOLDER = Path(__file__).with_name("recipes")
-_KEYS = ("title", "source", "data", "notes", "options", "given", "ours", "paper")
+_KEYS = ("extends", "title", "source", "data", "notes", "options", "given", "ours", "paper")
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,7 @@ def options_of(recipe: Recipe | None, overrides: Mapping[str, Any]) -> TrainOpti
     dataset, so are the recipe's dataset options and `allow_leak`. Raises BadRequestError for an unknown option, with a
     suggestion, and for an invalid value.
     """
-    values = dict(recipe.options) if recipe else {}
-    for name, parts in (("backbone", ("config", "front_end")), ("dataset", ("dataset_options", "allow_leak"))):
-        if overrides.get(name, values.get(name)) != values.get(name):
-            for part in parts:
-                values.pop(part, None)
+    values = _still_valid(recipe.options if recipe else {}, overrides)
     # The model whose weights `freeze` keeps may be named on the command line.
     later = {"freeze": values.pop("freeze")} if "freeze" in values else {}
     try:
@@ -77,6 +73,16 @@ def options_of(recipe: Recipe | None, overrides: Mapping[str, Any]) -> TrainOpti
     except BadRequestError as error:
         raise BadRequestError(f"recipe {recipe.name if recipe else ''}: {error}") from error
     return options_from(later | dict(overrides), base)
+
+
+def _still_valid(options: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The options without those of a backbone or dataset that `overrides` replaces by another one."""
+    left = dict(options)
+    for name, dependent in (("backbone", ("config", "front_end")), ("dataset", ("dataset_options", "allow_leak"))):
+        if overrides.get(name, options.get(name)) != options.get(name):
+            for each in dependent:
+                left.pop(each, None)
+    return left
 
 
 def flattened(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +97,10 @@ def flattened(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _load(path: Path) -> Recipe:
-    """Read a recipe. Raises BadRequestError for a file that is not TOML, or has unknown keys or invalid values."""
+    """Read a recipe, with what it takes from the one that it extends.
+
+    Raises BadRequestError for a file that is not TOML, or has unknown keys or invalid values.
+    """
     try:
         content = read_toml(path)
     except FileNotFoundError:
@@ -107,8 +116,30 @@ def _load(path: Path) -> Recipe:
     )
     where = paper.pop("where", "")
     sources = {"given": flattened(given), "ours": flattened(ours), "paper": paper, "paper_where": where}
+    base = convert(content.pop("extends", None), str | None, f"{printable(path)}: extends")
     recipe: Recipe = load({"name": path.stem, "title": path.stem, **content, **sources}, Recipe, printable(path))
-    return recipe
+    if base is None:
+        return recipe
+    require_known("recipe", base, _names())
+    return _extended(_load(FOLDER / f"{base}.toml"), recipe)
+
+
+def _extended(base: Recipe, recipe: Recipe) -> Recipe:
+    """`recipe` with all that it leaves out as in `base`, except for the title and the metrics of the paper."""
+    options = _still_valid(base.options, recipe.options)
+    for name, value in recipe.options.items():
+        both = isinstance(value, Mapping) and isinstance(options.get(name), Mapping)
+        options[name] = {**options[name], **value} if both else value
+    inherited = flattened(options).keys() - {*flattened(recipe.options), *recipe.given, *recipe.ours}
+    return replace(
+        recipe,
+        source=recipe.source or base.source,
+        data=recipe.data or base.data,
+        notes=recipe.notes or base.notes,
+        options=options,
+        given={name: text for name, text in base.given.items() if name in inherited} | dict(recipe.given),
+        ours={name: text for name, text in base.ours.items() if name in inherited} | dict(recipe.ours),
+    )
 
 
 def option_lines(recipe: Recipe) -> Iterator[tuple[str, Any, str]]:
