@@ -20,7 +20,7 @@ from musictagger.datasets.base import (
     shared_audio,
 )
 from musictagger.datasets.reading import read_rows
-from musictagger.datasets.splitting import Item, RandomSplit, shuffled
+from musictagger.datasets.splitting import RandomSplit, shuffled
 from musictagger.errors import BadRequestError
 
 
@@ -121,25 +121,29 @@ class TestDescribe:
         assert describe(Dataset("none", "tags", (), ()))[0] == "none: 0 tracks, 0 tags, length unknown"
 
 
+def track(key: str, tags: tuple[str, ...] = ("a",), artist: str | None = None) -> tuple[str, Example]:
+    return key, example(key, tags=tags, artist=artist)
+
+
 @st.composite
-def items(draw: st.DrawFn) -> list[Item]:
+def drawn_tracks(draw: st.DrawFn) -> dict[str, Example]:
     count = draw(st.integers(1, 60))
     tags = st.lists(st.sampled_from("abcde"), max_size=3, unique=True).map(tuple)
     artists = st.one_of(st.none(), st.sampled_from(["p", "q", "r", "s", "t", "u"]))
-    return [Item(f"track {n}", draw(tags), draw(artists)) for n in range(count)]
+    return dict(track(f"track {n}", draw(tags), draw(artists)) for n in range(count))
 
 
 class TestSplitting:
-    @given(items(), st.integers(0, 5))
-    def test_every_track_has_a_split_and_no_artist_two(self, tracks: list[Item], seed: int) -> None:
+    @given(drawn_tracks(), st.integers(0, 5))
+    def test_every_track_has_a_split_and_no_artist_two(self, tracks: dict[str, Example], seed: int) -> None:
         splits = RandomSplit(0.2, 0.2, seed).draw(tracks)
-        assert set(splits) == {item.key for item in tracks}
-        assert shared_artists(example(i.key, splits[i.key], artist=i.artist) for i in tracks) == []
-        assert RandomSplit(0.2, 0.2, seed).draw(tracks[::-1]) == splits
+        assert set(splits) == set(tracks)
+        assert shared_artists(replace(each, split=splits[key]) for key, each in tracks.items()) == []
+        assert RandomSplit(0.2, 0.2, seed).draw(dict(reversed(tracks.items()))) == splits
 
     @given(st.dictionaries(st.sampled_from("abcdef"), st.integers(3, 40), min_size=1), st.integers(0, 5))
     def test_single_tracks_are_split_in_proportion(self, sizes: dict[str, int], seed: int) -> None:
-        tracks = [Item(f"{tag}{n}", (tag,)) for tag, size in sizes.items() for n in range(size)]
+        tracks = dict(track(f"{tag}{n}", (tag,)) for tag, size in sizes.items() for n in range(size))
         split = RandomSplit(0.15, 0.15, seed)
         splits = split.draw(tracks)
         for tag, size in sizes.items():
@@ -149,17 +153,17 @@ class TestSplitting:
                 assert abs(found.count(name) - share * size) < 2
 
     def test_the_test_split_may_be_empty(self) -> None:
-        splits = RandomSplit(0.2, 0.0, 0).draw([Item(str(n), ("a",)) for n in range(10)])
+        splits = RandomSplit(0.2, 0.0, 0).draw(dict(track(str(n)) for n in range(10)))
         assert sorted(splits.values()) == ["train"] * 8 + ["valid"] * 2
 
     def test_the_largest_artist_is_in_train(self) -> None:
         sizes = {"big": 20, "middle": 4, "small": 3}
-        tracks = [Item(f"{artist}{n}", ("a",), artist) for artist, size in sizes.items() for n in range(size)]
+        tracks = dict(track(f"{artist}{n}", artist=artist) for artist, size in sizes.items() for n in range(size))
         splits = RandomSplit(0.15, 0.15, 0).draw(tracks)
         assert splits["big0"] == "train" and {splits["middle0"], splits["small0"]} == {"valid", "test"}
 
     def test_splits_depend_on_the_seed(self) -> None:
-        tracks = [Item(str(n), ("a",)) for n in range(40)]
+        tracks = dict(track(str(n)) for n in range(40))
         assert RandomSplit(0.2, 0.2, 1).draw(tracks) != RandomSplit(0.2, 0.2, 2).draw(tracks)
         # Fixed, so that every later version draws the same splits.
         assert shuffled("abcdef", 0) == ["f", "d", "c", "e", "a", "b"]

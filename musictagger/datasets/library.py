@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from musictagger.datasets.base import Dataset, Example, tag_names
 from musictagger.datasets.reading import existing, genre_names
-from musictagger.datasets.splitting import Item, RandomSplit, frequent_tags
+from musictagger.datasets.splitting import RandomSplit, Tracks, frequent_tags, with_tags
 from musictagger.errors import BadRequestError, StoreError
 from musictagger.library.opening import open_library
 from musictagger.library.reader import TrackRow
@@ -45,14 +45,15 @@ def read(
     min_artists = len(split.shares)
     tracks, copies, bare = _tracks(_rows(str(folder)), load_tree(genres_file), first_only=task == "genre")
     tracks = _spelled_alike(tracks)
-    kept = _kept(tracks, min_tracks_per_genre, min_artists)
+    rest = with_tags(tracks, frequent_tags(tracks, min_tracks_per_genre, min_artists))
+    kept = {key: track for key, track in rest.items() if track.tags}
     genres = tag_names(kept.values())
     if not genres:
         raise BadRequestError(
             f"library {folder}: no genre has {min_tracks_per_genre} tracks by {min_artists} artists "
             f"({len(tracks):,} tracks carry a genre); lower min_tracks_per_genre, or tag more of them"
         )
-    splits = split.draw(_items(kept))
+    splits = split.draw(kept)
     examples, missing = existing(replace(track, split=splits[key]) for key, track in kept.items())
     several = any(len(track.tags) > 1 for track in kept.values())
     return Dataset(
@@ -98,7 +99,7 @@ def _genres(row: TrackRow, tree: GenreTree) -> tuple[str, ...]:
     return tuple(genre for key, genre in genre_names(written, tree).items() if key not in excluded)
 
 
-def _spelled_alike(tracks: Mapping[str, Example]) -> dict[str, Example]:
+def _spelled_alike(tracks: Tracks) -> dict[str, Example]:
     """The tracks with the most frequent spelling of genres outside the tree that differ in case or spaces."""
     counts = Counter(genre for track in tracks.values() for genre in track.tags)
     best: dict[str, str] = {}
@@ -109,21 +110,7 @@ def _spelled_alike(tracks: Mapping[str, Example]) -> dict[str, Example]:
     }
 
 
-def _kept(tracks: Mapping[str, Example], min_tracks: int, min_artists: int) -> dict[str, Example]:
-    """Tracks with those of their genres that are frequent enough, if any."""
-    frequent = frequent_tags(_items(tracks), min_tracks, min_artists)
-    left = {
-        key: replace(track, tags=tuple(genre for genre in track.tags if genre in frequent))
-        for key, track in tracks.items()
-    }
-    return {key: track for key, track in left.items() if track.tags}
-
-
-def _items(tracks: Mapping[str, Example]) -> list[Item]:
-    return [Item(key, track.tags, track.artist) for key, track in tracks.items()]
-
-
-def _left_out(tracks: Mapping[str, Example], genres: Sequence[str], copies: int, bare: int) -> list[str]:
+def _left_out(tracks: Tracks, genres: Sequence[str], copies: int, bare: int) -> list[str]:
     rare = Counter(genre for track in tracks.values() for genre in track.tags if genre not in genres)
     notes = []
     if rare:

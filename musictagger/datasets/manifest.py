@@ -27,7 +27,7 @@ from musictagger.datasets.reading import (
     read_rows,
     require_text,
 )
-from musictagger.datasets.splitting import Item, RandomSplit
+from musictagger.datasets.splitting import RandomSplit
 from musictagger.errors import BadRequestError, hint, printable
 from musictagger.models.card import Task
 
@@ -180,7 +180,6 @@ def _with_splits(path: Path, lines: Sequence[_Line], split: RandomSplit) -> tupl
         return tuple(line.example for line in lines), "splits as the manifest has them"
     if len(without) < len(lines):
         bad_line(path, without[0].number, "has no split, but other lines have; give one to all or to none")
-    splits = split.draw([Item(line.name, line.example.tags, line.example.artist) for line in lines])
-    return tuple(
-        replace(line.example, split=splits[line.name]) for line in lines
-    ), f"the manifest has no splits; {split}"
+    splits = split.draw({line.name: line.example for line in lines})
+    drawn = tuple(replace(line.example, split=splits[line.name]) for line in lines)
+    return drawn, f"the manifest has no splits; {split}"

@@ -9,14 +9,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from musictagger.audio.walk import FoundFile, LeftOver, absolute, walk
+from musictagger.audio.walk import absolute
 from musictagger.datasets.base import SPLITS, Dataset, Example, Split, artist_key, counted, tag_names
-from musictagger.datasets.reading import bad_line, genre_names, json_lines, present, read_file_tags, require_folder
-from musictagger.datasets.splitting import Item, RandomSplit, frequent_tags
+from musictagger.datasets.reading import (
+    bad_line,
+    genre_names,
+    json_lines,
+    music_files,
+    present,
+    read_file_tags,
+    require_folder,
+)
+from musictagger.datasets.splitting import RandomSplit, Tracks, frequent_tags, with_tags
 from musictagger.errors import BadRequestError, printable
 from musictagger.scores.genretree import GenreTree, load_tree
 
@@ -27,17 +35,6 @@ LICENCE = "that of the music"
 _LISTED = ("artist", "album", "genre", "split")
 _EVERY = ""
 """A tag of all tracks while splits are drawn, so that each split gets its share of all; no genre is empty."""
-
-
-@dataclass(frozen=True)
-class _Track:
-    path: Path
-    key: str
-    """Its path inside the folder, so that other machines draw the same split."""
-    artist: str | None
-    package: str | None
-    """The album, folder or package of a distribution that it belongs to."""
-    genres: tuple[str, ...]
 
 
 def read(
@@ -69,21 +66,27 @@ def read(
     listed = _read_listing(given) if given.is_file() else {}
     paths, missing = _listed_files(given, listed) if listed else _find(given)
     tree = load_tree(genres_file) if genres else None
-    tracks = [_track(path, root, depth, listed.get(path), tree) for path in paths]
-    groups = _groups(tracks)
+    inside = {path: path.relative_to(root) if path.is_relative_to(root) else path for path in paths}
+    tracks, packages = {}, {}
+    for path, name in inside.items():
+        # Keyed by the path inside the folder, so that other machines draw the same split.
+        key = name.as_posix()
+        tracks[key], packages[key] = _track(path, name.parts[:-1][: depth or None], listed.get(path), tree)
+    groups = _groups(tracks, packages)
     splits = _given_splits(given, listed, tracks)
     note = "split as in the listing"
     splits_used = len(set(splits.values())) or len(split.shares)
     if not splits:
         _require_enough(root, groups, splits_used)
     # A genre must be possible in each split: in as many groups or, where splits are given, in each of them.
-    kept = frequent_tags(_items(tracks, splits or groups), min_tracks_per_genre, splits_used)
-    left_out = len({genre for track in tracks for genre in track.genres} - kept)
-    tracks = [replace(track, genres=tuple(genre for genre in track.genres if genre in kept)) for track in tracks]
+    kept = frequent_tags(_grouped(tracks, splits or groups), min_tracks_per_genre, splits_used)
+    left_out = len(set(tag_names(tracks.values())) - kept)
+    tracks = with_tags(tracks, kept)
     if not splits:
-        splits = split.draw(_items(tracks, groups, every=True))
+        with_every = {key: replace(track, tags=(*track.tags, _EVERY)) for key, track in tracks.items()}
+        splits = split.draw(_grouped(with_every, groups))
         note = _drawn_note(split, groups, splits)
-    examples = tuple(Example(track.path, track.genres, splits[track.key], track.artist) for track in tracks)
+    examples = tuple(replace(track, split=splits[key]) for key, track in tracks.items())
     tags = tag_names(examples)
     return Dataset(
         name=NAME,
@@ -91,7 +94,7 @@ def read(
         tags=tags,
         examples=examples,
         missing=missing,
-        notes=(note, *_label_notes(tracks, genres, left_out)),
+        notes=(note, *_label_notes(examples, genres, left_out)),
         categories=dict.fromkeys(tags, "genre"),
         partial=True,
     )
@@ -108,22 +111,17 @@ def _listed_files(listing: Path, listed: Mapping[Path, object]) -> tuple[list[Pa
 def _find(root: Path) -> tuple[list[Path], tuple[Path, ...]]:
     """Music files in sorted order; those that are empty or unreadable. Raises BadRequestError without any music."""
     require_folder(root)
-    found: list[Path] = []
-    missing: list[Path] = []
-    for entry in walk([root]):
-        if isinstance(entry, FoundFile) and present(entry.path):
-            found.append(entry.path)
-        elif not isinstance(entry, LeftOver):
-            missing.append(entry.path)
+    found, missing = music_files(root)
     if not found:
         raise BadRequestError(f"{printable(root)}: no music in it, at any depth")
     return found, tuple(missing)
 
 
-def _track(path: Path, root: Path, depth: int, line: Mapping[str, str] | None, tree: GenreTree | None) -> _Track:
-    inside = path.relative_to(root) if path.is_relative_to(root) else path
-    folders = inside.parts[:-1]
-    package = "/".join(folders[:depth] if depth else folders) or None
+def _track(
+    path: Path, folders: Sequence[str], line: Mapping[str, str] | None, tree: GenreTree | None
+) -> tuple[Example, str | None]:
+    """A track, its split not yet drawn, and its package: the album, folder or package of a distribution."""
+    package = "/".join(folders) or None
     tags = read_file_tags(path)
     artist, genres = tags.artist, tags.genres
     if line is not None:
@@ -132,7 +130,7 @@ def _track(path: Path, root: Path, depth: int, line: Mapping[str, str] | None, t
         artist = line.get("artist") or artist
         genres = (line["genre"],) if line.get("genre") else genres
     artist = package if artist_key(artist) is None else artist
-    return _Track(path, inside.as_posix(), artist, package, tuple(genre_names(genres, tree).values()) if tree else ())
+    return Example(path, tuple(genre_names(genres, tree).values()) if tree else (), "train", artist), package
 
 
 def _read_listing(path: Path) -> dict[Path, Mapping[str, str]]:
@@ -154,46 +152,34 @@ def _read_listing(path: Path) -> dict[Path, Mapping[str, str]]:
     return listed
 
 
-def _given_splits(
-    listing: Path, listed: Mapping[Path, Mapping[str, str]], tracks: Sequence[_Track]
-) -> dict[str, Split]:
+def _given_splits(listing: Path, listed: Mapping[Path, Mapping[str, str]], tracks: Tracks) -> dict[str, Split]:
     """The split of each track's key as the listing gives it; empty where it gives none."""
     splits = {fields.get("split") for fields in listed.values()}
     if splits <= {None}:
         return {}
     if None in splits:
         raise BadRequestError(f'{printable(listing)}: some lines have a "split" and some have none; give one to all')
-    return {track.key: cast(Split, listed[track.path]["split"]) for track in tracks}
+    return {key: cast(Split, listed[track.path]["split"]) for key, track in tracks.items()}
 
 
-def _groups(tracks: Sequence[_Track]) -> dict[str, str]:
-    """The group of each track's key: tracks linked by an artist or a package, directly or through others."""
-    leader: dict[tuple[str, str], tuple[str, str]] = {}
+def _groups(tracks: Tracks, packages: Mapping[str, str | None]) -> dict[str, str]:
+    """The group of each track: tracks linked by an artist or a package, directly or through others."""
+    from scipy.cluster.hierarchy import DisjointSet  # imported late: no other dataset needs it
 
-    def find(node: tuple[str, str]) -> tuple[str, str]:
-        while (above := leader.setdefault(node, node)) != node:
-            leader[node] = leader[above]
-            node = leader[node]
-        return node
-
-    for track in tracks:
-        own = ("track", track.key)
-        for node in _links(track):
-            one, other = sorted((find(own), find(node)))
-            leader[other] = one
-    return {track.key: "\0".join(find(("track", track.key))) for track in tracks}
+    linked = DisjointSet()
+    for key, track in tracks.items():
+        linked.add(("track", key))
+        for link in (("artist", artist_key(track.artist)), ("package", packages[key])):
+            if link[1] is not None:
+                linked.add(link)
+                linked.merge(("track", key), link)
+    names = {node: "\0".join(min(nodes)) for nodes in linked.subsets() for node in nodes}
+    return {key: names["track", key] for key in tracks}
 
 
-def _links(track: _Track) -> Iterator[tuple[str, str]]:
-    if (artist := artist_key(track.artist)) is not None:
-        yield "artist", artist
-    if track.package is not None:
-        yield "package", track.package
-
-
-def _items(tracks: Sequence[_Track], groups: Mapping[str, str], *, every: bool = False) -> list[Item]:
-    extra = (_EVERY,) if every else ()
-    return [Item(track.key, track.genres + extra, groups[track.key]) for track in tracks]
+def _grouped(tracks: Tracks, groups: Mapping[str, str]) -> dict[str, Example]:
+    """The tracks with their groups as artists."""
+    return {key: replace(track, artist=groups[key]) for key, track in tracks.items()}
 
 
 def _require_enough(root: Path, groups: Mapping[str, str], splits: int) -> None:
@@ -216,9 +202,9 @@ def _drawn_note(split: RandomSplit, groups: Mapping[str, str], splits: Mapping[s
     )
 
 
-def _label_notes(tracks: Sequence[_Track], genres: bool, left_out: int) -> Iterator[str]:
+def _label_notes(examples: Sequence[Example], genres: bool, left_out: int) -> Iterator[str]:
     if genres:
-        labelled = sum(bool(track.genres) for track in tracks)
-        yield f"{labelled:,} of {len(tracks):,} tracks carry a genre that is used; the others are unlabelled"
+        labelled = sum(bool(example.tags) for example in examples)
+        yield f"{labelled:,} of {len(examples):,} tracks carry a genre that is used; the others are unlabelled"
     if left_out:
         yield f"{counted(left_out, 'genre')} with too few tracks or groups left out"

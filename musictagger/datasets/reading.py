@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from musictagger.audio.walk import FoundFile, LeftOver, walk
 from musictagger.datasets.base import Example
 from musictagger.errors import AudioError, BadRequestError, hint, printable
 from musictagger.scores.genretree import GenreTree
@@ -54,6 +55,16 @@ def require_folder(folder: Path) -> None:
     """Raise BadRequestError unless the folder exists."""
     if not folder.is_dir():
         raise BadRequestError(f"{printable(folder)}: {'is not a folder' if folder.exists() else 'no such folder'}")
+
+
+def music_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The music files under a folder, sorted, and those of them that are empty or cannot be read."""
+    found: list[Path] = []
+    missing: list[Path] = []
+    for entry in walk([folder]):
+        if not isinstance(entry, LeftOver):
+            (found if isinstance(entry, FoundFile) and present(entry.path) else missing).append(entry.path)
+    return found, missing
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from musictagger.datasets.base import Split, artist_key
+from musictagger.datasets.base import Example, Split, artist_key
 from musictagger.errors import BadRequestError
 
+Tracks = Mapping[str, Example]
+"""Tracks by a key that is the same on every machine; their own `split` is ignored."""
+Group = tuple[str, str]
 
-@dataclass(frozen=True)
-class Item:
-    """A track as splits see it: a unique key, its tags, its artist."""
 
-    key: str
-    tags: tuple[str, ...]
-    artist: str | None = None
-
-    @property
-    def group(self) -> tuple[str, str]:
-        """The tracks that stay in one split: those of one artist or, without an artist, the track alone."""
-        artist = artist_key(self.artist)
-        return ("track", self.key) if artist is None else ("artist", artist)
+def group_of(key: str, track: Example) -> Group:
+    """The tracks that stay in one split: those of one artist or, without an artist, the track alone."""
+    artist = artist_key(track.artist)
+    return ("track", key) if artist is None else ("artist", artist)
 
 
 def shuffled(keys: Iterable[str], seed: int) -> list[str]:
@@ -65,20 +60,20 @@ class RandomSplit:
     def __str__(self) -> str:
         return f"split by seed {self.seed}, {self.valid:g} for validation and {self.test:g} for test"
 
-    def draw(self, items: Sequence[Item]) -> dict[str, Split]:
+    def draw(self, tracks: Tracks) -> dict[str, Split]:
         """The split of each key: each tag in proportion to the shares, as far as undivided artists allow.
 
         Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011) over artists instead of single tracks: the
         rarest tag first, and of its artists those with most tracks first. A tag with as many artists as there are
         splits is in all of them; with fewer it is in train, then in valid.
         """
-        groups: dict[tuple[str, str], list[Item]] = defaultdict(list)
-        for item in sorted(items, key=lambda item: (_digest(self.seed, item.key), item.key)):
-            groups[item.group].append(item)
+        groups: dict[Group, list[Example]] = defaultdict(list)
+        for key in shuffled(tracks, self.seed):
+            groups[group_of(key, tracks[key])].append(tracks[key])
         allocation = _Allocation(self.shares, groups)
         waiting = dict.fromkeys(groups)
         while waiting:
-            members: dict[str, list[tuple[str, str]]] = defaultdict(list)
+            members: dict[str, list[Group]] = defaultdict(list)
             for group in waiting:
                 for tag in allocation.tags[group]:
                     members[tag].append(group)
@@ -91,39 +86,40 @@ class RandomSplit:
             for index, group in enumerate(chosen):
                 allocation.place(group, tag, left=len(chosen) - index)
                 del waiting[group]
-        return {item.key: allocation.splits[group] for group, found in groups.items() for item in found}
+        return {key: allocation.splits[group_of(key, track)] for key, track in tracks.items()}
 
 
-def groups_per_tag(items: Iterable[Item]) -> dict[str, int]:
+def groups_per_tag(tracks: Tracks) -> Counter[str]:
     """The number of artists of each tag, or of tracks where artists are unknown."""
-    groups: dict[str, set[tuple[str, str]]] = {}
-    for item in items:
-        for tag in item.tags:
-            groups.setdefault(tag, set()).add(item.group)
-    return {tag: len(found) for tag, found in groups.items()}
+    return Counter(
+        tag for tag, _ in {(tag, group_of(key, track)) for key, track in tracks.items() for tag in track.tags}
+    )
 
 
-def frequent_tags(items: Sequence[Item], min_tracks: int, min_groups: int) -> set[str]:
+def frequent_tags(tracks: Tracks, min_tracks: int, min_groups: int) -> set[str]:
     """The tags with at least so many tracks, in at least so many groups."""
-    tracks = Counter(tag for item in items for tag in item.tags)
-    return {tag for tag, groups in groups_per_tag(items).items() if groups >= min_groups and tracks[tag] >= min_tracks}
+    counts = Counter(tag for track in tracks.values() for tag in track.tags)
+    return {tag for tag, groups in groups_per_tag(tracks).items() if groups >= min_groups and counts[tag] >= min_tracks}
+
+
+def with_tags(tracks: Tracks, kept: Container[str]) -> dict[str, Example]:
+    """The tracks with only those of their tags that are in `kept`."""
+    return {key: replace(track, tags=tuple(tag for tag in track.tags if tag in kept)) for key, track in tracks.items()}
 
 
 class _Allocation:
     """The split of each group so far, and the number of tracks of each tag that every split still needs."""
 
-    def __init__(self, shares: Mapping[Split, float], groups: Mapping[tuple[str, str], Sequence[Item]]) -> None:
-        self.tags = {group: Counter(tag for item in found for tag in item.tags) for group, found in groups.items()}
+    def __init__(self, shares: Mapping[Split, float], groups: Mapping[Group, Sequence[Example]]) -> None:
+        self.tags = {group: Counter(tag for track in found for tag in track.tags) for group, found in groups.items()}
         self.sizes = {group: len(found) for group, found in groups.items()}
-        self.splits: dict[tuple[str, str], Split] = {}
-        totals = Counter[str]()
-        for counts in self.tags.values():
-            totals.update(counts)
+        self.splits: dict[Group, Split] = {}
+        totals = Counter(tag for found in groups.values() for track in found for tag in track.tags)
         self._wanted = {split: {tag: share * count for tag, count in totals.items()} for split, share in shares.items()}
         self._room = {split: share * sum(self.sizes.values()) for split, share in shares.items()}
         self._has: dict[Split, set[str]] = {split: set() for split in shares}
 
-    def place(self, group: tuple[str, str], tag: str | None, left: int) -> None:
+    def place(self, group: Group, tag: str | None, left: int) -> None:
         """Put a group into the split that needs its `tag` most; with this one, `left` groups with that tag remain."""
         splits = list(self._room)
         if tag is not None:

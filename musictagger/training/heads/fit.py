@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from musictagger.audio.logmel import LogMel
 from musictagger.datasets.base import Example
-from musictagger.datasets.splitting import Item
+from musictagger.datasets.splitting import group_of
 from musictagger.errors import BadRequestError
 from musictagger.evaluation.checks import Truth
 from musictagger.evaluation.thresholds import platt
@@ -108,7 +108,7 @@ def _batches(tracks: Iterable[tuple[int, list[FloatArray]]], size: int) -> Itera
 
 def groups_of(examples: Sequence[Example]) -> list[str]:
     """The group of each track that cross-validation keeps together: its artist or, without one, the track alone."""
-    return ["\0".join(Item(str(example.path), (), example.artist).group) for example in examples]
+    return ["\0".join(group_of(str(example.path), example)) for example in examples]
 
 
 def pack(backbone: Backbone, outputs: int, head: FittedHead) -> tuple[dict[str, Tensor], dict[str, Any]]:
