@@ -58,7 +58,7 @@ def score_tracks(
         sources,
         rate_hz=front_end.sample_rate_hz,
         rule=frame_rule(front_end, settings),
-        decoding=Decoding.beside(predictor.device.type, settings),
+        decoding=Decoding.of(settings, cpu_inference=predictor.device.type == "cpu"),
         progress=progress,
     ) as events:
         outcomes = (outcome for outcome in analyse(events, predictor) if not isinstance(outcome, Inspected))

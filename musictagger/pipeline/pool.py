@@ -15,7 +15,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from types import TracebackType
 
 from musictagger.config import Settings
 from musictagger.pipeline.worker import Answer, Failed, Frame, Heartbeat, Inspect, Job, serve
@@ -32,20 +31,20 @@ _POLL_S = 0.5
 
 @dataclass(frozen=True)
 class Decoding:
-    """The number of worker processes, and the time after which one that makes no progress gives its file up."""
+    """The number of worker processes, and the time after which one that makes no progress is killed."""
 
     workers: int
     timeout_s: float = Settings.decode_timeout
 
     @classmethod
-    def beside(cls, device: str, settings: Settings) -> Decoding:
-        """Return what the settings ask for; by default, all cores but one beside a GPU, a quarter of them beside a CPU.
+    def of(cls, settings: Settings, *, cpu_inference: bool) -> Decoding:
+        """Return what the settings ask for; by default a worker on every core but one.
 
-        Inference on the CPU is the bottleneck and uses every core; one core decodes about 300 times as fast as real
-        time.
+        On a quarter of the cores with `cpu_inference`, which is the bottleneck and uses every core: one core decodes
+        about 300 times as fast as real time.
         """
         cores = os.cpu_count() or 1
-        default = min(MAX_WORKERS, max(1, cores // 4 if device == "cpu" else cores - 1))
+        default = min(MAX_WORKERS, max(1, cores // 4 if cpu_inference else cores - 1))
         return cls(settings.workers or default, settings.decode_timeout)
 
 
@@ -83,9 +82,7 @@ class WorkerPool:
     def __enter__(self) -> WorkerPool:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def submit(self, job: Job) -> None:
@@ -133,7 +130,7 @@ class WorkerPool:
                 self._collect()
                 self._kill_hung()
         except BaseException as error:
-            # The consumer raises it; without it, it would never stop waiting.
+            # Raised again by `next_answer`, which would otherwise wait without end.
             self._error = error
 
     def _hand_out(self) -> None:

@@ -162,7 +162,7 @@ class Scan:
             [SourceFile(item.file, item.digest if item.need == "analysis" else None) for item in todo],
             rate_hz=front_end.sample_rate_hz,
             rule=frame_rule(front_end, self.settings),
-            decoding=Decoding.beside(self.predictor.device.type, self.settings),
+            decoding=Decoding.of(self.settings, cpu_inference=self.predictor.device.type == "cpu"),
             progress=self.progress,
             known=lambda digest: not self.options.force and self._status(digest) is not None,
         ) as events:

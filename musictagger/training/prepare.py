@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,8 +96,7 @@ def prepare(
     # With teachers, the student is measured by their scores on the test split.
     splits = SPLITS if teachers else TRAINING_SPLITS
     examples = [example for example in dataset.examples if example.split in splits]
-    # One core is left to compute the spectrograms.
-    decoding = Decoding(settings.workers or max(1, (os.cpu_count() or 2) - 1), settings.decode_timeout)
+    decoding = Decoding.of(settings, cpu_inference=False)
     lengths = {example.path: example.duration_s for example in examples if example.duration_s is not None}
     filled = cache.fill([example.path for example in examples], decoding=decoding, progress=progress, durations=lengths)
     if filled.interrupted:
