@@ -19,8 +19,8 @@ from musictagger.models.card import Card
 from musictagger.models.inference import load_predictor
 from musictagger.pipeline.analyse import NOT_FINITE, analyse
 from musictagger.pipeline.worker import Decode, decode
-from musictagger.records import Analysed
-from musictagger.scores.aggregate import Scores, aggregate, merge_outputs
+from musictagger.records import Analysed, FloatArray
+from musictagger.scores.aggregate import aggregate, merge_outputs
 from musictagger.scores.genres import ranked
 
 
@@ -104,10 +104,10 @@ class Tagger:
             return outcome
         raise AudioError(path, NOT_FINITE)
 
-    def _track_scores(self, frame_scores: Scores) -> Scores:
+    def _track_scores(self, frame_scores: FloatArray) -> FloatArray:
         aggregated = aggregate(frame_scores, self._settings.aggregate)
-        scores: Scores = calibrated(aggregated[None], self.card.curves, [tag.name for tag in self.card.tags])[0]
+        scores: FloatArray = calibrated(aggregated[None], self.card.curves, [tag.name for tag in self.card.tags])[0]
         return scores
 
-    def _tags(self, scores: Scores) -> tuple[TagScore, ...]:
+    def _tags(self, scores: FloatArray) -> tuple[TagScore, ...]:
         return tuple(TagScore(tag.name, tag.category, score) for tag, score in ranked(scores, self.card.tags))

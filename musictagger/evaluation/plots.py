@@ -27,7 +27,7 @@ from musictagger.evaluation.bootstrap import Interval
 from musictagger.evaluation.checks import DoubleArray, Truth
 
 P = ParamSpec("P")
-Scores = npt.NDArray[np.floating]
+AnyFloatArray = npt.NDArray[np.floating]
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a",
@@ -124,7 +124,9 @@ def training_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 @styled
-def roc_curves(truth: Truth, scores: Scores, names: Sequence[str], aucs: Mapping[str, float], each: int = 3) -> Figure:
+def roc_curves(
+    truth: Truth, scores: AnyFloatArray, names: Sequence[str], aucs: Mapping[str, float], each: int = 3
+) -> Figure:
     """The mean ROC curve, and those of the `each` best and worst tags, from [tracks, tags].
 
     `aucs` holds the tags for which the AUC is defined.
@@ -247,7 +249,7 @@ def _tag_axis(axes: Axes, names: Sequence[str]) -> None:
 
 
 @styled
-def reliability(truth: Truth, raw: Scores, calibrated: Scores, bins: int = 10) -> Figure:
+def reliability(truth: Truth, raw: AnyFloatArray, calibrated: AnyFloatArray, bins: int = 10) -> Figure:
     """The share of true tags over the mean score, in bins of the scores of all tags, from [tracks, tags]."""
     from sklearn.calibration import calibration_curve
 

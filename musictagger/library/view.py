@@ -17,8 +17,8 @@ from musictagger.library.query import Query, Tracks
 from musictagger.library.reader import LibraryReader, TrackRow
 from musictagger.models.calibration import calibrated
 from musictagger.models.card import Card, Tag
-from musictagger.records import Aggregator
-from musictagger.scores.aggregate import Scores, aggregate_tracks, merge_outputs
+from musictagger.records import Aggregator, FloatArray
+from musictagger.scores.aggregate import aggregate_tracks, merge_outputs
 from musictagger.scores.genres import GenreChoice, GenreChooser, chooser, moods, ranked, thresholds
 from musictagger.scores.genretree import load_tree, read_allowed
 
@@ -40,7 +40,7 @@ class View:
         return chooser(self.card, self.choice)
 
     @functools.cached_property
-    def thresholds(self) -> Scores:
+    def thresholds(self) -> FloatArray:
         """The threshold of each tag, float32 [tags]."""
         return thresholds(self.card, self.choice.min_score)
 
@@ -66,7 +66,7 @@ class TrackView:
 
     row: TrackRow
     view: View
-    scores: Scores | None
+    scores: FloatArray | None
 
     @property
     def status(self) -> str:

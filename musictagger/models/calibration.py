@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from musictagger.errors import BadRequestError, ModelError
+from musictagger.records import FloatArray
 from musictagger.values import Finite, Positive, Share, load
 
 DoubleArray = npt.NDArray[np.float64]
-Scores = npt.NDArray[np.float32]
 
 Method = Literal["isotonic", "platt"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -101,7 +101,7 @@ class Calibration:
         return calibration
 
 
-def calibrated(scores: Scores, calibration: Calibration | None, names: Sequence[str]) -> Scores:
+def calibrated(scores: FloatArray, calibration: Calibration | None, names: Sequence[str]) -> FloatArray:
     """Return track scores float32 [tracks, tags] to be compared with thresholds: calibrated if the card has curves."""
     if calibration is None:
         return scores

@@ -12,32 +12,30 @@ import numpy as np
 import numpy.typing as npt
 
 from musictagger.models.card import Card
-from musictagger.records import Aggregator
-
-Scores = npt.NDArray[np.float32]
+from musictagger.records import Aggregator, FloatArray
 
 GEOMETRIC_FLOOR = 1e-7
 """Below float16's smallest positive number: keeps the geometric mean finite without lifting any stored score."""
 
 
-def merge_outputs(scores: Scores, card: Card) -> Scores:
+def merge_outputs(scores: FloatArray, card: Card) -> FloatArray:
     """Scores of the card's tags, float32 [..., tags], from those of the network's outputs, [..., outputs].
 
     A tag with several outputs takes the highest of them.
     """
     position = {output: index for index, output in enumerate(card.outputs)}
     merged = [scores[..., [position[output] for output in tag.outputs]].max(axis=-1) for tag in card.tags]
-    stacked: Scores = np.stack(merged, axis=-1)
+    stacked: FloatArray = np.stack(merged, axis=-1)
     return stacked
 
 
-def aggregate(frame_scores: Scores, how: Aggregator = "mean") -> Scores:
+def aggregate(frame_scores: FloatArray, how: Aggregator = "mean") -> FloatArray:
     """Scores of one track, float32 [tags], from those of its frames, float32 [frames, tags], at least one."""
-    scores: Scores = aggregate_tracks(frame_scores, [len(frame_scores)], how)[0]
+    scores: FloatArray = aggregate_tracks(frame_scores, [len(frame_scores)], how)[0]
     return scores
 
 
-def aggregate_tracks(frame_scores: Scores, frames: Sequence[int], how: Aggregator = "mean") -> Scores:
+def aggregate_tracks(frame_scores: FloatArray, frames: Sequence[int], how: Aggregator = "mean") -> FloatArray:
     """Scores of many tracks, float32 [tracks, tags].
 
     `frame_scores` holds the frames of all tracks one after another, [sum(frames), tags]; `frames` is the number of
@@ -49,28 +47,28 @@ def aggregate_tracks(frame_scores: Scores, frames: Sequence[int], how: Aggregato
     return _AGGREGATORS[how](frame_scores.astype(np.float32), starts, np.asarray(frames))
 
 
-def _mean(scores: Scores, starts: npt.NDArray[np.intp], frames: npt.NDArray[np.intp]) -> Scores:
-    total: Scores = np.add.reduceat(scores, starts, axis=0)
+def _mean(scores: FloatArray, starts: npt.NDArray[np.intp], frames: npt.NDArray[np.intp]) -> FloatArray:
+    total: FloatArray = np.add.reduceat(scores, starts, axis=0)
     return (total / frames[:, None]).astype(np.float32)
 
 
-def _median(scores: Scores, starts: npt.NDArray[np.intp], frames: npt.NDArray[np.intp]) -> Scores:
+def _median(scores: FloatArray, starts: npt.NDArray[np.intp], frames: npt.NDArray[np.intp]) -> FloatArray:
     tracks = (scores[start : start + count] for start, count in zip(starts, frames, strict=True))
     return np.stack([np.median(track, axis=0) for track in tracks]).astype(np.float32)
 
 
-def _geometric(scores: Scores, starts: npt.NDArray[np.intp], frames: npt.NDArray[np.intp]) -> Scores:
-    logs: Scores = np.log(np.maximum(scores, np.float32(GEOMETRIC_FLOOR)))
-    geometric: Scores = np.exp(_mean(logs, starts, frames))
+def _geometric(scores: FloatArray, starts: npt.NDArray[np.intp], frames: npt.NDArray[np.intp]) -> FloatArray:
+    logs: FloatArray = np.log(np.maximum(scores, np.float32(GEOMETRIC_FLOOR)))
+    geometric: FloatArray = np.exp(_mean(logs, starts, frames))
     return geometric
 
 
-def _max(scores: Scores, starts: npt.NDArray[np.intp], frames: npt.NDArray[np.intp]) -> Scores:
-    highest: Scores = np.maximum.reduceat(scores, starts, axis=0)
+def _max(scores: FloatArray, starts: npt.NDArray[np.intp], frames: npt.NDArray[np.intp]) -> FloatArray:
+    highest: FloatArray = np.maximum.reduceat(scores, starts, axis=0)
     return highest
 
 
-_AGGREGATORS: dict[Aggregator, Callable[[Scores, npt.NDArray[np.intp], npt.NDArray[np.intp]], Scores]] = {
+_AGGREGATORS: dict[Aggregator, Callable[[FloatArray, npt.NDArray[np.intp], npt.NDArray[np.intp]], FloatArray]] = {
     "mean": _mean,
     "median": _median,
     "geometric": _geometric,

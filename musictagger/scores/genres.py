@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from musictagger.models.calibration import Curve
 from musictagger.models.card import Card, Tag
-from musictagger.scores.aggregate import Scores
+from musictagger.records import FloatArray
 from musictagger.scores.genretree import GenreTree, load_tree
 
 DEFAULT_MAX_GENRES = 2
@@ -42,7 +42,7 @@ class GenreChooser:
     choice: GenreChoice
     positions: npt.NDArray[np.intp]
     """Positions in the card of the genres that may be chosen, [genres], in the order of their names."""
-    limits: Scores
+    limits: FloatArray
     """Their thresholds, float32 [genres]."""
     names: tuple[str, ...]
     """Their names as written; tags that mean the same genre have equal names."""
@@ -53,7 +53,7 @@ class GenreChooser:
     curves: Mapping[str, Curve]
     """The calibration of each that has one, by name."""
 
-    def __call__(self, scores: Scores, excluded: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    def __call__(self, scores: FloatArray, excluded: frozenset[str] = frozenset()) -> tuple[str, ...]:
         """At most `max_genres` names for a track, best first, of the genres that reach their threshold.
 
         `scores` is float32 [tags] in the card's order. `excluded` names genres that this track does not have, in any
@@ -82,13 +82,13 @@ class GenreChooser:
         return tuple(most_specific(believable(raw, self.above), self.above)[: self.choice.max_genres])
 
 
-def ranked(scores: Scores, tags: Sequence[Tag]) -> list[tuple[Tag, float]]:
+def ranked(scores: FloatArray, tags: Sequence[Tag]) -> list[tuple[Tag, float]]:
     """Tags with their scores, float32 [tags]: highest first, equal ones by name."""
     pairs = [(tag, float(score)) for tag, score in zip(tags, scores, strict=True)]
     return sorted(pairs, key=lambda pair: (-pair[1], pair[0].name))
 
 
-def thresholds(card: Card, min_score: float | None = None) -> Scores:
+def thresholds(card: Card, min_score: float | None = None) -> FloatArray:
     """The score from which a track has each tag, float32 [tags]: the card's, or one for all."""
     return np.array([tag.threshold if min_score is None else min_score for tag in card.tags], np.float32)
 
@@ -143,7 +143,7 @@ def most_specific(names: Iterable[str], above: Mapping[str, frozenset[str]]) -> 
 
 
 def moods(
-    scores: Scores, card: Card, *, max_moods: int = DEFAULT_MAX_MOODS, min_score: float | None = None
+    scores: FloatArray, card: Card, *, max_moods: int = DEFAULT_MAX_MOODS, min_score: float | None = None
 ) -> tuple[str, ...]:
     """At most `max_moods` moods that reach their threshold, best first, equal ones by name; none when unsure.
 
