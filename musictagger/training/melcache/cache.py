@@ -24,10 +24,10 @@ from musictagger.audio.logmel import LogMel
 from musictagger.audio.walk import FoundFile, stat_file
 from musictagger.errors import MusictaggerError, printable
 from musictagger.pipeline.pool import Decoding
-from musictagger.pipeline.stream import SourceFile, stream
+from musictagger.pipeline.stream import Known, SourceFile, stream
 from musictagger.pipeline.worker import Inspected
 from musictagger.progress import Progress
-from musictagger.training.melcache.files import Mel, MelFolder, disk_errors, mel_bytes, sweep_unfinished
+from musictagger.training.melcache.files import MelColumns, MelFolder, disk_errors, mel_bytes, sweep_unfinished
 from musictagger.training.melcache.fill import fill_mels, whole_track
 from musictagger.training.melcache.index import FILE_NAME, FileIndex
 
@@ -112,7 +112,7 @@ class MelCache:
         """Another process opens its own files."""
         return type(self), (self.folder, self.front_end)
 
-    def mel(self, digest: str) -> Mel:
+    def mel(self, digest: str) -> MelColumns:
         """Return a track, read-only, float16 [columns, n_mels]. Raises MusictaggerError when it is missing."""
         return self._opened(digest)
 
@@ -135,7 +135,6 @@ class MelCache:
         progress.start("looking for copies", len(unknown), "tracks")
         rate_hz = self.front_end.sample_rate_hz
         with (
-            disk_errors(self.folder),
             contextlib.closing(index),
             # Since every digest counts as known, nothing is decoded.
             stream(
@@ -147,16 +146,15 @@ class MelCache:
                 known=lambda digest: True,
             ) as events,
         ):
-            done = 0
-            for event in events:
+            # `Known` follows each `Inspected` at once.
+            ended = (event for event in events if not isinstance(event, Known))
+            for done, event in enumerate(ended, 1):
                 if progress.stopping:
                     break
                 if isinstance(event, Inspected):
                     index.record(event.file, event.digest)
                     digests[event.file.path] = event.digest
-                else:
-                    done += 1
-                    progress.advance(done)
+                progress.advance(done)
         return digests
 
     def fill(
@@ -178,29 +176,19 @@ class MelCache:
         estimate = self._estimate(survey, durations or {})
         progress.say(str(estimate))
         estimate.require_room()
-        complete = self._fill(survey, index, decoding, progress) if survey.todo else True
+        done = self._fill(survey, index, decoding, progress) if survey.todo else 0
         ordered = [path for path in dict.fromkeys(paths) if path in survey.entries]
-        return Filled({path: survey.entries[path] for path in ordered}, survey.failures, not complete)
+        interrupted = done < len(survey.todo)
+        return Filled({path: survey.entries[path] for path in ordered}, survey.failures, interrupted)
 
-    def _fill(self, survey: _Survey, index: FileIndex, decoding: Decoding, progress: Progress) -> bool:
-        """Fill in the survey; return whether every file has been dealt with."""
-        progress.start("mel cache", len(survey.todo), "tracks")
-        done, cached_s = 0, 0.0
+    def _fill(self, survey: _Survey, index: FileIndex, decoding: Decoding, progress: Progress) -> int:
+        """Complete the survey; return the number of files dealt with."""
         logmel = LogMel(self.front_end)
-        filled = fill_mels(survey.todo, self._mels, logmel, index, decoding=decoding, progress=progress)
-        try:
-            with contextlib.closing(filled):
-                for done, file in enumerate(filled, 1):
-                    if file.reason:
-                        survey.failures[file.path] = file.reason
-                    elif entry := self._entry(file.digest):
-                        survey.entries[file.path] = entry
-                        cached_s += entry.duration_s
-                    progress.advance(done, audio_s=cached_s)
-        finally:
-            with disk_errors(self.folder):
-                index.close()
-        return done == len(survey.todo)
+        with contextlib.closing(index):
+            digests, failures = fill_mels(survey.todo, self._mels, logmel, index, decoding=decoding, progress=progress)
+        survey.entries |= {path: entry for path, digest in digests.items() if (entry := self._entry(digest))}
+        survey.failures |= failures
+        return len(digests) + len(failures)
 
     def _survey(self, paths: Iterable[Path], index: FileIndex) -> _Survey:
         """Sort files into those that are cached, those that cannot be read, and those to compute."""

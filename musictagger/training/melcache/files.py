@@ -7,6 +7,7 @@ columns is known, and so that the number of columns follows from a file's size.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import secrets
 import time
@@ -19,20 +20,18 @@ import numpy.typing as npt
 
 from musictagger.errors import MusictaggerError, printable, reason_of
 
-Mel = npt.NDArray[np.float16]
+MelColumns = npt.NDArray[np.float16]
 """Mel columns of a track, float16 [columns, n_mels]."""
 
 HEADER_BYTES = 128
-"""The header of version 1.0 of the .npy format: 64 bytes would not hold a number of columns of eight digits."""
+"""Length of the header that NumPy writes, which leaves room for a number of columns of any length."""
 
 ABANDONED_S = 3600
 """An unfinished file not written to for this long belongs to a run that was killed."""
 
-_MAGIC = b"\x93NUMPY\x01\x00"
-
 
 def mel_bytes(columns: int, n_mels: int) -> int:
-    """The size of a mel file."""
+    """Return the size of a mel file."""
     return HEADER_BYTES + columns * n_mels * np.dtype(np.float16).itemsize
 
 
@@ -56,7 +55,7 @@ class MelFolder:
                 path.unlink(missing_ok=True)
         return columns
 
-    def open(self, digest: str) -> Mel:
+    def open(self, digest: str) -> MelColumns:
         """Return a track, read-only and memory-mapped, float16 [columns, n_mels].
 
         Raises MusictaggerError when its file is missing or damaged.
@@ -97,22 +96,18 @@ class MelWriter:
         self._folder = folder
         self._n_mels = n_mels
         self._path = _unfinished(folder) / f"{os.getpid()}-{secrets.token_hex(4)}.npy"
-        self.columns = 0
+        self._columns = 0
+        self.finite = True
+        """Whether all columns so far are finite."""
         with disk_errors(folder):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("xb")
-        self.restart()
-
-    def restart(self) -> None:
-        """Drop the columns written so far."""
-        self.columns = 0
-        with self._discarding():
             self._file.seek(HEADER_BYTES)
-            self._file.truncate()
 
-    def append(self, mel: Mel) -> None:
+    def append(self, mel: MelColumns) -> None:
         """Write columns, float16 [columns, n_mels]."""
-        self.columns += len(mel)
+        self._columns += len(mel)
+        self.finite = self.finite and bool(np.isfinite(mel).all())
         with self._discarding():
             self._file.write(np.ascontiguousarray(mel, "<f2").data)
 
@@ -120,13 +115,13 @@ class MelWriter:
         """Write the header and, once the file is durable, give it its name. Return the number of columns."""
         with self._discarding():
             self._file.seek(0)
-            self._file.write(_header(self.columns, self._n_mels))
+            self._file.write(_header(self._columns, self._n_mels))
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
             path.parent.mkdir(parents=True, exist_ok=True)
             self._path.replace(path)
-        return self.columns
+        return self._columns
 
     def discard(self) -> None:
         """Remove the file, unless `finish` has given it its name."""
@@ -156,12 +151,12 @@ def sweep_unfinished(folder: Path) -> None:
 
 @contextlib.contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn an OSError into a MusictaggerError that names the folder of the mel cache."""
+    """Turn an OSError into a MusictaggerError that names the folder of a cache."""
     try:
         yield
     except OSError as error:
         raise MusictaggerError(
-            f"mel cache {printable(folder)}: {reason_of(error)}. Tracks already cached are kept; "
+            f"cache {printable(folder)}: {reason_of(error)}. What is already cached is kept; "
             "run the same command again to go on, or choose another folder for the cache"
         ) from error
 
@@ -171,6 +166,7 @@ def _unfinished(folder: Path) -> Path:
 
 
 def _header(columns: int, n_mels: int) -> bytes:
-    text = f"{{'descr': '<f2', 'fortran_order': False, 'shape': ({columns}, {n_mels}), }}"
-    length = HEADER_BYTES - len(_MAGIC) - 2
-    return _MAGIC + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n"
+    header = io.BytesIO()
+    array = {"descr": "<f2", "fortran_order": False, "shape": (columns, n_mels)}
+    np.lib.format.write_array_header_1_0(header, array)
+    return header.getvalue()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,10 @@ from musictagger.audio.decode import MIN_TRACK_S, Decoded
 from musictagger.audio.frames import FrameRule, Wave
 from musictagger.audio.logmel import LogMel
 from musictagger.pipeline.pool import Decoding
-from musictagger.pipeline.stream import Event, SourceFile, stream
+from musictagger.pipeline.stream import Event, Known, SourceFile, stream
 from musictagger.pipeline.worker import Failed, Finished, Frame, Inspected
 from musictagger.progress import Progress
-from musictagger.training.melcache.files import Mel, MelFolder, MelWriter, disk_errors
+from musictagger.training.melcache.files import MelColumns, MelFolder, MelWriter
 from musictagger.training.melcache.index import FileIndex
 
 BLOCK_S = 30
@@ -46,7 +45,7 @@ class SpectrogramStream:
         self._held_hops = 0
         self._columns = 0
 
-    def push(self, block: Wave) -> Mel:
+    def push(self, block: Wave) -> MelColumns:
         """Take a block, float32 [samples]; return the columns that it completes, float16 [columns, n_mels]."""
         self._held = np.concatenate([self._held, block])
         # A column is complete when its whole window has been seen.
@@ -55,57 +54,21 @@ class SpectrogramStream:
             return np.zeros((0, self._logmel.front_end.n_mels), np.float16)
         return self._until(complete)
 
-    def finish(self) -> Mel:
+    def finish(self) -> MelColumns:
         """Return the remaining columns, float16 [columns, n_mels]."""
         return self._until(None)
 
-    def _until(self, complete: int | None) -> Mel:
+    def _until(self, complete: int | None) -> MelColumns:
         with torch.inference_mode():
             mel = self._logmel.spectrogram(torch.from_numpy(self._held)[None])[0].T.half().contiguous().numpy()
-        fresh: Mel = mel[self._columns - self._held_hops : None if complete is None else complete - self._held_hops]
+        fresh: MelColumns = mel[
+            self._columns - self._held_hops : None if complete is None else complete - self._held_hops
+        ]
         self._columns += len(fresh)
         begin_hops = max(0, self._columns - self._before_hops)
         self._held = self._held[(begin_hops - self._held_hops) * self._hop :].copy()
         self._held_hops = begin_hops
         return fresh
-
-
-class _MelTrack:
-    """A track being written, from its first block to its last column."""
-
-    def __init__(self, mels: MelFolder, logmel: LogMel) -> None:
-        self._logmel = logmel
-        self._stream = SpectrogramStream(logmel)
-        self.writer = MelWriter(mels.folder, mels.n_mels)
-        self._finite = True
-
-    def push(self, frame: Frame) -> None:
-        if frame.index == 0:
-            self._stream = SpectrogramStream(self._logmel)
-            self.writer.restart()
-            self._finite = True
-        self._append(self._stream.push(frame.wave))
-
-    def finish(self, path: Path) -> str:
-        """Write the file; return why the track cannot be used, "" when it can."""
-        self._append(self._stream.finish())
-        if not self._finite:
-            return "its spectrogram is not finite; are its samples absurdly large?"
-        self.writer.finish(path)
-        return ""
-
-    def _append(self, mel: Mel) -> None:
-        self._finite = self._finite and bool(np.isfinite(mel).all())
-        self.writer.append(mel)
-
-
-@dataclass(frozen=True)
-class FilledFile:
-    """The outcome for one file: the digest of its cached track, or the reason why there is none."""
-
-    path: Path
-    digest: str = ""
-    reason: str = ""
 
 
 def fill_mels(
@@ -116,13 +79,16 @@ def fill_mels(
     *,
     decoding: Decoding,
     progress: Progress,
-) -> Generator[FilledFile, None, None]:
-    """Write the mel files of `sources` and yield each file's outcome. Digests found on the way go into `index`.
+) -> tuple[dict[Path, str], dict[Path, str]]:
+    """Write the mel files of `sources`; digests found on the way go into `index`.
 
-    Ends early once `progress.stopping`, dropping the tracks begun.
+    Returns the digests of the files whose tracks are cached, and why the others cannot be used. Ends early once
+    `progress.stopping`, dropping the tracks begun.
     """
+    progress.start("mel cache", len(sources), "tracks")
     rate_hz = logmel.front_end.sample_rate_hz
     filling = _Filling(mels, logmel, index)
+    done, cached_s = 0, 0.0
     with (
         _fewer_threads(min(decoding.workers, len(sources))),
         stream(
@@ -133,59 +99,78 @@ def fill_mels(
             progress=progress,
             known=lambda digest: mels.columns(digest) is not None,
         ) as events,
+        contextlib.closing(filling),
     ):
-        try:
-            for event in events:
-                if progress.stopping:
-                    return
-                yield from filling.take(event)
-        finally:
-            filling.discard()
+        for event in events:
+            if progress.stopping:
+                break
+            filling.take(event)
+            if not isinstance(event, Inspected | Frame):
+                done += 1
+                cached_s += event.decoded.duration_s if isinstance(event, Finished) else 0.0
+                progress.advance(done, audio_s=cached_s)
+    return filling.digests, filling.failures
 
 
 class _Filling:
     def __init__(self, mels: MelFolder, logmel: LogMel, index: FileIndex) -> None:
         self._mels, self._logmel, self._index = mels, logmel, index
-        self._tracks: dict[Path, _MelTrack] = {}
+        self._tracks: dict[Path, tuple[SpectrogramStream, MelWriter]] = {}
+        """Tracks begun."""
         self._unusable: dict[str, str] = {}
         """Reasons by digest."""
+        self.digests: dict[Path, str] = {}
+        self.failures: dict[Path, str] = {}
 
-    def take(self, event: Event) -> Iterator[FilledFile]:
+    def take(self, event: Event) -> None:
         path = event.file.path
         match event:
             case Inspected():
-                with disk_errors(self._mels.folder):
-                    self._index.record(event.file, event.digest)
+                self._index.record(event.file, event.digest)
             case Frame():
-                if path not in self._tracks:
-                    self._tracks[path] = _MelTrack(self._mels, self._logmel)
-                self._tracks[path].push(event)
+                if event.index == 0:
+                    self._drop(path)
+                    writer = MelWriter(self._mels.folder, self._mels.n_mels)
+                    self._tracks[path] = SpectrogramStream(self._logmel), writer
+                spectrogram, writer = self._tracks[path]
+                writer.append(spectrogram.push(event.wave))
             case Failed():
                 self._drop(path)
-                yield FilledFile(path, reason=event.reason)
-            case _:
+                self.failures[path] = event.reason
+            case Finished() | Known():
                 if isinstance(event, Finished):
                     self._finish(event)
-                yield FilledFile(path, event.digest, self._unusable.get(event.digest, ""))
+                if reason := self._unusable.get(event.digest):
+                    self.failures[path] = reason
+                else:
+                    self.digests[path] = event.digest
 
-    def discard(self) -> None:
+    def close(self) -> None:
         """Remove the files of unfinished tracks."""
         for path in list(self._tracks):
             self._drop(path)
 
     def _finish(self, event: Finished) -> None:
         path, digest = event.file.path, event.digest
-        reason = _unusable(event.decoded) or self._tracks[path].finish(self._mels.path(digest))
+        reason = _unusable(event.decoded)
+        if not reason:
+            spectrogram, writer = self._tracks[path]
+            writer.append(spectrogram.finish())
+            if writer.finite:
+                writer.finish(self._mels.path(digest))
+            else:
+                reason = "its spectrogram is not finite; are its samples absurdly large?"
         if reason:
             self._unusable[digest] = reason
         self._drop(path)
 
     def _drop(self, path: Path) -> None:
-        if (track := self._tracks.pop(path, None)) is not None:
-            track.writer.discard()
+        if path in self._tracks:
+            _, writer = self._tracks.pop(path)
+            writer.discard()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _fewer_threads(workers: int) -> Iterator[None]:
     """Leave the workers' cores to them: with both of two cores busy, 7 ms a block became 110."""
     threads = torch.get_num_threads()

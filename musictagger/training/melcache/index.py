@@ -1,4 +1,4 @@
-"""Digests of files as last seen: lines of JSON, appended, so that a killed run loses at most one."""
+"""The digests of files at their last inspection: lines of JSON, appended, so that a killed run loses at most one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from io import BufferedWriter
 from pathlib import Path
 
 from musictagger.audio.walk import FoundFile
+from musictagger.training.melcache.files import disk_errors
 
 FILE_NAME = "files.jsonl"
 
@@ -26,22 +27,24 @@ class FileIndex:
         return digest if (size, mtime_ns) == (file.size, file.mtime_ns) else None
 
     def record(self, file: FoundFile, digest: str) -> None:
-        """Store the digest of a file. Raises OSError."""
+        """Store the digest of a file. Raises MusictaggerError."""
         key = _key(file.path)
         self._known[key] = (file.size, file.mtime_ns, digest)
-        if self._file is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("ab")
-            # The last line may be incomplete.
-            self._file.write(b"\n" if self._file.tell() else b"")
         line = {"path": key, "size": file.size, "mtime_ns": file.mtime_ns, "digest": digest}
-        self._file.write(json.dumps(line).encode() + b"\n")
-        self._file.flush()
+        with disk_errors(self._path.parent):
+            if self._file is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._path.open("ab")
+                # The last line may be incomplete.
+                self._file.write(b"\n" if self._file.tell() else b"")
+            self._file.write(json.dumps(line).encode() + b"\n")
+            self._file.flush()
 
     def close(self) -> None:
-        """Close the file of the index. Raises OSError."""
+        """Close the file of the index. Raises MusictaggerError."""
         if self._file is not None:
-            self._file.close()
+            with disk_errors(self._path.parent):
+                self._file.close()
             self._file = None
 
 
