@@ -218,7 +218,8 @@ class StudentTargets:
         self.categories: Mapping[str, Category] = {output: found[output] for output in self.outputs}
         index = {output: number for number, output in enumerate(self.outputs)}
         self._labelled = {tag: index[name] for tag, (name, _) in meanings.items()}
-        self._taught = np.array([index[tag] for tag in teachers.tags], np.intp)
+        # The outputs that the teachers score.
+        self._scored = np.array([index[tag] for tag in teachers.tags], np.intp)
 
     def target(self, track: Track, start_s: float, length_s: float) -> FloatArray:
         """The target of an excerpt, float32 [outputs], NaN where it is unknown.
@@ -227,7 +228,7 @@ class StudentTargets:
         Raises MusictaggerError for a track without scores of teachers.
         """
         soft = np.full(len(self.outputs), np.nan, np.float32)
-        soft[self._taught] = self._teachers.scores(track.digest, start_s, length_s)
+        soft[self._scored] = self._teachers.scores(track.digest, start_s, length_s)
         return combine_targets(soft, self._hard(track), self._hard_weight) if track.tags else soft
 
     def truth(self, tracks: Sequence[Track]) -> Truth:
@@ -238,10 +239,10 @@ class StudentTargets:
         decided = np.zeros((len(tracks), len(self.outputs)), np.bool_)
         if tracks:
             scores = np.stack([self._teachers.track_scores(track.digest) for track in tracks])
-            decided[:, self._taught] = decisions(scores)
-        untaught = np.setdiff1d(np.arange(len(self.outputs)), self._taught)
+            decided[:, self._scored] = decisions(scores)
+        labels_only = np.setdiff1d(np.arange(len(self.outputs)), self._scored)
         for row, track in zip(decided, tracks, strict=True):
-            row[untaught] = self._hard(track)[untaught] == 1
+            row[labels_only] = self._hard(track)[labels_only] == 1
         return decided
 
     def tags_above_threshold(self, track: Track) -> tuple[str, ...]:
@@ -249,7 +250,7 @@ class StudentTargets:
         scores = self._teachers.track_scores(track.digest)
         limits = np.array([self.thresholds[tag] for tag in self._teachers.tags], np.float32)
         has = self._hard(track) == 1
-        has[self._taught] = np.nan_to_num(scores) >= limits
+        has[self._scored] = np.nan_to_num(scores) >= limits
         return self.names(has)
 
     def names(self, has: Truth) -> tuple[str, ...]:

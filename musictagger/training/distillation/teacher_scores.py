@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from musictagger.audio.frames import Wave, fill_frame
 from musictagger.config import Settings
-from musictagger.errors import MusictaggerError, printable, reason_of
 from musictagger.models.card import Card
 from musictagger.models.find import find_or_pull
 from musictagger.models.inference import BATCH_FRAMES, Predictor, has_bfloat16, pick_device
@@ -28,6 +27,7 @@ from musictagger.pipeline.pool import Decoding
 from musictagger.pipeline.stream import Event, find_sources, stream
 from musictagger.pipeline.worker import Failed, Finished, Frame, Inspected
 from musictagger.progress import SILENT, Progress
+from musictagger.training.melcache.files import disk_errors
 from musictagger.training.melcache.fill import whole_track
 
 HOPS_PER_WINDOW = 4
@@ -61,7 +61,7 @@ class Teacher:
         return self.card.front_end.frame_samples
 
     def folder(self, cache: Path) -> Path:
-        """Return the folder of its scores."""
+        """Return the folder of its scores in `cache`."""
         return cache / "teachers" / f"{self.key[:16]}-{self.window_samples}-{self.hop_samples}"
 
 
@@ -72,7 +72,7 @@ def make_teacher(model: Model) -> Teacher:
     computed from theirs; any other scores what it was trained on, one frame, every quarter of a frame.
     """
     front_end = model.card.front_end
-    patch: int | None = getattr(model.bare, "patch_columns", None)
+    patch = model.bare.patch_columns
     card = dataclasses.replace(
         model.card, front_end=dataclasses.replace(front_end, frame_hops=patch or front_end.frame_hops)
     )
@@ -126,11 +126,11 @@ def cache_teacher_scores(
         passes = [_TeacherPass(teacher, cache, device, tracks) for teacher in group]
         for each in passes:
             progress.say(each.describe())
-        run = _Passes([each for each in passes if each.missing], tracks, progress)
-        complete = run.score(rate_hz, decoding)
-        failures = run.failures() | failures
-        if not complete:
-            return TeacherPasses(failures, True)
+        if unfinished := [each for each in passes if each.missing]:
+            scored = _score(unfinished, tracks, rate_hz, decoding, progress)
+            failures = {**scored.failures, **failures}
+            if scored.interrupted:
+                return TeacherPasses(failures, True)
     return TeacherPasses(failures, False)
 
 
@@ -154,67 +154,39 @@ def read_scores(folder: Path, digest: str, outputs: int) -> WindowScores | None:
     return rows if intact else None
 
 
-def _write_scores(folder: Path, digest: str, rows: WindowScores) -> None:
-    path = scores_path(folder, digest)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.save(file, rows, allow_pickle=False)
-    except OSError as error:
-        raise MusictaggerError(
-            f"{printable(folder)}: {reason_of(error)}. Teacher scores already cached are kept; "
-            "run the same command again to go on, or choose another folder for the cache"
-        ) from error
-
-
-class _Passes:
-    """The passes of teachers with one sample rate over the tracks that any of them has not scored."""
-
-    def __init__(self, passes: Sequence[_TeacherPass], tracks: Mapping[Path, str], progress: Progress) -> None:
-        self._passes, self._tracks, self._progress = passes, tracks, progress
-        self._failed: dict[Path, str] = {}
-
-    def score(self, rate_hz: int, decoding: Decoding) -> bool:
-        """Return whether every track has been dealt with."""
-        missing = {digest for each in self._passes for digest in each.missing}
-        sources, self._failed = find_sources(
-            {path: digest for path, digest in self._tracks.items() if digest in missing}
-        )
-        if not sources:
-            return True
-        names = ", ".join(each.name for each in self._passes)
-        self._progress.start(f"teachers {names}", len(sources), "tracks")
-        done, scored_s = 0, 0.0
-        rule = whole_track(rate_hz)
-        with stream(sources, rate_hz=rate_hz, rule=rule, decoding=decoding, progress=self._progress) as events:
-            for event in events:
-                if self._progress.stopping:
-                    break
-                self._take(event)
-                if not isinstance(event, Frame | Inspected):
-                    done += 1
-                    scored_s += event.decoded.duration_s if isinstance(event, Finished) else 0.0
-                    self._progress.advance(done, audio_s=scored_s)
-        for each in self._passes:
-            each.flush()
-        return done == len(sources)
-
-    def failures(self) -> dict[Path, str]:
-        """Return the files without scores, with the reason of the first teacher concerned."""
-        return {
-            path: f"teacher {each.name}: {reason}"
-            for each in reversed(self._passes)
-            for path, digest in self._tracks.items()
-            if digest in each.missing and (reason := each.unusable.get(digest) or self._failed.get(path))
-        }
-
-    def _take(self, event: Event) -> None:
-        path = event.file.path
-        if isinstance(event, Failed):
-            self._failed[path] = event.reason
-        for each in self._passes:
-            if self._tracks[path] in each.missing:
-                each.take(event)
+def _score(
+    passes: Sequence[_TeacherPass], tracks: Mapping[Path, str], rate_hz: int, decoding: Decoding, progress: Progress
+) -> TeacherPasses:
+    """Score the tracks that any of these teachers, which have one sample rate, has not scored."""
+    missing = {digest for each in passes for digest in each.missing}
+    sources, failed = find_sources({path: digest for path, digest in tracks.items() if digest in missing})
+    done, scored_s = 0, 0.0
+    if sources:
+        progress.start(f"teachers {', '.join(each.name for each in passes)}", len(sources), "tracks")
+    rule = whole_track(rate_hz)
+    with stream(sources, rate_hz=rate_hz, rule=rule, decoding=decoding, progress=progress) as events:
+        for event in events:
+            if progress.stopping:
+                break
+            for each in passes:
+                if tracks[event.file.path] in each.missing:
+                    each.take(event)
+            if isinstance(event, Failed):
+                failed[event.file.path] = event.reason
+            if not isinstance(event, Frame | Inspected):
+                done += 1
+                scored_s += event.decoded.duration_s if isinstance(event, Finished) else 0.0
+                progress.advance(done, audio_s=scored_s)
+    for each in passes:
+        each.flush()
+    failures = {
+        path: f"teacher {each.name}: {reason}"
+        # In reverse, so that the first teacher concerned gives the reason.
+        for each in reversed(passes)
+        for path, digest in tracks.items()
+        if digest in each.missing and (reason := each.unusable.get(digest) or failed.get(path))
+    }
+    return TeacherPasses(failures, done < len(sources))
 
 
 @dataclass(eq=False)
@@ -266,7 +238,7 @@ class _TeacherPass:
         self.missing = {digest for digest in digests if read_scores(self._folder, digest, self._outputs) is None}
         """Digests without scores."""
         self.unusable: dict[str, str] = {}
-        """Those of tracks that cannot be scored, with the reasons."""
+        """The reasons why tracks cannot be scored, by digest."""
         self._windows: dict[Path, _Windows] = {}
 
     @property
@@ -312,13 +284,17 @@ class _TeacherPass:
             self._store(self._predictor.add(path, number, wave))
 
     def _store(self, completed: Completed) -> None:
-        for path, prediction in completed:
-            digest, spans = self._tracks[path], self._windows.pop(path).spans
+        for track, prediction in completed:
+            digest, spans = self._tracks[track], self._windows.pop(track).spans
             rows = np.zeros(len(spans), score_type(self._outputs))
             rows["start_s"], rows["end_s"] = np.array(spans).T / self._teacher.card.front_end.sample_rate_hz
             rows["scores"] = prediction.scores
             if np.isfinite(rows["scores"]).all():
-                _write_scores(self._folder, digest, rows)
+                path = scores_path(self._folder, digest)
+                with disk_errors(self._folder):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with replacing(path) as temporary, temporary.open("wb") as file:
+                        np.save(file, rows, allow_pickle=False)
                 self.missing.discard(digest)
             else:
                 self.unusable[digest] = "its scores are not finite; are the file's samples absurdly large?"
