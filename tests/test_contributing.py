@@ -48,14 +48,14 @@ def test_the_backbone_example_is_listed_trained_and_used(tmp_path: Path, monkeyp
     (console,) = blocks(text, "console")
     commands = [line.removeprefix("$ musictagger ") for line in console.splitlines()]
     assert [command.split()[0] for command in commands] == ["plugins", "train", "scan"]
-    outputs = []
+    results = []
     for command in commands:
-        result = run(*shlex.split(command))
-        assert result.code == 0, result.err
-        outputs.append(result.out)
-    assert re.search(r"mean_spectrum +.*Each mel band's mean and deviation", outputs[0])
-    assert Path("first/first.safetensors").is_file() and Path("first/first.json").is_file()
-    assert "30 tagged" in outputs[2] and "0 failed" in outputs[2]
+        results.append(run(*shlex.split(command)))
+        assert results[-1].code == 0, results[-1]
+    plugins, train, scan = results
+    assert re.search(r"mean_spectrum +.*Each mel band's mean and deviation", plugins.out), plugins
+    assert Path("first/first.safetensors").is_file() and Path("first/first.json").is_file(), train
+    assert "30 tagged" in scan.out and " 0 failed" in scan.out, scan
 
 
 def defined(code: str, module: ModuleType | None = None) -> dict[str, Any]:
