@@ -47,13 +47,11 @@ def find_models(folders: Sequence[Path]) -> list[FoundModel]:
 
 def _examine(weights: Path) -> FoundModel:
     try:
-        size_bytes = weights.stat().st_size
-        return FoundModel(weights.stem, weights, size_bytes, Card.load(weights.with_suffix(".json")))
-    except OSError as error:
-        # Usually a broken link.
-        return FoundModel(weights.stem, weights, error=f"{weights}: cannot be read: {error.strerror}")
-    except ModelError as error:
-        return FoundModel(weights.stem, weights, error=str(error))
+        return FoundModel(weights.stem, weights, weights.stat().st_size, Card.load(weights.with_suffix(".json")))
+    except (OSError, ModelError) as error:
+        # An OSError is usually a broken link.
+        reason = f"{weights}: cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
+        return FoundModel(weights.stem, weights, error=reason)
 
 
 def verified(model: FoundModel) -> FoundModel:

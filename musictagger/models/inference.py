@@ -71,7 +71,7 @@ class Predictor:
             batch = waves[start : start + self.batch_frames]
             try:
                 frame_scores, embedding = self._predict(batch)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
+            except RuntimeError as error:
                 self._make_room(error, len(batch))
                 continue
             scores.append(frame_scores)
@@ -140,13 +140,14 @@ def load_predictor(settings: Settings, progress: Progress = SILENT) -> Predictor
 def pick_device(name: str) -> torch.device:
     """The device named `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. Raises BadRequestError if it does not exist."""
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    there = {"cuda": cuda, "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+    counts = {"cuda": cuda, "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+    usable = [kind for kind, count in counts.items() if count]
     if name == "auto":
-        return torch.device(next(kind for kind, count in there.items() if count))
-    names = {*there, *(f"{kind}:{index}" for kind, count in there.items() for index in range(count))}
-    if name not in names or not there[name.partition(":")[0]]:
-        usable = ", ".join(kind for kind, count in there.items() if count)
-        raise BadRequestError(f"there is no device {name!r} on this machine (available: {usable}); use --device auto")
+        return torch.device(usable[0])
+    if name not in {*usable, *(f"{kind}:{index}" for kind in usable for index in range(counts[kind]))}:
+        raise BadRequestError(
+            f"there is no device {name!r} on this machine (available: {', '.join(usable)}); use --device auto"
+        )
     return torch.device(name)
 
 

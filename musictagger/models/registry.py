@@ -13,11 +13,13 @@ import inspect
 import logging
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import TypeGuard
 
 from musictagger.errors import ModelError
 from musictagger.models.backbone import Backbone
@@ -128,23 +130,31 @@ def _all_plugins(folders: Sequence[Path]) -> Iterator[Plugin]:
             # The settings and the command line may name the same folder.
             if not path.name.startswith(("_", ".")) and path.resolve() not in seen:
                 seen.add(path.resolve())
-                yield from _from_file(path)
+                yield from _load(path.stem, str(path), partial(_import_file, path))
     for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
-        yield from _from_entry_point(entry)
+        yield from _load(entry.name, f"entry point {entry.value}", entry.load)
 
 
-def _from_file(path: Path) -> Iterable[Plugin]:
+def _load(fallback_name: str, origin: str, load: Callable[[], object]) -> list[Plugin]:
+    """The backbone, or those that a module defines itself, without those that it imports."""
+    try:
+        with _importing(origin):
+            target = load()
+    except (Exception, SystemExit) as error:
+        return [Plugin(fallback_name, origin, error=failure(error))]
+    if not isinstance(target, ModuleType):
+        return [_checked(target, fallback_name, origin)]
+    own = [value for value in vars(target).values() if _is_backbone(value) and value.__module__ == target.__name__]
+    if not own:
+        return [Plugin(fallback_name, origin, error="defines no subclass of musictagger.models.backbone.Backbone")]
+    return [_checked(backbone, fallback_name, origin) for backbone in own]
+
+
+def _import_file(path: Path) -> ModuleType:
     # Files in two folders may have the same name; the digest distinguishes their modules.
     module_name = f"musictagger_plugin_{path.stem}_{hashlib.sha1(str(path).encode(errors='replace')).hexdigest()[:8]}"
-    try:
-        with _importing(str(path)):
-            module = sys.modules.get(module_name) or _import_file(path, module_name)
-    except (Exception, SystemExit) as error:
-        return [Plugin(path.stem, str(path), error=failure(error))]
-    return _register(module, path.stem, str(path))
-
-
-def _import_file(path: Path, module_name: str) -> ModuleType:
+    if module_name in sys.modules:
+        return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
@@ -158,32 +168,12 @@ def _import_file(path: Path, module_name: str) -> ModuleType:
     return module
 
 
-def _from_entry_point(entry: EntryPoint) -> Iterable[Plugin]:
-    origin = f"entry point {entry.value}"
-    try:
-        with _importing(origin):
-            target = entry.load()
-    except (Exception, SystemExit) as error:
-        return [Plugin(entry.name, origin, error=failure(error))]
-    if isinstance(target, ModuleType):
-        return _register(target, entry.name, origin)
-    return [_checked(target, entry.name, origin)]
-
-
-def _register(module: ModuleType, fallback_name: str, origin: str) -> list[Plugin]:
-    """The backbones that a module defines itself, without those that it imports."""
-    classes = [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, Backbone) and value.__module__ == module.__name__
-    ]
-    if not classes:
-        return [Plugin(fallback_name, origin, error="defines no subclass of musictagger.models.backbone.Backbone")]
-    return [_checked(backbone, fallback_name, origin) for backbone in classes]
+def _is_backbone(value: object) -> TypeGuard[type[Backbone]]:
+    return inspect.isclass(value) and issubclass(value, Backbone)
 
 
 def _checked(target: object, fallback_name: str, origin: str) -> Plugin:
-    if not (inspect.isclass(target) and issubclass(target, Backbone)):
+    if not _is_backbone(target):
         return Plugin(fallback_name, origin, error="is not a subclass of musictagger.models.backbone.Backbone")
     name = getattr(target, "name", None)
     if not isinstance(name, str) or not name:

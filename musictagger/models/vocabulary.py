@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import string
 import tomllib
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -73,13 +74,8 @@ def _title(word: str) -> str:
     text = " ".join(word.replace("_", " ").split())
     if text != text.lower():
         return text
-    parts = text.split(" ")
-    titled = [part if i and part in _SMALL_WORDS else _capitalised(part) for i, part in enumerate(parts)]
-    return " ".join(titled)
-
-
-def _capitalised(word: str) -> str:
-    return "-".join(part[:1].upper() + part[1:] for part in word.split("-"))
+    words = enumerate(text.split(" "))
+    return " ".join(word if i and word in _SMALL_WORDS else string.capwords(word, "-") for i, word in words)
 
 
 def _threshold(thresholds: Mapping[str, float] | float, name: str, category: Category) -> float:

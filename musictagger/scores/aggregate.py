@@ -41,9 +41,9 @@ def aggregate_tracks(frame_scores: FloatArray, frames: Sequence[int], how: Aggre
     `frame_scores` holds the frames of all tracks one after another, [sum(frames), tags]; `frames` is the number of
     frames of each track, at least one.
     """
-    starts = np.concatenate([[0], np.cumsum(frames)[:-1]]).astype(np.intp) if len(frames) else np.zeros(0, np.intp)
-    if not len(starts):
+    if not len(frames):
         return np.zeros((0, frame_scores.shape[-1]), np.float32)
+    starts = np.cumsum([0, *frames[:-1]])
     return _AGGREGATORS[how](frame_scores.astype(np.float32), starts, np.asarray(frames))
 
 

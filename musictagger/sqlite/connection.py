@@ -79,7 +79,7 @@ def connector(
     # With a write-ahead log beside it another process is writing, and only a reader that looks there is up to date.
     immutable = not path.with_name(path.name + "-wal").exists()
     mode = "rwc" if create else "rw" if writable else "ro&immutable=1" if immutable else "ro"
-    uri = f"file:{_quoted(path.absolute())}?mode={mode}"
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -90,13 +90,6 @@ def connector(
         return connection
 
     return connect
-
-
-def _quoted(path: Path) -> str:
-    """A path in SQLite's URI syntax, byte for byte."""
-    plain = frozenset(b"/-_.~") | frozenset(range(ord("0"), ord("9") + 1))
-    plain |= frozenset(range(ord("A"), ord("Z") + 1)) | frozenset(range(ord("a"), ord("z") + 1))
-    return "".join(chr(byte) if byte in plain else f"%{byte:02x}" for byte in os.fsencode(path))
 
 
 _ESCAPE = "\ufffd"
