@@ -2,7 +2,7 @@
 
     genre:rock mood:mellow score.jazz:0.3.. -tag:metal , artist:"Miles Davis" duration:..3:00 sort:score.jazz-
 
-A space means and. A comma that stands alone or ends a word means or (and binds tighter). A leading `-` means not.
+A space means and. A comma that stands alone or ends a word means or; "and" binds tighter. A leading `-` means not.
 Within one word, commas separate alternatives: `genre:rock,jazz`.
 
     tag:NAME                  the track has this tag: its score reaches the tag's threshold
@@ -68,7 +68,7 @@ class StoredField:
     number: Callable[[str], float] | None = None
     """Reads the ends of a range of a numeric field; None for a text field."""
     bare_word: bool = False
-    """Whether a word without a field is looked for here."""
+    """Whether a word without a field is searched for in it."""
     sortable: bool = True
 
     def texts(self, row: TrackRow) -> Iterable[str]:
@@ -101,7 +101,7 @@ _BARE_WORD = tuple(field for field in STORED.values() if field.bare_word)
 
 Column = Callable[[Tracks], FloatArray]
 Predicate = Callable[[Tracks], Mask]
-SortKey = Callable[[Tracks], list[tuple[int, object]]]
+SortKey = Callable[[Tracks], list[tuple[bool, object]]]
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _unquoted(text: str) -> str:
 
 def _is_field(name: str, piece: str) -> bool:
     lowered = name.lower()
-    if lowered.startswith("score.") or lowered in {*FIELDS, "tag"}:
+    if lowered.startswith("score.") or lowered in FIELDS:
         return True
     if re.fullmatch(r"[a-z_.]+", lowered):
         close = difflib.get_close_matches(lowered, FIELDS, n=1)
@@ -289,21 +289,19 @@ def _sort_key(piece: str, card: Card) -> tuple[SortKey, bool]:
     descending = name.endswith("-")
     field = name.rstrip("+-").lower()
     if field.startswith("score."):
-        return _number_key(_score(_tag_index(field.removeprefix("score."), card)), descending), descending
-    stored = STORED.get(field)
-    if stored is None or not stored.sortable:
-        raise BadRequestError(f"query {piece!r}: sorts by {', '.join(_SORTABLE[:-1])} or {_SORTABLE[-1]}")
-    if stored.number is not None:
-        return _number_key(stored.numbers, descending), descending
-    return (lambda tracks: [_text_key(stored.read(row), descending) for row in tracks.rows]), descending
+        column = _score(_tag_index(field.removeprefix("score."), card))
+    else:
+        stored = STORED.get(field)
+        if stored is None or not stored.sortable:
+            raise BadRequestError(f"query {piece!r}: sorts by {', '.join(_SORTABLE[:-1])} or {_SORTABLE[-1]}")
+        if stored.number is None:
+            return (lambda tracks: [_rank(stored.read(row), descending) for row in tracks.rows]), descending
+        column = stored.numbers
+    return (lambda tracks: [_rank(value, descending) for value in column(tracks).tolist()]), descending
 
 
-def _number_key(column: Column, descending: bool) -> SortKey:
-    # Unknown values come last in both directions.
-    return lambda tracks: [
-        (int(np.isnan(value)) ^ int(descending), 0.0 if np.isnan(value) else float(value)) for value in column(tracks)
-    ]
-
-
-def _text_key(value: object, descending: bool) -> tuple[int, object]:
-    return int(value is None) ^ int(descending), str(value or "").casefold()
+def _rank(value: object, descending: bool) -> tuple[bool, object]:
+    """The key that sorts a value; an unknown one (None or NaN) comes last in both directions."""
+    if value is None or value != value:
+        return not descending, ""
+    return descending, value if isinstance(value, float) else str(value).casefold()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import graphlib
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -125,16 +126,20 @@ def _rename(draft: _Draft, aliases: Mapping[str, Any], path: Path) -> None:
         else:
             draft.names.setdefault(new, right)
             into[old] = new
-    _merge(draft, known, {old: _end(old, into, lines, path) for old in into}, into)
+    ends: dict[str, str] = {}
+    for key in _sorted({old: {new} for old, new in into.items()}, lines, "=", path):
+        ends[key] = ends[into[key]] if key in into else key
+    _merge(draft, known, {old: ends[old] for old in into}, into)
 
 
-def _end(key: str, into: Mapping[str, str], lines: Mapping[str, str], path: Path) -> str:
-    passed = [key]
-    while passed[-1] in into:
-        passed.append(into[passed[-1]])
-        if passed[-1] in passed[:-1]:
-            raise BadRequestError(f"{path}: {' = '.join(repr(lines[step]) for step in passed)} leads in a circle")
-    return passed[-1]
+def _sorted(above: Mapping[str, set[str]], names: Mapping[str, str], relation: str, path: Path) -> list[str]:
+    """All keys, each after those above it. Raises BadRequestError, with the `names`, for a circle."""
+    try:
+        # Sorted, so that the circle named is always the same one.
+        return list(graphlib.TopologicalSorter({key: sorted(keys) for key, keys in above.items()}).static_order())
+    except graphlib.CycleError as error:
+        circle = f" {relation} ".join(repr(names[key]) for key in reversed(error.args[1]))
+        raise BadRequestError(f"{path}: {circle} leads in a circle") from error
 
 
 def _merge(draft: _Draft, known: frozenset[str], ends: Mapping[str, str], into: Mapping[str, str]) -> None:
@@ -183,19 +188,10 @@ def _like(draft: _Draft, name: str, likeness: float) -> str | None:
 
 
 def _finished(draft: _Draft, path: Path) -> GenreTree:
-    above: dict[str, frozenset[str]] = {}
-
-    def climb(key: str, below: tuple[str, ...]) -> frozenset[str]:
-        if key in below:
-            circle = [draft.names[step] for step in (*below[below.index(key) :], key)]
-            _refuse(path, f"{' under '.join(repr(name) for name in circle)} leads in a circle")
-        if key not in above:
-            direct = draft.parents.get(key, set())
-            above[key] = frozenset(direct).union(*(climb(parent, (*below, key)) for parent in sorted(direct)))
-        return above[key]
-
-    for key in draft.names:
-        climb(key, ())
+    above: dict[str, frozenset[str]] = dict.fromkeys(draft.names, frozenset())
+    for key in _sorted(draft.parents, draft.names, "under", path):
+        direct = draft.parents.get(key, set())
+        above[key] = frozenset(direct).union(*(above[parent] for parent in direct))
     other_spellings = {key: draft.names[target] for key, target in draft.same.items()}
     return GenreTree(
         draft.names | other_spellings,
