@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -109,8 +110,11 @@ class LibraryReader:
         self.location = location
         self._execute = execute
 
+    def _errors(self) -> AbstractContextManager[None]:
+        return readable_errors(self.location, LIBRARY_ADVICE)
+
     def _model_rows(self) -> Sequence[Any]:
-        with readable_errors(self.location, LIBRARY_ADVICE):
+        with self._errors():
             return self._execute(_MODELS, {}).fetchall()
 
     def count_models(self) -> int:
@@ -142,7 +146,7 @@ class LibraryReader:
             yield from self._tracks(model_id, "NOT file.missing", {})
 
     def _tracks(self, model_id: int, condition: str, values: Mapping[str, str]) -> Iterator[list[TrackRow]]:
-        with readable_errors(self.location, LIBRARY_ADVICE):
+        with self._errors():
             rows = self._execute(_TRACKS.format(condition=condition), {"model_id": model_id, **values})
             # Fetched in parts: 500,000 tracks at once would take a gigabyte.
             while part := rows.fetchmany(PARTITION):
@@ -150,7 +154,7 @@ class LibraryReader:
 
     def failures(self) -> list[tuple[Path, str]]:
         """Files that could not be read or decoded, with the reason; sorted by path."""
-        with readable_errors(self.location, LIBRARY_ADVICE):
+        with self._errors():
             return [(path_from_text(path), reason) for path, reason in self._execute(_FAILURES, {}).fetchall()]
 
 

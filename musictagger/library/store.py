@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 from sqlalchemy import TextClause, select, text, update
@@ -18,13 +18,14 @@ from musictagger.audio.frames import Status
 from musictagger.audio.walk import FoundFile
 from musictagger.errors import StoreError
 from musictagger.library.database import open_database
-from musictagger.library.reader import CHUNK, LIBRARY_ADVICE, PARTITION, LibraryReader, Rows, below
-from musictagger.library.schema import Analysis, Audio, Choice, File, ModelRow
+from musictagger.library.reader import CHUNK, PARTITION, LibraryReader, Rows, below
+from musictagger.library.schema import Analysis, Audio, Base, Choice, File, ModelRow
 from musictagger.models.card import Card
 from musictagger.records import Analysed, FloatArray
-from musictagger.sqlite.connection import now, readable_errors
+from musictagger.sqlite.connection import now
 from musictagger.tags.fields import FileTags
 
+Table = TypeVar("Table", bound=Base)
 Need = Literal["nothing", "analysis", "inspection"]
 
 
@@ -67,11 +68,6 @@ class Store(LibraryReader):
         self._session.flush()
         return self._session.execute(text(statement), values, execution_options={"yield_per": PARTITION})
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        with readable_errors(self.location, LIBRARY_ADVICE):
-            yield
-
     def commit(self) -> None:
         """Make everything recorded so far durable."""
         with self._errors():
@@ -80,10 +76,7 @@ class Store(LibraryReader):
     def model_id(self, card: Card) -> int:
         """The id of a model, which is recorded with its newest card."""
         with self._errors():
-            row = self._session.scalar(select(ModelRow).where(ModelRow.key == card.key))
-            if row is None:
-                row = ModelRow(key=card.key)
-                self._session.add(row)
+            row = self._existing_or_new(ModelRow, key=card.key)
             row.name, row.card, row.used_at = card.name, card.to_json(), now()
             self._session.flush()
             model_id = row.id
@@ -95,13 +88,9 @@ class Store(LibraryReader):
         self, files: Iterable[FoundFile], model_id: int, rule: str, *, force: bool = False, retry_failed: bool = False
     ) -> Iterator[Todo]:
         """What to do with each file, in the order given. Runs one statement per chunk of files."""
-        chunk: list[FoundFile] = []
-        for file in files:
-            chunk.append(file)
-            if len(chunk) == CHUNK:
-                yield from self._todo_chunk(chunk, model_id, rule, force, retry_failed)
-                chunk = []
-        yield from self._todo_chunk(chunk, model_id, rule, force, retry_failed)
+        remaining = iter(files)
+        while chunk := list(islice(remaining, CHUNK)):
+            yield from self._todo_chunk(chunk, model_id, rule, force, retry_failed)
 
     def _todo_chunk(
         self, files: Sequence[FoundFile], model_id: int, rule: str, force: bool, retry_failed: bool
@@ -172,10 +161,7 @@ class Store(LibraryReader):
         with self._errors():
             audio = self._audio(analysed.digest)
             audio.duration_s = analysed.duration_s
-            row = self._session.scalar(select(Analysis).filter_by(audio_id=audio.id, model_id=model_id))
-            if row is None:
-                row = Analysis(audio_id=audio.id, model_id=model_id)
-                self._session.add(row)
+            row = self._existing_or_new(Analysis, audio_id=audio.id, model_id=model_id)
             row.rule, row.status, row.padded = rule, analysed.status, analysed.padded
             row.frames = len(analysed.scores)
             row.scores = _half(analysed.scores)
@@ -219,19 +205,20 @@ class Store(LibraryReader):
             return list(self._session.scalars(statement.order_by(File.path)))
 
     def _file(self, file: FoundFile) -> File:
-        row = self._session.scalar(select(File).where(File.path == file.path))
-        if row is None:
-            row = File(path=file.path, genres=[], fields={})
-            self._session.add(row)
+        row = self._existing_or_new(File, path=file.path)
         row.size, row.mtime_ns, row.missing = file.size, file.mtime_ns, False
         return row
 
     def _audio(self, digest: str) -> Audio:
-        row = self._session.scalar(select(Audio).where(Audio.digest == digest))
+        row = self._existing_or_new(Audio, digest=digest)
+        self._session.flush()
+        return row
+
+    def _existing_or_new(self, table: type[Table], **key: Any) -> Table:
+        row = self._session.scalar(select(table).filter_by(**key))
         if row is None:
-            row = Audio(digest=digest)
+            row = table(**key)
             self._session.add(row)
-            self._session.flush()
         return row
 
 
