@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from musictagger.audio.frames import Status
-from musictagger.audio.walk import FoundFile
+if TYPE_CHECKING:
+    from musictagger.audio.frames import Status
+    from musictagger.audio.walk import FoundFile
 
 FloatArray = npt.NDArray[np.float32]
 Aggregator = Literal["mean", "median", "geometric", "max"]

@@ -169,14 +169,14 @@ def _chosen_model(library: LibraryReader, settings: Settings) -> tuple[int, Card
     Models are compared by what they compute (`Card.key`), so a copy under another name or with other thresholds is a
     view of the same scores.
     """
-    from musictagger.errors import BadRequestError, ModelError
-    from musictagger.models.card import Card
-    from musictagger.models.find import find_model
-
     wanted = settings.model
     models = library.models(limit=None if wanted else 1)
     if not wanted and models:
         return models[0]
+    from musictagger.errors import BadRequestError, ModelError
+    from musictagger.models.card import Card
+    from musictagger.models.find import find_model
+
     card, unknown = None, "run `musictagger scan` with it first"
     try:
         weights = find_model(wanted, settings.model_folders) if wanted else None

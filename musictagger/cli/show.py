@@ -25,7 +25,7 @@ def command(file: Path, as_json: bool, settings: Settings) -> int:
     Bold tags reach their threshold; a * marks the genres that a scan writes.
     """
     from musictagger.audio.walk import absolute
-    from musictagger.cli import documents, render
+    from musictagger.cli import documents
     from musictagger.library.view import look
 
     with opened_view(settings) as (store, model_id, view):
@@ -36,6 +36,9 @@ def command(file: Path, as_json: bool, settings: Settings) -> int:
     if as_json:
         documents.print_json(documents.track_document(tracks[0]))
         return 0
+    # Here, since the JSON document does not need rich.
+    from musictagger.cli import render
+
     console = render.console()
     for name, value in render.facts(tracks[0]):
         if value:
