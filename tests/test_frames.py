@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musictagger.audio.frames import FrameRule, Slicer, Wave, evenly, fill_frame, frame_starts
+from musictagger.audio.frames import FrameRule, Slicer, Wave, evenly, frame_starts
 
 FRAME, EDGE = 100, 30
 PLAIN, TRIMMED = FrameRule(FRAME), FrameRule(FRAME, EDGE)
@@ -71,7 +71,7 @@ def test_the_division_into_blocks_does_not_change_the_frames(blocks: list[Wave],
     wave = np.concatenate(blocks)
     expected = [wave[start : start + rule.frame_samples] for start in frame_starts(len(wave), rule)]
     if 0 < len(wave) < rule.frame_samples:
-        expected = [fill_frame(wave, rule.frame_samples)]
+        expected = [np.resize(wave, rule.frame_samples)]
     got = sliced(blocks, rule)
     assert len(got) == len(expected)
     assert all(np.array_equal(one, other) for one, other in zip(got, expected, strict=True))

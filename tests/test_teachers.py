@@ -16,7 +16,7 @@ from conftest import make_card
 from helpers import make_model, write_tone
 
 from musictagger.audio.decode import decode_frames
-from musictagger.audio.frames import FrameRule, fill_frame
+from musictagger.audio.frames import FrameRule
 from musictagger.audio.frontend import FrontEnd
 from musictagger.config import Settings
 from musictagger.errors import BadRequestError, MusictaggerError
@@ -40,8 +40,8 @@ from musictagger.training.distillation.teacher_scores import (
     make_teacher,
     read_scores,
     score_type,
-    scores_path,
 )
+from musictagger.training.melcache.files import track_file
 from musictagger.training.windows import Track
 
 RATE_HZ = 8_000
@@ -120,7 +120,7 @@ def made_up(name: str, tags: Mapping[str, str], **changes: Any) -> Teacher:
 
 
 def write_rows(teacher: Teacher, cache: Path, digest: str, rows: list[tuple[float, float, list[float]]]) -> None:
-    path = scores_path(teacher.folder(cache), digest)
+    path = track_file(teacher.folder(cache), digest)
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, np.array([(a, b, s) for a, b, s in rows], score_type(len(teacher.card.outputs))))
 
@@ -174,7 +174,7 @@ class TestScoring:
                 starts = list(range(0, len(wave) - window + 1, hop)) or [0]
                 if starts[-1] + window < len(wave):
                     starts.append(len(wave) - window)
-                waves = [fill_frame(wave[start : start + window], window) for start in starts]
+                waves = [np.resize(wave[start : start + window], window) for start in starts]
                 np.testing.assert_allclose(rows["start_s"] * front_end.sample_rate_hz, starts, atol=0.1)
                 assert rows["end_s"][-1] * front_end.sample_rate_hz == pytest.approx(len(wave), abs=0.1)
                 np.testing.assert_allclose(rows["scores"], predict(waves).scores, atol=2e-3)
@@ -212,7 +212,7 @@ class TestScoring:
         self, damage: bytes | None, both: list[Teacher], music: dict[Path, str], cache: Path, tmp_path: Path
     ) -> None:
         shutil.copytree(cache, tmp_path / "cache")
-        path = scores_path(both[1].folder(tmp_path / "cache"), digest_of("short"))
+        path = track_file(both[1].folder(tmp_path / "cache"), digest_of("short"))
         good = path.read_bytes()
         path.write_bytes(good[:-3] if damage is None else damage)
         assert not score(both, music, tmp_path / "cache").failures
@@ -295,10 +295,10 @@ class TestScores:
             for tag in teacher.card.tags:
                 total = weight = 0.0
                 for row in rows:
-                    part = min(row["end_s"], start_s + length_s) - max(row["start_s"], start_s)
-                    if part > 0:
+                    overlap_s = min(row["end_s"], start_s + length_s) - max(row["start_s"], start_s)
+                    if overlap_s > 0:
                         score = max(float(row["scores"][position[output]]) for output in tag.outputs)
-                        total, weight = total + part * score, weight + part
+                        total, weight = total + overlap_s * score, weight + overlap_s
                 logits.setdefault(tag.name, []).append(logit(total / weight))
         assert got == pytest.approx({tag: sigmoid(np.mean(values)) for tag, values in logits.items()}, abs=1e-5)
 
@@ -450,8 +450,8 @@ class TestStudentTargets:
         teacher = made_up("one", {"Rock": "genre", "Harp": "instrument"})
         lifted = Calibration({"Harp": Curve("platt", offset=4.0)})
         card = dataclasses.replace(teacher.card, calibration=lifted.to_json())
-        taught = dataclasses.replace(teacher, model=Model(card, teacher.model.backbone))
-        assert CachedTeachers([taught], tmp_path).thresholds == pytest.approx({"Rock": 0.5, "Harp": sigmoid(-4.0)})
+        calibrated = dataclasses.replace(teacher, model=Model(card, teacher.model.backbone))
+        assert CachedTeachers([calibrated], tmp_path).thresholds == pytest.approx({"Rock": 0.5, "Harp": sigmoid(-4.0)})
 
     def test_need_no_labels(self, both: list[Teacher], cache: Path) -> None:
         teachers = CachedTeachers(both, cache)

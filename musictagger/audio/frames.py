@@ -66,11 +66,6 @@ def evenly(items: list[int], count: int) -> list[int]:
     return [items[(2 * share + 1) * len(items) // (2 * count)] for share in range(count)]
 
 
-def fill_frame(wave: Wave, frame_samples: int) -> Wave:
-    """Repeat a wave, not empty and shorter than a frame, to fill one."""
-    return np.resize(wave, frame_samples)
-
-
 class Slicer:
     """Cuts a stream of blocks of unknown length into the frames of `frame_starts`.
 
@@ -109,7 +104,8 @@ class Slicer:
             if self._held_samples:
                 yield self._take(self._held_samples)
         elif 0 < self.total_samples < self._rule.frame_samples:
-            yield fill_frame(np.concatenate(self._held), self._rule.frame_samples)
+            # Filled with repetitions of the track.
+            yield np.resize(np.concatenate(self._held), self._rule.frame_samples)
         elif not self._trimming:
             while self._held_samples >= self._rule.frame_samples:
                 yield self._take(self._rule.frame_samples)

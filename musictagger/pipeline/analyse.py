@@ -139,11 +139,5 @@ def _analysed(finished: Finished, prediction: Prediction) -> Analysed:
     decoded = finished.decoded
     embedding = prediction.embedding.mean(axis=0) if decoded.frames else np.zeros(0, np.float32)
     return Analysed(
-        finished.file,
-        finished.digest,
-        decoded.status,
-        decoded.duration_s,
-        decoded.padded,
-        prediction.scores,
-        embedding,
+        finished.file, finished.digest, decoded.status, decoded.duration_s, decoded.padded, prediction.scores, embedding
     )

@@ -125,10 +125,8 @@ def run(job: Job, send: Send) -> None:
         else:
             for answer in decode(job, beat):
                 send(answer)
-    except ChangedMeanwhileError as error:
-        send(Failed(job.file, error.reason, transient=True))
     except AudioError as error:
-        send(Failed(job.file, error.reason))
+        send(Failed(job.file, error.reason, transient=isinstance(error, ChangedMeanwhileError)))
     except MemoryError:
         send(Failed(job.file, "not enough memory", transient=True))
     except OSError as error:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from musictagger.audio.frames import Wave, fill_frame
+from musictagger.audio.frames import Wave
 from musictagger.config import Settings
 from musictagger.models.card import Card
 from musictagger.models.find import find_or_pull
@@ -27,7 +27,7 @@ from musictagger.pipeline.pool import Decoding
 from musictagger.pipeline.stream import Event, find_sources, stream
 from musictagger.pipeline.worker import Failed, Finished, Frame, Inspected
 from musictagger.progress import SILENT, Progress
-from musictagger.training.melcache.files import disk_errors
+from musictagger.training.melcache.files import disk_errors, track_file
 from musictagger.training.melcache.fill import whole_track
 
 HOPS_PER_WINDOW = 4
@@ -80,11 +80,7 @@ def make_teacher(model: Model) -> Teacher:
     return Teacher(Model(card, model.backbone), model.card.key, window_samples // (1 if patch else HOPS_PER_WINDOW))
 
 
-def load_teachers(
-    names: Sequence[str],
-    settings: Settings,
-    progress: Progress = SILENT,
-) -> list[Teacher]:
+def load_teachers(names: Sequence[str], settings: Settings, progress: Progress = SILENT) -> list[Teacher]:
     """Load the models of these names (or paths) as teachers; fetch a published one that is missing.
 
     Raises BadRequestError for an unknown name, ModelError when a model cannot be fetched or loaded.
@@ -139,15 +135,10 @@ def score_type(outputs: int) -> np.dtype[Any]:
     return np.dtype([("start_s", "<f4"), ("end_s", "<f4"), ("scores", "<f2", (outputs,))])
 
 
-def scores_path(folder: Path, digest: str) -> Path:
-    """Return the file of a track's scores."""
-    return folder / digest[:2] / f"{digest}.npy"
-
-
 def read_scores(folder: Path, digest: str, outputs: int) -> WindowScores | None:
     """Read a teacher's scores of a track; None when they are missing or the file is damaged."""
     try:
-        rows = np.load(scores_path(folder, digest), allow_pickle=False)
+        rows = np.load(track_file(folder, digest), allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     intact = rows.dtype == score_type(outputs) and rows.ndim == 1 and len(rows) and np.isfinite(rows["scores"]).all()
@@ -217,7 +208,7 @@ class _Windows:
         total = self._held_from + len(self._held)
         if not self.spans and total:
             self.spans.append((0, total))
-            yield 0, fill_frame(self._held, self.window)
+            yield 0, np.resize(self._held, self.window)
         elif self.spans and self.spans[-1][1] < total:
             yield self._window(total - self.window)
 
@@ -290,7 +281,7 @@ class _TeacherPass:
             rows["start_s"], rows["end_s"] = np.array(spans).T / self._teacher.card.front_end.sample_rate_hz
             rows["scores"] = prediction.scores
             if np.isfinite(rows["scores"]).all():
-                path = scores_path(self._folder, digest)
+                path = track_file(self._folder, digest)
                 with disk_errors(self._folder):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     with replacing(path) as temporary, temporary.open("wb") as file:

@@ -35,20 +35,21 @@ def mel_bytes(columns: int, n_mels: int) -> int:
     return HEADER_BYTES + columns * n_mels * np.dtype(np.float16).itemsize
 
 
+def track_file(folder: Path, digest: str) -> Path:
+    """Return the file of a track in `folder`: ab/abcd....npy."""
+    return folder / digest[:2] / f"{digest}.npy"
+
+
 @dataclass(frozen=True)
 class MelFolder:
-    """The mel files of one front end: `folder`/ab/ab....npy, named by the digests of the tracks."""
+    """The mel files of one front end in `folder`."""
 
     folder: Path
     n_mels: int
 
-    def path(self, digest: str) -> Path:
-        """Return the file of a track."""
-        return self.folder / digest[:2] / f"{digest}.npy"
-
     def columns(self, digest: str) -> int | None:
         """Return the number of columns of a track, None when it is not cached. Remove a damaged file."""
-        path = self.path(digest)
+        path = track_file(self.folder, digest)
         with disk_errors(self.folder):
             columns = self._columns(path)
             if columns is None:
@@ -60,7 +61,7 @@ class MelFolder:
 
         Raises MusictaggerError when its file is missing or damaged.
         """
-        path = self.path(digest)
+        path = track_file(self.folder, digest)
         try:
             columns = self._columns(path)
             if columns is None:
