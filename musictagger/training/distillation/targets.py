@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musictagger.errors import BadRequestError, MusictaggerError
-from musictagger.evaluation.checks import Truth
+from musictagger.evaluation.checks import DoubleArray, Truth
 from musictagger.models.calibration import logit, sigmoid
 from musictagger.models.card import CATEGORIES, Card, Category
 from musictagger.models.vocabulary import meaning
@@ -49,8 +49,8 @@ class _TrackScores:
     """One teacher's windows of one track: float64 [windows] in seconds, float16 [windows, tags of the teacher]."""
 
     indices: npt.NDArray[np.intp]
-    start_s: npt.NDArray[np.float64]
-    end_s: npt.NDArray[np.float64]
+    start_s: DoubleArray
+    end_s: DoubleArray
     scores: npt.NDArray[np.float16]
 
 
@@ -69,8 +69,8 @@ class CachedTeachers:
         found: dict[str, Category] = {}
         for tag in (tag for card in cards for tag in card.tags):
             found.setdefault(tag.name, tag.category)
-        self.tags = in_order(found)
-        self.categories: Mapping[str, Category] = {tag: found[tag] for tag in self.tags}
+        self.categories = in_order(found)
+        self.tags = tuple(self.categories)
         logits: dict[str, list[float]] = {}
         for card in cards:
             for name, threshold in _raw_thresholds(card).items():
@@ -137,14 +137,12 @@ def _raw_thresholds(card: Card) -> dict[str, float]:
     }
 
 
-def in_order(categories: Mapping[str, Category]) -> tuple[str, ...]:
-    """Tags in the order of their categories, then of their names."""
-    return tuple(sorted(categories, key=lambda tag: (CATEGORIES.index(categories[tag]), tag)))
+def in_order(categories: Mapping[str, Category]) -> Mapping[str, Category]:
+    """The categories of tags, in the order of the categories, then of the tags."""
+    return dict(sorted(categories.items(), key=lambda item: (CATEGORIES.index(item[1]), item[0])))
 
 
-def _weights(
-    start_s: npt.NDArray[np.float64], end_s: npt.NDArray[np.float64], from_s: float, length_s: float
-) -> npt.NDArray[np.float64]:
+def _weights(start_s: DoubleArray, end_s: DoubleArray, from_s: float, length_s: float) -> DoubleArray:
     """The overlap in seconds of each window with the excerpt [from_s, from_s + length_s); not all are 0."""
     track_s = float(end_s[-1])
     if math.isinf(length_s):
@@ -164,10 +162,8 @@ def _weights(
     return weights
 
 
-def _overlap(
-    start_s: npt.NDArray[np.float64], end_s: npt.NDArray[np.float64], low_s: float, high_s: float
-) -> npt.NDArray[np.float64]:
-    overlap: npt.NDArray[np.float64] = np.minimum(end_s, high_s) - np.maximum(start_s, low_s)
+def _overlap(start_s: DoubleArray, end_s: DoubleArray, low_s: float, high_s: float) -> DoubleArray:
+    overlap: DoubleArray = np.minimum(end_s, high_s) - np.maximum(start_s, low_s)
     return np.maximum(overlap, 0.0)
 
 
@@ -214,8 +210,8 @@ class StudentTargets:
         self.thresholds: Mapping[str, float] = teachers.thresholds
         for name, category in meanings.values():
             found.setdefault(name, category)
-        self.outputs = in_order(found)
-        self.categories: Mapping[str, Category] = {output: found[output] for output in self.outputs}
+        self.categories = in_order(found)
+        self.outputs = tuple(self.categories)
         index = {output: number for number, output in enumerate(self.outputs)}
         self._labelled = {tag: index[name] for tag, (name, _) in meanings.items()}
         # The outputs that the teachers score.

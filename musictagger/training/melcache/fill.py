@@ -16,16 +16,16 @@ from musictagger.pipeline.pool import Decoding
 from musictagger.pipeline.stream import Event, Known, SourceFile, stream
 from musictagger.pipeline.worker import Failed, Finished, Frame, Inspected
 from musictagger.progress import Progress
-from musictagger.training.melcache.files import MelColumns, MelFolder, MelWriter
+from musictagger.training.melcache.files import MelColumns, MelFolder, MelWriter, track_file
 from musictagger.training.melcache.index import FileIndex
 
 BLOCK_S = 30
 """Length of the blocks that workers send: about a frame of a scan, and a typical clip of a dataset."""
 
 
-def whole_track(rate_hz: int, block_s: float = BLOCK_S) -> FrameRule:
+def whole_track(rate_hz: int) -> FrameRule:
     """Return the rule whose frames, in order, are the whole track in blocks, the last one shorter."""
-    return FrameRule(max(1, round(block_s * rate_hz)), tail=True)
+    return FrameRule(BLOCK_S * rate_hz, tail=True)
 
 
 class SpectrogramStream:
@@ -157,7 +157,7 @@ class _Filling:
             spectrogram, writer = self._tracks[path]
             writer.append(spectrogram.finish())
             if writer.finite:
-                writer.finish(self._mels.path(digest))
+                writer.finish(track_file(self._mels.folder, digest))
             else:
                 reason = "its spectrogram is not finite; are its samples absurdly large?"
         if reason:

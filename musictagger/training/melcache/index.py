@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from io import BufferedWriter
 from pathlib import Path
 
@@ -65,10 +66,6 @@ def _read(path: Path) -> dict[str, tuple[int, int, str]]:
             values = (entry["size"], entry["mtime_ns"], entry["digest"])
         except (ValueError, KeyError, TypeError):
             continue
-        if list(map(type, values)) == [int, int, str] and _is_digest(values[2]):
+        if list(map(type, values)) == [int, int, str] and re.fullmatch("[0-9a-f]{64}", values[2]):
             known[str(entry["path"])] = values
     return known
-
-
-def _is_digest(text: str) -> bool:
-    return len(text) == 64 and all(digit in "0123456789abcdef" for digit in text)
