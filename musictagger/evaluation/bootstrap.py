@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,8 +19,6 @@ Statistic = Callable[[Counts], DoubleArray]
 
 CHUNK_CELLS = 1 << 20
 """Resamples times rows held at once: 4 MiB of counts."""
-
-
 LEVEL = 0.95
 """Share of the resamples that lie within an interval."""
 
@@ -113,7 +112,11 @@ def bootstrap(statistic: Statistic, tracks: int, resampling: Resampling) -> Inte
     step = max(1, CHUNK_CELLS // tracks)
     sizes = [min(step, resamples - begin) for begin in range(0, resamples, step)]
     sampled = np.concatenate([statistic(_draw(random, size, tracks)) for size in sizes])
-    low, high = _quantiles(sampled, (1 - LEVEL) / 2)
+    tail = (1 - LEVEL) / 2
+    with warnings.catch_warnings():
+        # NaN where the metric is undefined in every sample.
+        warnings.filterwarnings("ignore", "All-NaN slice")
+        low, high = np.nanquantile(sampled, [tail, 1 - tail], axis=0)
     return Intervals(statistic(once(tracks))[0], low, high)
 
 
@@ -121,15 +124,3 @@ def _draw(random: np.random.Generator, resamples: int, tracks: int) -> Counts:
     drawn = random.integers(tracks, size=(resamples, tracks))
     counts: Counts = np.stack([np.bincount(row, minlength=tracks) for row in drawn]).astype(np.int32)
     return counts
-
-
-def _quantiles(metrics: DoubleArray, tail: float) -> tuple[DoubleArray, DoubleArray]:
-    """The `tail` and `1 - tail` quantiles over the first axis, NaN where the metric is undefined in every sample."""
-    flat = metrics.reshape(len(metrics), -1)
-    pairs = np.full((2, flat.shape[1]), np.nan)
-    for column, values in enumerate(flat.T):
-        defined = values[~np.isnan(values)]
-        if len(defined):
-            pairs[:, column] = np.quantile(defined, [tail, 1 - tail])
-    low, high = pairs.reshape(2, *metrics.shape[1:])
-    return low, high
