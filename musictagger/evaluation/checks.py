@@ -51,32 +51,5 @@ def validate_scores(scores: npt.ArrayLike, names: Sequence[str]) -> DoubleArray:
     return array.astype(np.float64)
 
 
-def validate_genres(truth: npt.ArrayLike, scores: npt.ArrayLike, names: Sequence[str]) -> tuple[Indices, DoubleArray]:
-    """`truth` as indices into `names`, [rows], and `scores` as float64 [rows, genres].
-
-    Raises BadRequestError naming the first row whose genre is out of range, or the first score that is not finite.
-    """
-    checked = validate_scores(scores, names)
-    array = np.asarray(truth)
-    if array.shape != (len(checked),) or array.dtype.kind not in "iu":
-        raise BadRequestError(f"truth is {array.dtype} {list(array.shape)}; integers [{len(checked)}] are needed")
-    bad = np.flatnonzero((array < 0) | (array >= len(names)))
-    if len(bad):
-        raise BadRequestError(f"truth: row {bad[0]} is {array[bad[0]]}, not a number from 0 to {len(names) - 1}")
-    return array.astype(np.intp), checked
-
-
-def validate_thresholds(thresholds: npt.ArrayLike, tags: int) -> DoubleArray:
-    """`thresholds`, one for each tag or one for all, as float64 [tags]. Raises BadRequestError naming a bad one."""
-    array = np.asarray(thresholds)
-    if array.dtype.kind not in "fiu" or array.shape not in {(), (tags,)}:
-        raise BadRequestError(f"thresholds are {array.dtype} {list(array.shape)}; one number or {tags} are needed")
-    values: DoubleArray = np.full(tags, array, np.float64)
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        raise BadRequestError(f"the threshold of tag {bad[0]} is {values[bad[0]]}, not a finite number")
-    return values
-
-
 def _cell(where: Indices, names: Sequence[str]) -> str:
     return f"row {where[0]}, {names[where[1]]!r}"

@@ -15,7 +15,6 @@ from musictagger.datasets.base import Dataset, Example
 from musictagger.errors import BadRequestError, MusictaggerError
 from musictagger.evaluation.bootstrap import (
     DEFAULT_RESAMPLING,
-    Counts,
     Interval,
     Intervals,
     Resampling,
@@ -24,7 +23,6 @@ from musictagger.evaluation.bootstrap import (
     mean_defined,
     mean_of_rows,
 )
-from musictagger.evaluation.checks import DoubleArray
 from musictagger.evaluation.matching import (
     LabelledScores,
     Matching,
@@ -35,22 +33,19 @@ from musictagger.evaluation.matching import (
     match_tags,
 )
 from musictagger.evaluation.metrics import (
-    accuracy,
-    class_scores,
-    confusion_statistic,
     jaccard_per_track,
     predict_genres,
     ranking_statistic,
     recall_per_track,
 )
 from musictagger.evaluation.overlap import count_overlap
-from musictagger.evaluation.results import RECALL_AT
+from musictagger.evaluation.results import RECALL_AT, genre_statistic, row_means
 from musictagger.evaluation.scoring import TrackScores, score_tracks
 from musictagger.evaluation.speed import Speed, measure_speed
 from musictagger.models.card import Task
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import Model
-from musictagger.progress import Progress, Silent
+from musictagger.progress import SILENT, Progress
 from musictagger.records import Aggregator
 
 TAG_METRICS = ("auc", "average_precision", *(f"recall@{k}" for k in RECALL_AT), "jaccard")
@@ -122,7 +117,7 @@ def compare(
     *,
     resampling: Resampling = DEFAULT_RESAMPLING,
     speed_rounds: int = 5,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Comparison:
     """Compare at least two models. With `speed_rounds` 0 their speed is not measured.
 
@@ -134,7 +129,7 @@ def compare(
     settings = settings or Settings()
     common = common_tags(contenders, dataset)
     predictors = [Predictor(one.model, settings.device, settings.batch_size) for one in contenders]
-    track_scores = _score_all(predictors, dataset, split, settings, progress or Silent())
+    track_scores = _score_all(predictors, dataset, split, settings, progress)
     examples, left_out = _common_examples(contenders, track_scores, dataset, split, common)
     sides = [
         _labelled(one.model, scores, examples, dataset, common, settings.aggregate)
@@ -148,7 +143,6 @@ def compare(
         for group in (statistics, differences)
     )
     speeds = measure_speed(predictors, speed_rounds) if speed_rounds else [None] * len(predictors)
-    overlaps = [count_overlap(one.model.card, split, track_scores[0].digests) for one in contenders]
     return Comparison(
         dataset=dataset.name,
         split=split,
@@ -161,7 +155,20 @@ def compare(
         metrics=[*names],
         resamples=resampling.resamples,
         seed=resampling.seed,
-        models=[_result(*each) for each in zip(contenders, metrics, [None, *gaps], speeds, overlaps, strict=True)],
+        models=[
+            ModelResult(
+                name=one.model.card.name,
+                weights=str(one.weights),
+                backbone=one.model.card.backbone,
+                parameters=sum(parameter.numel() for parameter in one.model.backbone.parameters()),
+                file_bytes=one.weights.stat().st_size,
+                metrics=values,
+                difference=difference,
+                speed=speed,
+                overlap=count_overlap(one.model.card, split, track_scores[0].digests),
+            )
+            for one, values, difference, speed in zip(contenders, metrics, [None, *gaps], speeds, strict=True)
+        ],
     )
 
 
@@ -242,33 +249,17 @@ def _labelled(
 def _statistic(rows: LabelledScores, task: Task) -> Statistic:
     """[resamples, metrics] in the order of TAG_METRICS or GENRE_METRICS."""
     scores = rows.matched_scores.astype(np.float64)
-    ranking = ranking_statistic(rows.truth, scores)
     if task == "genre":
-        return _genre_statistic(rows, scores, ranking)
-    of_tracks = [recall_per_track(rows.truth, scores, k) for k in RECALL_AT]
-    of_tracks.append(jaccard_per_track(rows.truth, rows.matched_scores >= rows.thresholds))
-    return lambda counts: np.concatenate(
-        [mean_defined(ranking(counts)), np.stack([mean_of_rows(each, counts) for each in of_tracks], axis=1)], axis=1
-    )
-
-
-def _genre_statistic(rows: LabelledScores, scores: DoubleArray, ranking: Statistic) -> Statistic:
-    songs = confusion_statistic(rows.genres, predict_genres(scores, rows.names), len(rows.names))
-    track = np.repeat(np.arange(len(rows.genres)), [len(frames) for frames in rows.frame_scores])
-    predicted = predict_genres(np.concatenate(rows.frame_scores), rows.names)
-    right = (predicted == rows.genres[track]).astype(np.float64)
-
-    def metrics(counts: Counts) -> DoubleArray:
-        matrices = songs(counts)
-        columns = (
-            accuracy(matrices),
-            mean_defined(class_scores(matrices).f1),
-            mean_defined(ranking(counts)[:, 0]),
-            mean_of_rows(right, counts[:, track]),
-        )
-        return np.stack(columns, axis=1)
-
-    return metrics
+        song = genre_statistic(rows.genres, scores, np.arange(len(scores)), rows.names)
+        track = np.repeat(np.arange(len(scores)), [len(frames) for frames in rows.frame_scores])
+        predicted = predict_genres(np.concatenate(rows.frame_scores), rows.names)
+        frame = (predicted == rows.genres[track]).astype(np.float64)
+        # Of the metrics of songs, accuracy, F1 and AUC.
+        return lambda counts: np.column_stack([song(counts)[:, [0, 3, 4], 0], mean_of_rows(frame, counts[:, track])])
+    ranking = ranking_statistic(rows.truth, scores)
+    recalls = [recall_per_track(rows.truth, scores, k) for k in RECALL_AT]
+    means = row_means([*recalls, jaccard_per_track(rows.truth, rows.matched_scores >= rows.thresholds)])
+    return lambda counts: np.concatenate([mean_defined(ranking(counts)), means(counts)], axis=1)
 
 
 def _minus(one: Statistic, other: Statistic) -> Statistic:
@@ -277,23 +268,3 @@ def _minus(one: Statistic, other: Statistic) -> Statistic:
 
 def _by_name(found: Intervals, names: Sequence[str]) -> dict[str, Interval]:
     return {name: found.at(column) for column, name in enumerate(names)}
-
-
-def _result(
-    contender: Contender,
-    metrics: Mapping[str, Interval],
-    difference: Mapping[str, Interval] | None,
-    speed: Speed | None,
-    overlap: int,
-) -> ModelResult:
-    return ModelResult(
-        name=contender.model.card.name,
-        weights=str(contender.weights),
-        backbone=contender.model.card.backbone,
-        parameters=sum(parameter.numel() for parameter in contender.model.backbone.parameters()),
-        file_bytes=contender.weights.stat().st_size,
-        metrics=metrics,
-        difference=difference,
-        speed=speed,
-        overlap=overlap,
-    )

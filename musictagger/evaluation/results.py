@@ -21,7 +21,7 @@ from musictagger.evaluation.bootstrap import (
     mean_of_rows,
     once,
 )
-from musictagger.evaluation.checks import DoubleArray, Indices, validate_genres, validate_tags, validate_thresholds
+from musictagger.evaluation.checks import DoubleArray, Indices, validate_tags
 from musictagger.evaluation.metrics import (
     accuracy,
     class_scores,
@@ -111,7 +111,7 @@ def tag_metrics(
     truth: npt.ArrayLike,
     scores: npt.ArrayLike,
     names: Sequence[str],
-    thresholds: npt.ArrayLike,
+    thresholds: FloatArray | float,
     resampling: Resampling,
 ) -> TagMetrics:
     """All metrics of a tagging model, from `truth` and `scores` [tracks, tags].
@@ -119,12 +119,12 @@ def tag_metrics(
     `thresholds` is one score for each tag, or one for all. Raises BadRequestError as `validate_tags` and `bootstrap`.
     """
     flags, checked = validate_tags(truth, scores, names)
-    predicted = checked >= validate_thresholds(thresholds, len(names))
+    predicted = checked >= thresholds
     rows = {f"recall@{k}": recall_per_track(flags, checked, k) for k in RECALL_AT}
     rows |= {f"ndcg@{k}": ndcg_per_track(flags, checked, k) for k in NDCG_AT}
     rows["jaccard"] = jaccard_per_track(flags, predicted)
     ranking = bootstrap(_with_macro(ranking_statistic(flags, checked)), len(flags), resampling)
-    means = bootstrap(_row_means(list(rows.values())), len(flags), resampling)
+    means = bootstrap(row_means(list(rows.values())), len(flags), resampling)
     return TagMetrics(
         tracks=len(flags),
         tracks_without_tags=int((~flags.any(axis=1)).sum()),
@@ -139,8 +139,8 @@ def tag_metrics(
 
 
 def genre_metrics(
-    truth: npt.ArrayLike,
-    scores: npt.ArrayLike,
+    truth: Indices,
+    scores: npt.NDArray[np.floating],
     frame_scores: Sequence[FloatArray],
     names: Sequence[str],
     resampling: Resampling,
@@ -150,37 +150,43 @@ def genre_metrics(
     `truth` [tracks] indexes `names`, `scores` are [tracks, genres], and `frame_scores` [frames, genres] of each track.
     Both levels resample whole tracks, since the frames of a track are not independent.
     """
-    genre, songs = validate_genres(truth, scores, names)
-    track = np.repeat(np.arange(len(genre)), [len(frames) for frames in frame_scores])
-    of_frames, frames = validate_genres(genre[track], np.concatenate(frame_scores), names)
+    track = np.repeat(np.arange(len(truth)), [len(frames) for frames in frame_scores])
     return GenreMetrics(
-        tracks=len(genre),
-        frames=len(frames),
+        tracks=len(truth),
+        frames=len(track),
         resamples=resampling.resamples,
         seed=resampling.seed,
         genres=list(names),
-        frame=_genre_level(of_frames, frames, track, names, resampling),
-        song=_genre_level(genre, songs, np.arange(len(genre)), names, resampling),
+        frame=_genre_level(truth[track], np.concatenate(frame_scores), track, names, resampling),
+        song=_genre_level(truth, scores, np.arange(len(truth)), names, resampling),
     )
 
 
-def _genre_level(
-    truth: Indices, scores: DoubleArray, track: Indices, names: Sequence[str], resampling: Resampling
-) -> GenreLevel:
-    """The metrics of [rows] and [rows, genres], where `track` [rows] is the track of each row."""
-    predicted = predict_genres(scores, names)
-    matrices = confusion_statistic(truth, predicted, len(names))
-    ranking = _with_macro(ranking_statistic(one_hot(truth, len(names)), scores))
+def genre_statistic(
+    truth: Indices, scores: npt.NDArray[np.floating], track: Indices, names: Sequence[str]
+) -> Statistic:
+    """A statistic of accuracy, recall, precision, F1 and AUC, [resamples, 5, 1 + genres], the mean over genres first.
+
+    From `truth` [rows] and `scores` [rows, genres], where `track` [rows] is the track of each row.
+    """
+    matrices = confusion_statistic(truth, predict_genres(scores, names), len(names))
+    ranking = _with_macro(ranking_statistic(one_hot(truth, len(names)), scores.astype(np.float64)))
 
     def metrics(counts: Counts) -> DoubleArray:
-        """[resamples, 5, 1 + genres]: accuracy, recall, precision, F1, AUC; the mean over genres first."""
         rows = counts[:, track]
         matrix = matrices(rows)
         each = np.stack(class_scores(matrix), axis=1)
         overall = np.concatenate([accuracy(matrix)[:, None], np.full((len(counts), len(names)), np.nan)], axis=1)
         return np.concatenate([overall[:, None], _macro_first(each), ranking(rows)[:, :1]], axis=1)
 
-    found = bootstrap(metrics, int(track[-1]) + 1, resampling)
+    return metrics
+
+
+def _genre_level(
+    truth: Indices, scores: npt.NDArray[np.floating], track: Indices, names: Sequence[str], resampling: Resampling
+) -> GenreLevel:
+    found = bootstrap(genre_statistic(truth, scores, track, names), int(track[-1]) + 1, resampling)
+    confusion = confusion_statistic(truth, predict_genres(scores, names), len(names))(once(len(truth)))[0]
     return GenreLevel(
         accuracy=found.at((0, 0)),
         recall=PerTag.of(found, 1, names),
@@ -188,7 +194,7 @@ def _genre_level(
         f1=PerTag.of(found, 3, names),
         auc=PerTag.of(found, 4, names),
         left_out=_undefined(found, 1, names),
-        confusion=matrices(once(len(truth)))[0].astype(int).tolist(),
+        confusion=confusion.astype(int).tolist(),
     )
 
 
@@ -205,5 +211,6 @@ def _with_macro(statistic: Statistic) -> Statistic:
     return lambda counts: _macro_first(statistic(counts))
 
 
-def _row_means(columns: Sequence[DoubleArray]) -> Statistic:
+def row_means(columns: Sequence[DoubleArray]) -> Statistic:
+    """A statistic of the means of `columns`, each [rows], in each sample: [resamples, columns]."""
     return lambda counts: np.stack([mean_of_rows(values, counts) for values in columns], axis=1)
