@@ -19,7 +19,7 @@ from musictagger.models.card import Card
 from musictagger.models.inference import load_predictor
 from musictagger.pipeline.analyse import NOT_FINITE, analyse
 from musictagger.pipeline.worker import Decode, decode
-from musictagger.records import Analysed, FloatArray
+from musictagger.records import Analysed
 from musictagger.scores.aggregate import aggregate, merge_outputs
 from musictagger.scores.genres import ranked
 
@@ -66,10 +66,10 @@ class Tagger:
     """
 
     def __init__(self, model: str | os.PathLike[str] | None = None, **settings: object) -> None:
-        self._settings = load_settings({"model": os.fspath(model) if model else None, **settings})
-        self._predictor = load_predictor(self._settings)
-        self._choose = view_of(self.card, self._settings).chooser
-        self._rule = frame_rule(self.card.front_end, self._settings)
+        loaded = load_settings({"model": os.fspath(model) if model else None, **settings})
+        self._predictor = load_predictor(loaded)
+        self._view = view_of(self.card, loaded)
+        self._rule = frame_rule(self.card.front_end, loaded)
 
     @property
     def card(self) -> Card:
@@ -80,15 +80,22 @@ class Tagger:
         """Tag one file. Raises AudioError, with path and reason, when it cannot be decoded."""
         track = self._analysed(Path(path))
         frame_scores = merge_outputs(track.scores, self.card)
-        scores = self._track_scores(frame_scores) if track.status == "ok" else None
+        tag_names = tuple(tag.name for tag in self.card.tags)
+        tags: tuple[TagScore, ...] = ()
+        genres: tuple[str, ...] = ()
+        if track.status == "ok":
+            aggregated = aggregate(frame_scores, self._view.aggregator)
+            (scores,) = calibrated(aggregated[None], self.card.curves, tag_names)
+            tags = tuple(TagScore(tag.name, tag.category, score) for tag, score in ranked(scores, self.card.tags))
+            genres = self._view.chooser(scores)
         return TrackTags(
             path=track.file.path,
             status=track.status,
             duration_s=track.duration_s,
             padded=track.padded,
-            tags=() if scores is None else self._tags(scores),
-            genres=() if scores is None else self._choose(scores),
-            tag_names=tuple(tag.name for tag in self.card.tags),
+            tags=tags,
+            genres=genres,
+            tag_names=tag_names,
             frame_scores=frame_scores,
             embedding=track.embedding,
         )
@@ -97,17 +104,9 @@ class Tagger:
         file = stat_file(path)
         if not isinstance(file, FoundFile):
             raise AudioError(path, file.reason)
-        # Nothing is filed under a digest here.
+        # Without a library, the digest is not used.
         job = Decode(file, "", self.card.front_end.sample_rate_hz, self._rule)
         (outcome,) = analyse(decode(job), self._predictor)
         if isinstance(outcome, Analysed):
             return outcome
         raise AudioError(path, NOT_FINITE)
-
-    def _track_scores(self, frame_scores: FloatArray) -> FloatArray:
-        aggregated = aggregate(frame_scores, self._settings.aggregate)
-        scores: FloatArray = calibrated(aggregated[None], self.card.curves, [tag.name for tag in self.card.tags])[0]
-        return scores
-
-    def _tags(self, scores: FloatArray) -> tuple[TagScore, ...]:
-        return tuple(TagScore(tag.name, tag.category, score) for tag, score in ranked(scores, self.card.tags))
