@@ -30,7 +30,7 @@ from musictagger.evaluation.scoring import TrackScores, score_tracks
 from musictagger.models.card import Card, Task
 from musictagger.models.inference import Predictor
 from musictagger.paths import bundled_folder, replacing
-from musictagger.progress import Progress
+from musictagger.progress import SILENT, Progress
 from musictagger.records import Aggregator
 from musictagger.scores.genres import GenreChoice, chooser
 from musictagger.version import __version__
@@ -103,7 +103,7 @@ def evaluate_model(
     settings: Settings | None = None,
     *,
     resampling: Resampling = DEFAULT_RESAMPLING,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Evaluation:
     """Score the tracks of a split (`score_tracks`), then compare the scores with the labels (`evaluate_scores`).
 
@@ -112,8 +112,7 @@ def evaluate_model(
     settings = settings or Settings()
     match_tags(predictor.card, dataset)
     paths = [example.path for example in examples_of(dataset, split)]
-    if progress is not None:
-        progress.start(f"{dataset.name}, {split}", len(paths), "tracks")
+    progress.start(f"{dataset.name}, {split}", len(paths), "tracks")
     track_scores = score_tracks(predictor, paths, settings, progress)
     return evaluate_scores(
         predictor.card, track_scores, dataset, split, aggregator=settings.aggregate, resampling=resampling
@@ -219,13 +218,9 @@ def save_metrics(weights: Path, evaluation: Evaluation) -> str:
     try:
         if not path.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
             return f"{printable(path)}: not written, since it is read-only"
-        _replace(path, dataclasses.replace(card, metrics=metrics))
+        with replacing(path) as temporary:
+            dataclasses.replace(card, metrics=metrics).save(temporary)
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
     except OSError as error:
         return f"{printable(path)}: not written: {error.strerror}"
     return f"{printable(path)}: metrics saved"
-
-
-def _replace(path: Path, card: Card) -> None:
-    with replacing(path) as temporary:
-        card.save(temporary)
-        temporary.chmod(stat.S_IMODE(path.stat().st_mode))

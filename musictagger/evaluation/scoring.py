@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,9 @@ from musictagger.config import Settings, frame_rule
 from musictagger.models.inference import Predictor
 from musictagger.pipeline.analyse import analyse
 from musictagger.pipeline.pool import Decoding
-from musictagger.pipeline.stream import Known, find_sources, stream
+from musictagger.pipeline.stream import find_sources, stream
 from musictagger.pipeline.worker import Failed, Inspected
-from musictagger.progress import Progress, Silent
+from musictagger.progress import SILENT, Progress
 from musictagger.records import Analysed, FloatArray
 
 
@@ -39,10 +39,7 @@ class TrackScores:
 
 
 def score_tracks(
-    predictor: Predictor,
-    paths: Sequence[Path],
-    settings: Settings | None = None,
-    progress: Progress | None = None,
+    predictor: Predictor, paths: Sequence[Path], settings: Settings | None = None, progress: Progress = SILENT
 ) -> TrackScores:
     """Score tracks exactly as a scan with these settings does; errors of single files are among the failures.
 
@@ -50,9 +47,11 @@ def score_tracks(
     are begun.
     """
     started_s = time.monotonic()
-    settings, progress = settings or Settings(), progress or Silent()
-    sources, failures = find_sources(dict.fromkeys(paths))
-    scored = _Scored(failures)
+    settings, wanted = settings or Settings(), dict.fromkeys(paths)
+    sources, failures = find_sources(wanted)
+    digests: dict[Path, str] = {}
+    # By digest: copies share the analysis of their audio.
+    analysed: dict[str, Analysed] = {}
     front_end = predictor.card.front_end
     with stream(
         sources,
@@ -63,42 +62,23 @@ def score_tracks(
     ) as events:
         outcomes = (outcome for outcome in analyse(events, predictor) if not isinstance(outcome, Inspected))
         for done, outcome in enumerate(outcomes, len(failures) + 1):
-            scored.take(outcome)
-            progress.advance(done)
-    return scored.track_scores(tuple(dict.fromkeys(paths)), time.monotonic() - started_s, interrupted=progress.stopping)
-
-
-@dataclass(eq=False)
-class _Scored:
-    """The tracks scored so far; copies share the analysis of their audio."""
-
-    failures: dict[Path, str]
-    analysed: dict[str, Analysed] = field(default_factory=dict)
-    """By digest."""
-    digests: dict[Path, str] = field(default_factory=dict)
-
-    def take(self, outcome: Analysed | Known | Failed) -> None:
-        path = outcome.file.path
-        if isinstance(outcome, Failed):
-            self.failures[path] = outcome.reason
-        else:
+            if isinstance(outcome, Failed):
+                failures[outcome.file.path] = outcome.reason
+            else:
+                digests[outcome.file.path] = outcome.digest
             if isinstance(outcome, Analysed):
-                self.analysed[outcome.digest] = outcome
-            self.digests[path] = outcome.digest
-            status = self.analysed[outcome.digest].status
-            if status != "ok":
-                self.failures[path] = status
-
-    def track_scores(self, wanted: Sequence[Path], seconds: float, *, interrupted: bool) -> TrackScores:
-        paths = tuple(path for path in wanted if path in self.digests and path not in self.failures)
-        tracks = [self.analysed[self.digests[path]] for path in paths]
-        return TrackScores(
-            paths,
-            tuple(track.scores.astype(np.float16).astype(np.float32) for track in tracks),
-            np.stack([track.embedding for track in tracks]) if tracks else np.zeros((0, 0), np.float32),
-            {path: self.failures[path] for path in wanted if path in self.failures},
-            float(sum(track.duration_s for track in tracks)),
-            seconds,
-            interrupted=interrupted,
-            digests=tuple(self.digests[path] for path in paths),
-        )
+                analysed[outcome.digest] = outcome
+            progress.advance(done)
+    failures |= {path: analysed[own].status for path, own in digests.items() if analysed[own].status != "ok"}
+    scored = tuple(path for path in wanted if path in digests and path not in failures)
+    tracks = [analysed[digests[path]] for path in scored]
+    return TrackScores(
+        paths=scored,
+        frame_scores=tuple(track.scores.astype(np.float16).astype(np.float32) for track in tracks),
+        embeddings=np.stack([track.embedding for track in tracks]) if tracks else np.zeros((0, 0), np.float32),
+        failures={path: failures[path] for path in wanted if path in failures},
+        audio_s=float(sum(track.duration_s for track in tracks)),
+        seconds=time.monotonic() - started_s,
+        interrupted=progress.stopping,
+        digests=tuple(digests[path] for path in scored),
+    )

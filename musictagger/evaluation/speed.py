@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 import time
 from collections.abc import Sequence
@@ -26,10 +25,6 @@ class Speed:
     ratio: float
     ratio_low: float
     ratio_high: float
-
-    def to_json(self) -> dict[str, float]:
-        """The speed as `compare --json` shows it."""
-        return dataclasses.asdict(self)
 
 
 def measure_speed(predictors: Sequence[Predictor], rounds: int = 5) -> list[Speed]:
@@ -78,5 +73,4 @@ def _speed(realtime: Sequence[float], first: Sequence[float], frame_s: float) ->
 def _noise(random: np.random.Generator, predictor: Predictor, audio_s: float) -> list[FloatArray]:
     front_end = predictor.card.front_end
     frames = max(1, round(audio_s / front_end.frame_s))
-    noise = 0.1 * random.standard_normal((frames, front_end.frame_samples), np.float32)
-    return [*noise.astype(np.float32)]
+    return [*(np.float32(0.1) * random.standard_normal((frames, front_end.frame_samples), np.float32))]
