@@ -1,22 +1,22 @@
-"""Progress of long work: one protocol for scans, downloads and trainings, and an implementation that shows nothing."""
+"""Progress of long work: the methods that scans, downloads and trainings call."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 
-class Progress(Protocol):
-    """Called from the thread that does the work, in order; an implementation decides how often it updates its display.
+class Progress:
+    """Shows nothing and never stops; subclasses override what they show.
 
-    Work that can be interrupted checks `stopping` between two units. Once it is True, no more units are begun, those
-    begun are finished if that takes seconds, and the call returns what it has.
+    The methods are called in order from the thread that does the work. Work that can be interrupted checks `stopping`
+    between two units. Once it is True, no more units are begun, those begun are finished if that takes seconds, and
+    the call returns what it has.
     """
 
-    @property
-    def stopping(self) -> bool:
-        """Whether the user has asked to stop."""
+    stopping: bool = False
+    """Whether the user has asked to stop."""
 
     def say(self, text: str) -> None:
         """Show a line of text: something found, written or unusual."""
@@ -37,26 +37,5 @@ class Progress(Protocol):
         """Report a file that could not be read, decoded or written; the work goes on without it."""
 
 
-class Silent:
-    """Shows nothing and never stops: for tests, and for all processes of a distributed run except the first."""
-
-    stopping = False
-
-    def say(self, text: str) -> None:
-        """See Progress."""
-
-    def start(self, stage: str, total: int | None, unit: str) -> None:
-        """See Progress."""
-
-    def advance(self, done: int, **metrics: float) -> None:
-        """See Progress."""
-
-    def epoch(self, record: Mapping[str, Any]) -> None:
-        """See Progress."""
-
-    def failed(self, path: Path, reason: str) -> None:
-        """See Progress."""
-
-
-SILENT: Progress = Silent()
+SILENT = Progress()
 """For use as a default argument."""

@@ -20,7 +20,7 @@ from musictagger.cli import main
 from musictagger.models.card import Card, Tag
 from musictagger.models.registry import build
 from musictagger.models.weights import save_weights
-from musictagger.progress import Silent
+from musictagger.progress import Progress
 
 TINY = "tiny"
 TINY_OUTPUTS = ("rock", "jazz", "mellow", "guitar")
@@ -58,7 +58,7 @@ def write_tone(path: Path, seconds: float, hz: float = 220.0, rate_hz: int = 12_
     return path
 
 
-class Recorder(Silent):
+class Recorder(Progress):
     """A progress that keeps what it was given."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Recorder(Silent):
         self.done.append(done)
 
 
-class Stopped(Silent):
+class Stopped(Progress):
     """A progress that asks to stop from the start."""
 
     stopping = True

@@ -19,7 +19,7 @@ from musictagger.evaluation.evaluate import evaluate_model
 from musictagger.models.card import Card, Tag
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import Model, load_model
-from musictagger.progress import Silent
+from musictagger.progress import Progress
 
 
 def contender(weights: Path) -> Contender:
@@ -155,6 +155,6 @@ def test_incomparable_models_raise(models: list[Contender], music: Path) -> None
     with pytest.raises(BadRequestError, match="only 'Rock' in common"):
         compare([models[0], rock], genres(music))
     with pytest.raises(MusictaggerError, match="interrupted"):
-        stopping = Silent()
+        stopping = Progress()
         stopping.stopping = True
         compare(models[:2], tags(music), "test", SETTINGS, progress=stopping)

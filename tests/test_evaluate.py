@@ -32,7 +32,7 @@ from musictagger.evaluation.scoring import TrackScores, score_tracks
 from musictagger.models.card import Card, Tag
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import load_model
-from musictagger.progress import Silent
+from musictagger.progress import Progress
 from musictagger.scores.aggregate import merge_outputs
 from musictagger.scores.genres import GenreChoice, chooser
 
@@ -73,7 +73,7 @@ def genre_case(tracks: int = 300, seed: int = 0, sharp: float = 1.0) -> tuple[Da
 # Scoring
 
 
-class Steps(Silent):
+class Steps(Progress):
     """A record of the progress."""
 
     def __init__(self) -> None:

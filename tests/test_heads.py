@@ -31,7 +31,7 @@ from musictagger.models.heads import NEAR, PRIOR_VOTES, LinearHead, WithHead, bu
 from musictagger.models.inference import BATCH_FRAMES, Predictor
 from musictagger.models.registry import build
 from musictagger.models.weights import load_model, save_weights
-from musictagger.progress import Silent
+from musictagger.progress import Progress
 from musictagger.training.heads.fit import (
     FittedHead,
     FittedKind,
@@ -88,7 +88,7 @@ def material(plugins: Path) -> Noise:
     return Noise(waves, x, colour, np.arange(120) // 2)
 
 
-class Reporter(Silent):
+class Reporter(Progress):
     """Keeps messages and progress."""
 
     def __init__(self) -> None:

@@ -31,7 +31,7 @@ from musictagger.errors import MusictaggerError
 from musictagger.pipeline import stream as stream_module
 from musictagger.pipeline.pool import Decoding
 from musictagger.pipeline.worker import Answer, Decode, Failed, Finished, Frame, Heartbeat, Inspect, Inspected, Job, run
-from musictagger.progress import SILENT, Progress, Silent
+from musictagger.progress import SILENT, Progress
 from musictagger.training.melcache import cache as cache_module
 from musictagger.training.melcache.cache import OPEN_FILES, Filled, MelCache, spectrogram_key
 from musictagger.training.melcache.files import ABANDONED_S, MelWriter
@@ -387,7 +387,7 @@ def test_stopping_after_the_last_track_interrupts_nothing(cache: MelCache, pool:
 def test_a_track_begun_is_dropped_with_the_run(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
     paths = tones(tmp_path, 1, seconds=70)
 
-    class Interrupted(Silent):
+    class Interrupted(Progress):
         @property
         def stopping(self) -> bool:  # type: ignore[override]
             if pool.jobs and mel_files(cache):

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from musictagger.cli.epochs import EPOCHS_SHOWN, epoch_table
-from musictagger.cli.progress import Display, Lines, Quiet, first_process, reporter
+from musictagger.cli.progress import EPOCHS_SHOWN, Display, Lines, Quiet, epoch_table, first_process, reporter
 from musictagger.cli.render import amount, duration, metric_text, size
 
 

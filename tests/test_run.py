@@ -20,7 +20,7 @@ from musictagger.evaluation.evaluate import evaluate_model
 from musictagger.models.card import Card
 from musictagger.models.inference import Predictor
 from musictagger.models.weights import load_model
-from musictagger.progress import Silent
+from musictagger.progress import Progress
 from musictagger.training import checkpoint
 from musictagger.training.options import options_from
 from musictagger.training.run import Outcome, RunRequest, run_training
@@ -39,7 +39,7 @@ SMALL: dict[str, Any] = {
 MFCC: dict[str, Any] = {"backbone": "mfcc", "config": {"n_mels": 16, "n_mfcc": 8}}
 
 
-class Reporter(Silent):
+class Reporter(Progress):
     """Keeps the messages, and asks to stop from the `stop_at`th time on that it is asked or in a stage."""
 
     def __init__(self, stop_at: float = math.inf, stop_in: str = "") -> None:

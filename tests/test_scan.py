@@ -24,7 +24,7 @@ from musictagger.config import load_settings
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE
 from musictagger.models.inference import load_predictor
 from musictagger.pipeline.scan import Scan, ScanOptions, ScanReport
-from musictagger.progress import Silent
+from musictagger.progress import Progress
 from musictagger.tags import safewrite
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -384,7 +384,7 @@ def test_memory_does_not_grow_with_the_length_of_a_track(tmp_path: Path) -> None
     assert contents(tmp_path / "120.db")[0][12] == (7200 - 10) * 100 // 2912
 
 
-class Meddler(Silent):
+class Meddler(Progress):
     """Does something to the files between finding and analysing them."""
 
     def __init__(self, meddle: Callable[[], object]) -> None:

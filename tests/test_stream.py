@@ -17,7 +17,7 @@ from musictagger.pipeline import stream as stream_module
 from musictagger.pipeline.pool import Decoding
 from musictagger.pipeline.stream import Event, Known, SourceFile, stream
 from musictagger.pipeline.worker import Answer, Decode, Failed, Finished, Frame, Inspect, Inspected, Job
-from musictagger.progress import SILENT, Progress, Silent
+from musictagger.progress import SILENT, Progress
 from musictagger.tags.fields import FileTags
 
 RATE_HZ = 8_000
@@ -148,7 +148,7 @@ def test_few_jobs_are_pending_at_once(run: Run) -> None:
 
 
 def test_a_stop_begins_no_more_files_and_finishes_those_begun(run: Run) -> None:
-    class StopAfterOne(Silent):
+    class StopAfterOne(Progress):
         @property
         def stopping(self) -> bool:  # type: ignore[override]
             return len(pool.jobs) >= 2

@@ -29,7 +29,7 @@ from musictagger.models.vocabulary import tags_for
 from musictagger.models.weights import Model, load_model
 from musictagger.pipeline.pool import Decoding
 from musictagger.pipeline.stream import SourceFile, stream
-from musictagger.progress import SILENT, Progress, Silent
+from musictagger.progress import SILENT, Progress
 from musictagger.training.distillation import teacher_scores
 from musictagger.training.distillation.targets import CachedTeachers, StudentTargets, combine_targets, decisions
 from musictagger.training.distillation.teacher_scores import (
@@ -222,7 +222,7 @@ class TestScoring:
     def test_a_stopped_run_is_continued(self, both: list[Teacher], music: dict[Path, str], tmp_path: Path) -> None:
         done: list[Path] = []
 
-        class StopAfterOne(Silent):
+        class StopAfterOne(Progress):
             @property
             def stopping(self) -> bool:  # type: ignore[override]
                 done[:] = tmp_path.rglob("*.npy")

@@ -20,14 +20,14 @@ from training_material import CONFIG, material, small_options
 from musictagger.errors import BadRequestError, MusictaggerError
 from musictagger.models.backbone import Backbone
 from musictagger.models.registry import build
-from musictagger.progress import Silent
+from musictagger.progress import Progress
 from musictagger.training import checkpoint
 from musictagger.training.distributed import Processes
 from musictagger.training.options import TrainOptions
 from musictagger.training.trainer import BEST, LOG, Trainer, read_log
 
 
-class _Stopping(Silent):
+class _Stopping(Progress):
     """Asks to stop from the given step on."""
 
     def __init__(self, step: float) -> None:
@@ -102,7 +102,7 @@ class TestLearning:
             assert isinstance(backbone, Backbone)
             before = backbone.get_parameter("dense.bias").detach().clone()
             whole = dataclasses.replace(material(24), **changes)
-            trainer = Trainer(backbone, whole, options, tmp_path, torch.device("cpu"), Silent(), fresh_dense=fresh)
+            trainer = Trainer(backbone, whole, options, tmp_path, torch.device("cpu"), Progress(), fresh_dense=fresh)
             bias = torch.tensor([0.01, 0.1, 0.5]).logit() if fresh else before
             torch.testing.assert_close(trainer._evaluated.get_parameter("dense.bias"), bias)
 

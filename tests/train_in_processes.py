@@ -10,7 +10,7 @@ from training_material import CONFIG, material, small_options
 
 from musictagger.models.backbone import Backbone
 from musictagger.models.registry import build
-from musictagger.progress import Silent
+from musictagger.progress import Progress
 from musictagger.training.distributed import joined
 from musictagger.training.trainer import Trainer
 
@@ -22,4 +22,4 @@ with joined(torch.device("cpu")) as device:
     options = small_options(
         epochs=3, batch_size=7, lr=1e-4, time_masks=1, time_mask_columns=4, gain_db=3, l2={"cnn": 1e-4}
     )
-    Trainer(backbone, material(24), options, Path(sys.argv[1]), device, Silent()).fit()
+    Trainer(backbone, material(24), options, Path(sys.argv[1]), device, Progress()).fit()
