@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from musictagger.cli import documents
 from musictagger.cli.options import given_settings, opened_view, stoppable
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, BadRequestError, printable
 
@@ -22,22 +23,22 @@ PLANNING = (
 """Flags that decide the content of a plan, and so cannot be used with a saved one."""
 
 
-def wanted_plan(what: tuple[str, ...], settings: Settings) -> Plan:
-    """Load the plan if `what` is a file name that ends in .json, else make one for the tracks of the query `what`.
+def wanted_plan(plan_or_query: tuple[str, ...], settings: Settings) -> Plan:
+    """Load the plan if `plan_or_query` is a file name that ends in .json, else make one for the tracks of the query.
 
     Raises BadRequestError for a saved plan together with flags that would have no effect on it.
     """
     from musictagger.tags.plan import load_plan
 
-    if len(what) != 1 or not what[0].endswith(".json"):
-        return make_plan(" ".join(what), settings)
+    if len(plan_or_query) != 1 or not plan_or_query[0].endswith(".json"):
+        return make_plan(" ".join(plan_or_query), settings)
     late = [f"--{name.replace('_', '-')}" for name in PLANNING if name in given_settings()]
     if late:
         raise BadRequestError(
-            f"{printable(what[0])}: this plan was made without {', '.join(late)}; "
+            f"{printable(plan_or_query[0])}: this plan was made without {', '.join(late)}; "
             "leave that out, or make the plan again with it"
         )
-    return load_plan(Path(what[0]))
+    return load_plan(Path(plan_or_query[0]))
 
 
 def make_plan(query: str, settings: Settings) -> Plan:
@@ -65,8 +66,6 @@ def apply_plan(plan: Plan, note: str, as_json: bool, writer: TagWriter) -> int:
 
 def report_outcome(run: int, outcome: WriteOutcome, as_json: bool, done: str, hint: str = "") -> int:
     """Print how many files were written and refused; returns the exit code."""
-    from musictagger.cli import documents
-
     if as_json:
         documents.print_json(documents.outcome_document(run, outcome))
     else:

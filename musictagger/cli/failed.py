@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from musictagger.cli import documents
 from musictagger.cli.options import json_output, library_options, pass_settings
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ def command(as_json: bool, settings: Settings) -> int:
 
     A scan tries them again when they change, or with --retry-failed.
     """
-    from musictagger.cli import documents
     from musictagger.errors import printable
     from musictagger.library.opening import open_library
 

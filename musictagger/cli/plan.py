@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from musictagger.cli import documents
 from musictagger.cli.changes import make_plan
 from musictagger.cli.options import ANY_PATH, json_output, pass_settings, view_options, write_options
 from musictagger.errors import printable
@@ -29,7 +30,6 @@ def command(query: tuple[str, ...], out: Path | None, as_json: bool, settings: S
     QUERY selects the tracks; without it, all are planned. The plan is computed from the library: no file is opened,
     and none is written.
     """
-    from musictagger.cli import documents
     from musictagger.tags.plan import save_plan
 
     plan = make_plan(" ".join(query), settings)

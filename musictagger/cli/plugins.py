@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from musictagger.cli import documents
 from musictagger.cli.options import json_output, pass_settings, plugin_options
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def command(as_json: bool, settings: Settings) -> int:
 
     from rich.markup import escape
 
-    from musictagger.cli import documents, render
+    from musictagger.cli import render
     from musictagger.models.registry import find_plugins
 
     plugins = find_plugins(settings.plugin_folders)

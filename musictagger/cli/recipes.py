@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from musictagger.cli import documents
 from musictagger.cli.options import debug_option, json_output
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ def command(name: str | None, as_json: bool) -> int:
     With NAME, show that recipe and all its options. NAME may also be a TOML file of your own. `musictagger train
     --recipe NAME --data FOLDER` trains with it.
     """
-    from musictagger.cli import documents
     from musictagger.training.recipes import find_recipe, recipes
 
     found = [find_recipe(name)] if name else recipes()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from musictagger.cli import documents
 from musictagger.cli.options import (
     ANY_PATH,
     json_output,
@@ -58,7 +59,7 @@ def command(paths: tuple[Path, ...], as_json: bool, quiet: bool, settings: Setti
     even if the file was renamed, moved or retagged. You can stop at any time with Ctrl-C; the next scan continues
     from there.
     """
-    from musictagger.cli import documents, progress
+    from musictagger.cli import progress
     from musictagger.models.inference import load_predictor
     from musictagger.pipeline.scan import Scan, ScanOptions
 

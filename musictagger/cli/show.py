@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from musictagger.cli import documents
 from musictagger.cli.options import ANY_PATH, json_output, opened_view, pass_settings, view_options
 from musictagger.errors import BadRequestError, printable
 
@@ -25,7 +26,6 @@ def command(file: Path, as_json: bool, settings: Settings) -> int:
     Bold tags reach their threshold; a * marks the genres that a scan writes.
     """
     from musictagger.audio.walk import absolute
-    from musictagger.cli import documents
     from musictagger.library.view import look
 
     with opened_view(settings) as (store, model_id, view):

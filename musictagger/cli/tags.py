@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from musictagger.cli import documents
 from musictagger.cli.options import json_output, opened_view, pass_settings, view_options
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def command(as_json: bool, settings: Settings) -> int:
     import numpy as np
     from rich.markup import escape
 
-    from musictagger.cli import documents, render
+    from musictagger.cli import render
     from musictagger.library.view import look, queryable
 
     with opened_view(settings) as (store, model_id, view):
