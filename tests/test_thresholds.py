@@ -99,15 +99,12 @@ def test_a_minimum_precision_raises_the_threshold() -> None:
         assert sk.precision_score(truth[:, column], scores[:, column] >= strict.values[name]) >= 0.8
 
 
-def test_tags_that_cannot_be_fitted_keep_the_default_and_are_listed() -> None:
+def test_tags_that_cannot_be_fitted_have_no_threshold() -> None:
     truth = [[1, 0, 1], [0, 0, 1], [1, 0, 1]]
     scores = [[0.9, 0.3, 0.2], [0.1, 0.8, 0.3], [0.8, 0.1, 0.4]]
-    found = fit_thresholds(truth, scores, NAMES, default=0.25)
-    assert found.kept_default == ("jazz", "folk")
-    assert [*found.values] == NAMES
-    assert (found.values["jazz"], found.values["folk"]) == (0.25, 0.25)
-    assert [*found.f1] == ["rock"]
-    assert fit_thresholds(truth, scores, NAMES, min_positives=3).kept_default == tuple(NAMES)
+    found = fit_thresholds(truth, scores, NAMES)
+    assert [*found.values] == [*found.f1] == ["rock"]
+    assert fit_thresholds(truth, scores, NAMES, min_positives=3).values == {}
 
 
 def test_an_unreachable_precision_is_reported() -> None:

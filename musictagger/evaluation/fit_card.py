@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -64,42 +64,30 @@ def fit_card(
         "min_precision": min_precision,
         "calibration": calibration,
     }
-    if lifted and rows.paths:
-        return _lifted(card, rows, summary)
-    fit = bool(rows.paths and rows.names)
-    curves = _fit_curves(rows, calibration) if fit else None
-    if curves is not None:
-        summary["not_calibrated"] = [*curves.left_out]
+    names = [tag.name for tag in card.tags]
+    curves: Calibration | None = None
     thresholds: dict[str, float] = {}
-    fitted: set[str] = set()
-    if fit:
-        scores = calibrated(_unit(rows.matched_raw), curves, rows.names)
-        thresholds, found = _fit_thresholds(card, rows, scores, min_precision)
-        summary |= {"f1": dict(found.f1), "below_min_precision": [*found.below_floor]}
-        fitted = set(found.f1)
-    summary["kept_default"] = [tag.name for tag in card.tags if tag.name not in fitted]
-    tags = tuple(dataclasses.replace(tag, threshold=thresholds.get(tag.name, tag.threshold)) for tag in card.tags)
+    if lifted and rows.paths:
+        curves = fit_lift(_unit(rows.raw), names, {tag.name for tag in card.tags if tag.category == "genre"})
+        thresholds = dict.fromkeys(names, LIFT_THRESHOLD)
+        summary |= {"lift": LIFT, "spread": SPREAD}
+    else:
+        fitted: Collection[str] = ()
+        if rows.paths and rows.names:
+            if calibration in METHODS:
+                curves = fit_calibration(rows.truth, _unit(rows.matched_raw), rows.names, calibration)
+                summary["not_calibrated"] = [*curves.left_out]
+            scores = calibrated(_unit(rows.matched_raw), curves, rows.names)
+            thresholds, found = _fit_thresholds(card, rows, scores, min_precision)
+            summary |= {"f1": dict(found.f1), "below_min_precision": [*found.below_floor]}
+            fitted = found.f1
+        summary["kept_default"] = [name for name in names if name not in fitted]
     return dataclasses.replace(
         card,
-        tags=tags,
+        tags=tuple(dataclasses.replace(tag, threshold=thresholds.get(tag.name, tag.threshold)) for tag in card.tags),
         calibration=curves.to_json() if curves is not None else None,
         training={**card.training, "thresholds": summary},
     )
-
-
-def _lifted(card: Card, rows: LabelledScores, summary: Mapping[str, Any]) -> Card:
-    """The card with lift curves and the one threshold that belongs to them."""
-    genres = {tag.name for tag in card.tags if tag.category == "genre"}
-    curves = fit_lift(_unit(rows.raw), [tag.name for tag in card.tags], genres)
-    tags = tuple(dataclasses.replace(tag, threshold=LIFT_THRESHOLD) for tag in card.tags)
-    training = {**card.training, "thresholds": {**summary, "lift": LIFT, "spread": SPREAD}}
-    return dataclasses.replace(card, tags=tags, calibration=curves.to_json(), training=training)
-
-
-def _fit_curves(rows: LabelledScores, calibration: CalibrationKind) -> Calibration | None:
-    if calibration not in METHODS:
-        return None
-    return fit_calibration(rows.truth, _unit(rows.matched_raw), rows.names, calibration)
 
 
 def _fit_thresholds(
@@ -109,12 +97,11 @@ def _fit_thresholds(
     found = fit_thresholds(
         rows.truth, scores, rows.names, min_precision=min_precision, min_positives=MIN_THRESHOLD_POSITIVES
     )
-    thresholds = {name: value for name, value in found.values.items() if name not in found.kept_default}
     if card.task != "genre" or min_precision:
-        return thresholds, found
-    defaults = {tag.name: tag.threshold for tag in card.tags}
-    ceilings = dict(zip(rows.names, top_ceilings(scores).tolist(), strict=True))
-    return {name: min(thresholds.get(name, defaults[name]), ceilings[name]) for name in rows.names}, found
+        return dict(found.values), found
+    thresholds = {tag.name: tag.threshold for tag in card.tags} | dict(found.values)
+    ceilings = zip(rows.names, top_ceilings(scores).tolist(), strict=True)
+    return {name: min(thresholds[name], ceiling) for name, ceiling in ceilings}, found
 
 
 def top_ceilings(scores: FloatArray, share: float = GIVEN_SHARE) -> npt.NDArray[np.float64]:

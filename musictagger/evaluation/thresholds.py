@@ -32,13 +32,12 @@ LIFT_THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class Thresholds:
-    """A threshold for each tag, in the order of the names. A track gets a tag whose score reaches the threshold."""
+    """Thresholds of the tags with enough positives and a negative. A track gets a tag whose score reaches it."""
 
     values: Mapping[str, float]
+    """By tag, in the order of the names."""
     f1: Mapping[str, float]
-    """The F1 of each fitted tag on the data it was fitted on, which is higher than on other data."""
-    kept_default: tuple[str, ...]
-    """Tags with too few positives, or no negative."""
+    """By tag, on the data of the fit, where it is higher than on other data."""
     below_floor: tuple[str, ...]
     """Tags that reach `min_precision` at no threshold; their threshold is that of their highest precision."""
 
@@ -48,7 +47,6 @@ def fit_thresholds(
     scores: npt.ArrayLike,
     names: Sequence[str],
     *,
-    default: float = 0.5,
     min_precision: float = 0.0,
     min_positives: int = 1,
 ) -> Thresholds:
@@ -60,14 +58,15 @@ def fit_thresholds(
     flags, checked = validate_tags(truth, scores, names)
     if not 0 <= min_precision <= 1:
         raise BadRequestError(f"min_precision is {min_precision}, not between 0 and 1")
-    values, f1 = dict.fromkeys(names, float(default)), dict[str, float]()
+    values: dict[str, float] = {}
+    f1: dict[str, float] = {}
     below = []
     for column in _can_be_fitted(flags, min_positives):
         name = names[column]
         values[name], f1[name], reached = _best_threshold(flags[:, column], checked[:, column], min_precision)
         if not reached:
             below.append(name)
-    return Thresholds(values, f1, tuple(name for name in names if name not in f1), tuple(below))
+    return Thresholds(values, f1, tuple(below))
 
 
 def _best_threshold(truth: Truth, scores: DoubleArray, min_precision: float) -> tuple[float, float, bool]:
