@@ -8,14 +8,16 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers import TINY, make_model, run, write_tone
 
 from musictagger.audio.digest import audio_digest
 from musictagger.cli import metrics, progress
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE
-from musictagger.evaluation.bootstrap import Interval
+from musictagger.evaluation.bootstrap import Interval, Resampling
 from musictagger.evaluation.overlap import digest_prefixes
+from musictagger.evaluation.results import tag_metrics
 from musictagger.models.card import Card
 
 FAST = ("--device", "cpu", "--workers", "1")
@@ -118,7 +120,6 @@ def test_metrics_on_training_tracks_are_not_saved(folder: Path) -> None:
     before = path.read_text()
     tracks = [folder / "sorted" / "Rock" / f"{index}.flac" for index in range(3)]
     prefixes = digest_prefixes(audio_digest(track) for track in tracks)
-    Card.load(path)
     path.write_text(json.dumps({**json.loads(before), "training": {"heard": prefixes}}))
     try:
         arguments = ("--data", folder / "sorted", "--split", "all", *FAST)
@@ -170,8 +171,8 @@ def test_models_are_compared(folder: Path, tmp_path: Path) -> None:
     ],
 )
 def test_wrong_usage_gives_a_readable_message(arguments: list[str], message: str, folder: Path) -> None:
-    places = {"SORTED": str(folder / "sorted"), "NOWHERE/x.html": str(folder / "nowhere" / "x.html")}
-    typed = [places.get(word, word) for word in arguments]
+    paths = {"SORTED": str(folder / "sorted"), "NOWHERE/x.html": str(folder / "nowhere" / "x.html")}
+    typed = [paths.get(word, word) for word in arguments]
     found = run(*typed, *FAST)
     assert found.code == EXIT_USAGE
     assert message in found.err
@@ -199,11 +200,20 @@ def test_ctrl_c_is_exit_code_130(name: str, folder: Path, monkeypatch: pytest.Mo
     assert "internal error" not in found.err
 
 
-def test_ends_of_a_list_repeat_no_name() -> None:
-    assert metrics.ends(list("abcdefghijkl"), 2) == (["a", "b"], ["k", "l"])
-    assert metrics.ends(list("abc"), 2) == (["a", "b"], ["c"])
-    assert metrics.ends(list("ab"), 2) == (["a", "b"], [])
-    assert metrics.metric_text(Interval(None, None, None)) == "-"
+@pytest.mark.parametrize(
+    ("tags", "shown"), [(12, "abcde...hijkl"), (11, "abcde...ghijk"), (10, "abcdefghij"), (3, "abc"), (1, "a")]
+)
+def test_a_table_of_tags_shows_both_ends_without_repeating_a_tag(tags: int, shown: str) -> None:
+    truth = np.arange(26)[:, None] < 13
+    # The scores of the first tag rank all tracks correctly, those of each later one a few less.
+    scores = np.stack([np.where(np.arange(26) < tag, tag - 13.0, -np.arange(26)) for tag in range(tags)], axis=1)
+    names = list("abcdefghijkl"[:tags])
+    found = tag_metrics(np.repeat(truth, tags, axis=1), scores, names, 0.5, Resampling(5))
+    assert "".join(metrics.tag_table(found).columns[0].cells) == shown  # type: ignore[arg-type]
+
+
+def test_an_undefined_metric_is_a_dash() -> None:
+    assert metrics.interval_text(Interval(None, None, None)) == "-"
 
 
 def test_metrics_of_a_paper_stand_beside_those_of_the_card() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from musictagger.cli import documents
 from musictagger.cli.labelled import measuring, measuring_options, read_labelled, require_writable
 from musictagger.cli.options import ANY_PATH, json_output, pass_settings, plugin_options
 from musictagger.errors import BadRequestError, printable
@@ -51,7 +52,7 @@ def command(
     Differences are to the first model, with 95 % intervals: where one does not include 0, the models differ on
     other tracks of this kind too. Speed is that of the network alone, without decoding, measured in turns.
     """
-    from musictagger.cli import documents
+    from musictagger.cli import render
     from musictagger.evaluation.compare import compare
 
     require_writable(html)
@@ -65,7 +66,7 @@ def command(
     if as_json:
         documents.print_json({"schema": documents.COMPARISON, **found.to_json()})
     else:
-        _print(found)
+        render.console().print(_rendered(found))
     return 0
 
 
@@ -83,8 +84,9 @@ def _contenders(names: Sequence[str], settings: Settings, progress: Progress) ->
     return [Contender(load_model(weights, settings.plugin_folders), weights) for weights in found]
 
 
-def _parts(found: Comparison) -> list[RenderableType]:
-    """The lines and the table that are printed and written as HTML."""
+def _rendered(found: Comparison) -> RenderableType:
+    """The lines and the table, for the terminal and for HTML."""
+    from rich.console import Group
     from rich.text import Text
 
     from musictagger.cli.metrics import overlap_warning
@@ -95,14 +97,14 @@ def _parts(found: Comparison) -> list[RenderableType]:
     if found.only_some:
         lines.append(f"not known to every model: {', '.join(found.only_some)}")
     lines += [overlap_warning(model.name, model.overlap) for model in found.models if model.overlap]
-    return [Text("\n".join([*map(printable, lines), ""])), _table(found)]
+    return Group(Text("\n".join([*map(printable, lines), ""])), _table(found))
 
 
 def _table(found: Comparison) -> RenderableType:
     from rich.markup import escape
 
     from musictagger.cli import render
-    from musictagger.cli.metrics import metric_text, title
+    from musictagger.cli.metrics import interval_text, title
 
     table = render.table("")
     for model in found.models:
@@ -110,9 +112,10 @@ def _table(found: Comparison) -> RenderableType:
     for name in found.metrics:
         metrics = [model.metrics[name] for model in found.models]
         best = max((metric.value for metric in metrics if metric.value is not None), default=None)
-        table.add_row(title(name), *(_bold(metric_text(metric), metric.value == best) for metric in metrics))
-        gaps = [_difference((model.difference or {}).get(name)) for model in found.models]
-        table.add_row("  minus the first", *gaps, style="dim")
+        texts = [(f"[bold]{interval_text(each)}" if each.value == best else interval_text(each)) for each in metrics]
+        table.add_row(title(name), *texts)
+        differences = [model.difference[name] if model.difference else None for model in found.models]
+        table.add_row("  minus the first", *map(_difference, differences), style="dim")
     table.add_row("Backbone", *(model.backbone for model in found.models))
     table.add_row("Parameters", *(f"{model.parameters:,}" for model in found.models))
     table.add_row("File", *(render.size(model.file_bytes) for model in found.models))
@@ -121,26 +124,14 @@ def _table(found: Comparison) -> RenderableType:
     return table
 
 
-def _bold(text: str, best: bool) -> str:
-    return f"[bold]{text}[/bold]" if best else text
-
-
 def _difference(metric: Interval | None) -> str:
-    from musictagger.cli.metrics import metric_text
+    from musictagger.cli.metrics import interval_text
 
-    return "" if metric is None or metric.value is None else metric_text(metric, "+")
+    return "" if metric is None or metric.value is None else interval_text(metric, "+")
 
 
 def _speed(speed: Speed | None) -> str:
     return "" if speed is None else f"{speed.realtime:,.0f} x real time ({speed.ratio:.2f} of the first)"
-
-
-def _print(found: Comparison) -> None:
-    from musictagger.cli import render
-
-    console = render.console()
-    for part in _parts(found):
-        console.print(part)
 
 
 def _write_html(found: Comparison, path: Path) -> None:
@@ -149,8 +140,7 @@ def _write_html(found: Comparison, path: Path) -> None:
     from rich.console import Console
 
     console = Console(record=True, file=io.StringIO(), width=60 + 34 * len(found.models), highlight=False)
-    for part in _parts(found):
-        console.print(part)
+    console.print(_rendered(found))
     try:
         path.write_text(console.export_html(), encoding="utf-8")
     except OSError as error:

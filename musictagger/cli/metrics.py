@@ -28,7 +28,7 @@ def title(name: str) -> str:
     return _TITLES.get(name) or name.replace("_", " ").capitalize()
 
 
-def metric_text(metric: Interval, sign: str = "") -> str:
+def interval_text(metric: Interval, sign: str = "") -> str:
     """`0.800 (0.750 to 0.850)`; with `sign` "+" the sign is always shown."""
     if metric.value is None:
         return "-"
@@ -45,7 +45,7 @@ def overlap_warning(model: str, overlap: int) -> str:
 
 
 def measured(metrics: Mapping[str, Any], paper: Mapping[str, float]) -> Iterator[RenderableType]:
-    """A table of a card's `metrics` for each dataset it was measured on, with those of a paper beside it."""
+    """A table of a card's `metrics` for each dataset it was measured on, beside those of a paper."""
     for where, values in sorted(metrics.items()):
         found = {name: each for name, value in values.items() if (each := Interval.from_json(value)) is not None}
         if found:
@@ -71,15 +71,12 @@ def tag_table(metrics: TagMetrics) -> Table:
     ranked = sorted(aucs, key=lambda name: -aucs[name])
     counted = ("Tracks", "AUC", "Average precision", "Found", "Wrong")
     rows = table("Tag", *counted, right=counted)
-    best, worst = ends(ranked)
-    for name in (*best, *([None] if worst and len(ranked) > 2 * EACH_END else []), *worst):
-        rows.add_row(*(["..."] if name is None else _tag_row(name, metrics)))
+    cells = [_tag_row(name, metrics) for name in ranked]
+    if len(cells) > 2 * EACH_END:
+        cells[EACH_END:-EACH_END] = [["..."]]
+    for row in cells:
+        rows.add_row(*row)
     return rows
-
-
-def ends(names: Sequence[str], each: int = EACH_END) -> tuple[Sequence[str], Sequence[str]]:
-    """The first and the last names, without repeating any."""
-    return names[:each], names[max(each, len(names) - each) :]
 
 
 def _tag_row(name: str, metrics: TagMetrics) -> list[str]:
