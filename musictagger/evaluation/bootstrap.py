@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -59,6 +59,10 @@ class Intervals(NamedTuple):
         """One of the metrics. NaN becomes None, since JSON has no NaN."""
         value, low, high = (None if np.isnan(array[index]) else float(array[index]) for array in self)
         return Interval(value, low, high)
+
+    def named(self, names: Iterable[str]) -> dict[str, Interval]:
+        """All metrics of a one-dimensional statistic, by name."""
+        return {name: self.at(index) for index, name in enumerate(names)}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from musictagger.errors import BadRequestError, MusictaggerError
 from musictagger.evaluation.bootstrap import (
     DEFAULT_RESAMPLING,
     Interval,
-    Intervals,
     Resampling,
     Statistic,
     bootstrap,
@@ -131,16 +130,14 @@ def compare(
     predictors = [Predictor(one.model, settings.device, settings.batch_size) for one in contenders]
     track_scores = _score_all(predictors, dataset, split, settings, progress)
     examples, left_out = _common_examples(contenders, track_scores, dataset, split, common)
-    sides = [
-        _labelled(one.model, scores, examples, dataset, common, settings.aggregate)
+    statistics = [
+        _statistic(_labelled(one.model, scores, examples, dataset, common, settings.aggregate), dataset.task)
         for one, scores in zip(contenders, track_scores, strict=True)
     ]
     names = GENRE_METRICS if dataset.task == "genre" else TAG_METRICS
-    statistics = [_statistic(side, dataset.task) for side in sides]
-    differences = [_minus(each, statistics[0]) for each in statistics[1:]]
-    metrics, gaps = (
-        [_by_name(bootstrap(each, len(examples), resampling), names) for each in group]
-        for group in (statistics, differences)
+    metrics, differences = (
+        [bootstrap(each, len(examples), resampling).named(names) for each in group]
+        for group in (statistics, [_minus(each, statistics[0]) for each in statistics[1:]])
     )
     speeds = measure_speed(predictors, speed_rounds) if speed_rounds else [None] * len(predictors)
     return Comparison(
@@ -167,7 +164,7 @@ def compare(
                 speed=speed,
                 overlap=count_overlap(one.model.card, split, track_scores[0].digests),
             )
-            for one, values, difference, speed in zip(contenders, metrics, [None, *gaps], speeds, strict=True)
+            for one, values, difference, speed in zip(contenders, metrics, [None, *differences], speeds, strict=True)
         ],
     )
 
@@ -264,7 +261,3 @@ def _statistic(rows: LabelledScores, task: Task) -> Statistic:
 
 def _minus(one: Statistic, other: Statistic) -> Statistic:
     return lambda counts: one(counts) - other(counts)
-
-
-def _by_name(found: Intervals, names: Sequence[str]) -> dict[str, Interval]:
-    return {name: found.at(column) for column, name in enumerate(names)}

@@ -132,7 +132,7 @@ def tag_metrics(
         seed=resampling.seed,
         auc=PerTag.of(ranking, 0, names),
         average_precision=PerTag.of(ranking, 1, names),
-        per_track={name: means.at(index) for index, name in enumerate(rows)},
+        per_track=means.named(rows),
         left_out=_undefined(ranking, 0, names),
         confusion=dict(zip(names, tag_confusion(flags, predicted).tolist(), strict=True)),
     )
