@@ -88,7 +88,7 @@ LONG = "a-model-that-somebody-trained-on-everything-they-had-last-summer"
 def test_names_are_whole_at_any_width(width: int, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if width:
         monkeypatch.setenv("COLUMNS", str(width))
-    names = [TINY, LONG, "[red]x", "sound [b]"]
+    names = [TINY, LONG, "[red]x", "two [b]"]
     for name in names:
         make_model(models, name)
     (make_model(models, "damaged").with_suffix(".json")).write_text("{}")
@@ -98,7 +98,7 @@ def test_names_are_whole_at_any_width(width: int, models: Path, monkeypatch: pyt
     for name in (*names, "fcn (default)", "damaged", *catalogue.names()):
         assert any(line == name or line.startswith(f"{name} ") for line in lines), name
     assert "`musictagger weights pull NAME`" in " ".join(lines)
-    # What is longer than a line may be so: a name, a path.
+    # Only a name or a path may be longer than a line.
     assert all(len(line) <= max(width or 160, 60) or LONG in line or str(models) in line for line in lines)
 
 
@@ -121,11 +121,11 @@ def test_a_default_by_path_is_marked_where_it_is_listed(
     assert "is a file in another folder." in run("models").out
 
 
-def test_figures_that_cannot_be_are_left_out(models: Path) -> None:
+def test_impossible_metrics_and_speeds_are_left_out(models: Path) -> None:
     card = make_model(models).with_suffix(".json")
-    figures = {"metrics": {"x": {"auc": {"value": float("inf")}}, "roc_auc": float("nan")}}
+    metrics = {"metrics": {"x": {"auc": {"value": float("inf")}}, "roc_auc": float("nan")}}
     speed = {"training": {"speed": {"x_real_time": 10**400, "device": "\x1b[31m"}}}
-    card.write_text(json.dumps(json.loads(card.read_text()) | figures | speed))
+    card.write_text(json.dumps(json.loads(card.read_text()) | metrics | speed))
     shown = run("models")
     assert shown.code == 0 and f"{TINY} " in shown.out
 
