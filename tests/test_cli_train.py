@@ -75,7 +75,7 @@ def test_the_choices_match_the_training_options() -> None:
     hints = training_options
     assert get_args(hints.Optimiser) == train.OPTIMISERS
     assert get_args(hints.Schedule) == train.SCHEDULES
-    assert get_args(hints.Freeze) == train.PARTS
+    assert get_args(hints.Freeze) == train.FREEZABLE
     assert get_args(hints.HeadKind) == train.HEADS
     assert {*get_args(get_args(SplitOrAll)[0]), "all"} == set(SPLITS)
 

@@ -42,7 +42,7 @@ def pictures() -> dict[str, Figure]:
     truth, scores = scored()
     counts = {"train": dict.fromkeys(NAMES, 9), "valid": dict.fromkeys(NAMES, 2), "test": {}}
     matrix = np.arange(100).reshape(10, 10)
-    places = np.random.default_rng(0).normal(size=(60, 2))
+    positions = np.random.default_rng(0).normal(size=(60, 2))
     mels = [(f"a rather long title of number {i} {'x' * 40}", np.eye(96)) for i in range(5)]
     return {
         "curves": plots.training_curves(RECORDS),
@@ -53,7 +53,7 @@ def pictures() -> dict[str, Figure]:
         "three bars": plots.auc_bars(intervals(NAMES[:3])),
         "distribution": plots.tag_distribution(counts, NAMES),
         "reliability": plots.reliability(truth, scores, scores**2),
-        "map": plots.embedding_map(places, [f"genre {i % 25}" for i in range(60)]),
+        "map": plots.embedding_map(positions, [f"genre {i % 25}" for i in range(60)]),
         "mels": plots.mel_examples(mels, 29.12),
     }
 
@@ -192,12 +192,12 @@ def test_a_map_separates_clusters_and_is_deterministic(tracks: int) -> None:
     random = np.random.default_rng(0)
     side = np.arange(tracks) % 2
     embeddings = random.normal(size=(tracks, 70)) + 20 * side[:, None]
-    places = plots.tsne(embeddings)
-    assert places.shape == (tracks, 2) and np.isfinite(places).all()
-    np.testing.assert_array_equal(places, plots.tsne(embeddings))
+    positions = plots.tsne(embeddings)
+    assert positions.shape == (tracks, 2) and np.isfinite(positions).all()
+    np.testing.assert_array_equal(positions, plots.tsne(embeddings))
     if tracks > 5:
-        apart = np.linalg.norm(places[side == 0].mean(axis=0) - places[side == 1].mean(axis=0))
-        assert apart > places[side == 0].std()
+        apart = np.linalg.norm(positions[side == 0].mean(axis=0) - positions[side == 1].mean(axis=0))
+        assert apart > positions[side == 0].std()
 
 
 def test_names_are_shortened_and_not_read_as_formulas() -> None:

@@ -57,11 +57,6 @@ def track_document(track: TrackView) -> dict[str, Any]:
     }
 
 
-def query_document(tracks: Iterable[TrackView]) -> dict[str, Any]:
-    """Return the document of a query: the tracks found."""
-    return {"schema": QUERY, "tracks": [track_document(track) for track in tracks]}
-
-
 def scan_document(report: ScanReport, tracks: Iterable[TrackView]) -> dict[str, Any]:
     """Return the document of a scan: what it did, and the tracks under the scanned paths."""
     return {
@@ -136,7 +131,7 @@ def _fields(fields: Mapping[Any, Sequence[str]]) -> dict[str, list[str]]:
 
 
 def failure_list(failures: Iterable[tuple[Path, str]]) -> list[dict[str, str]]:
-    """Return the part of a document that lists files and why they failed."""
+    """Return the list of files in a document, each with the reason why it failed."""
     return [{"path": str(path), "reason": reason} for path, reason in failures]
 
 

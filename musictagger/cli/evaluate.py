@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from musictagger.cli import documents
 from musictagger.cli.labelled import measuring, measuring_options, read_labelled, require_writable
 from musictagger.cli.options import ANY_PATH, debug_option, json_output, model_options, pass_settings, quiet_option
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, printable
@@ -92,8 +93,6 @@ def _write(
 
 
 def _show(evaluation: Evaluation, written: dict[str, str], as_json: bool, quiet: bool) -> None:
-    from musictagger.cli import documents
-
     if as_json:
         documents.print_json(_document(evaluation, written))
         return
@@ -130,8 +129,6 @@ def _print(evaluation: Evaluation) -> None:
 
 
 def _document(evaluation: Evaluation, written: dict[str, str]) -> dict[str, Any]:
-    from musictagger.cli import documents
-
     track_scores = evaluation.track_scores
     return {
         "schema": documents.EVALUATION,

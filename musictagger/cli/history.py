@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
+from musictagger.cli import documents
 from musictagger.cli.options import debug_option, json_output
 from musictagger.errors import BadRequestError, printable
+
+if TYPE_CHECKING:
+    from musictagger.tags.journalfile import Run
 
 
 @click.command("history")
 @click.option("--run", type=int, metavar="ID", help="Show every file of this run.")
 @json_output
 @debug_option
-def command(run: int | None, as_json: bool, **flags: Any) -> int:
+def command(run: int | None, as_json: bool) -> int:
     """List the runs that wrote into files, newest first.
 
     `musictagger undo --run ID` takes one back.
     """
-    from musictagger.cli import documents
     from musictagger.config import load_settings
     from musictagger.tags.journal import Journal
     from musictagger.tags.journalfile import STATES
 
-    journal_file = load_settings(flags).journal_file
+    journal_file = load_settings().journal_file
     if not journal_file.exists():
         raise BadRequestError("there is no history: nothing has been written yet")
     with Journal(journal_file, create=False) as journal:
@@ -44,7 +47,7 @@ def command(run: int | None, as_json: bool, **flags: Any) -> int:
     return 0
 
 
-def _print(runs: list[Any]) -> None:
+def _print(runs: list[Run]) -> None:
     from musictagger.cli import render
 
     counted = ("Written", "Undone", "Failed")

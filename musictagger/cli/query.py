@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from musictagger.cli import documents
 from musictagger.cli.options import json_output, opened_view, pass_settings, view_options
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ def command(
 
     Put the query in quotation marks, and -- before one that begins with -.
     """
-    from musictagger.cli import documents
     from musictagger.library.query import parse
     from musictagger.library.view import search
 
@@ -51,7 +51,7 @@ def command(
         several = store.count_models() > 1
     tracks = found if limit is None else found[:limit]
     if as_json:
-        documents.print_json(documents.query_document(tracks))
+        documents.print_json({"schema": documents.QUERY, "tracks": [*map(documents.track_document, tracks)]})
     elif as_paths:
         _print_bytes("".join(f"{track.row.path}\n" for track in tracks))
     elif as_csv:

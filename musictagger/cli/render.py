@@ -50,8 +50,8 @@ def table(*titles: str, right: Collection[str] = ()) -> Table:
 def bar(score: float, cells: int = BAR_CELLS) -> str:
     """Return a horizontal bar for a score 0..1, in steps of an eighth of a cell."""
     eighths = round(max(0.0, min(1.0, score)) * cells * 8)
-    full, part = divmod(eighths, 8)
-    return ("█" * full + (_EIGHTHS[part] if part else "")).ljust(cells)
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(cells)
 
 
 def is_number(value: object) -> bool:
@@ -61,12 +61,12 @@ def is_number(value: object) -> bool:
 
 def metric_text(name: str, value: float) -> str:
     """("windows_per_s", 35.2) -> `35.2 windows/s`, ("loss", 0.21337) -> `loss 0.2134`: four significant digits."""
-    number, words = f"{value:.4g}", name.removesuffix("_per_s").replace("_", " ")
+    number, label = f"{value:.4g}", name.removesuffix("_per_s").replace("_", " ")
     if name in ("seconds", "audio_s"):
         return duration(value) if name == "seconds" else f"{value / 3600:,.1f} h of audio"
     if name.endswith("_per_s"):
-        return f"{number} {words}/s"
-    return f"{words} {number}"
+        return f"{number} {label}/s"
+    return f"{label} {number}"
 
 
 def duration(seconds: float) -> str:
@@ -135,7 +135,7 @@ def _padded(cell: str, size: int, right: bool) -> str:
 def track_table(tracks: Sequence[TrackView], width: int, written: Collection[Path] = ()) -> Table:
     """A row for each track: name, length, genre in the file (+ if just written), predicted genre, strongest tags."""
     rows = table()
-    # rich leaves out whole columns if there is no room; these shares keep a part of each.
+    # rich leaves out whole columns if there is no room; these shares leave some of each.
     room = max(40, width - 14)
     for name, share in (("Track", 0.3), ("Length", 0), ("Genre in file", 0.2), ("Predicted genre", 0.2), ("Tags", 0.3)):
         if share:

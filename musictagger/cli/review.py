@@ -41,13 +41,13 @@ class Decisions:
 
 
 @click.command("review")
-@click.argument("what", nargs=-1, metavar="[PLAN.json|QUERY]")
+@click.argument("plan_or_query", nargs=-1, metavar="[PLAN.json|QUERY]")
 @click.option("--out", type=ANY_PATH, metavar="FILE", help="Save what was accepted as a plan instead of writing it.")
 @safety_options
 @write_options
 @view_options
 @pass_settings
-def command(what: tuple[str, ...], out: Path | None, settings: Settings) -> int:
+def command(plan_or_query: tuple[str, ...], out: Path | None, settings: Settings) -> int:
     """Go through a plan and decide file by file.
 
     You can accept, skip or edit each change, accept the rest of an album or artist, or quit. Accepted changes are
@@ -56,7 +56,7 @@ def command(what: tuple[str, ...], out: Path | None, settings: Settings) -> int:
     """
     from musictagger.tags.plan import save_plan
 
-    plan = wanted_plan(what, settings)
+    plan = wanted_plan(plan_or_query, settings)
     # Opened before the first question, so that a running scan is reported at once and not after all decisions.
     with opened_writer(settings) as writer:
         decisions = _walk(plan, _rows(plan, writer.store))
@@ -129,7 +129,7 @@ def _edited(change: FileChange) -> FileChange:
     genres: tuple[str, ...] = ()
     while not genres:
         typed = click.prompt("Genres, separated by ;", default=now)
-        genres = tuple(dict.fromkeys(text for part in typed.split(";") if (text := part.strip())))
+        genres = tuple(dict.fromkeys(genre for text in typed.split(";") if (genre := text.strip())))
     before = {"genre": change.before.get("genre", ()), **change.before}
     return replace(
         change, before=before, after={**change.after, "genre": genres}, why={**change.why, "genre": "your own choice"}

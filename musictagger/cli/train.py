@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from musictagger.cli import documents
 from musictagger.cli.labelled import data_of, dataset_options
 from musictagger.cli.options import (
     ANY_PATH,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 OPTIMISERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "exponential", "inverse", "cosine", "onecycle")
-PARTS = ("none", "cnn", "all")
+FREEZABLE = ("none", "cnn", "all")
 HEADS = ("dense", "svm", "logistic", "knn")
 """The same as in training.options, which takes too long to import for a help text."""
 
@@ -50,7 +51,9 @@ HEADS = ("dense", "svm", "logistic", "knn")
 @click.option("--patience", metavar="N|none", help="Stop after N epochs without improvement. Default: 10.")
 @click.option("--seed", type=int, metavar="N", help="Random seed. Default: 0.")
 @click.option("--init", metavar="NAME|FILE", help="Start from the weights of this model.")
-@click.option("--freeze", type=click.Choice(PARTS), help="Part of the --init model that stays fixed. Default: none.")
+@click.option(
+    "--freeze", type=click.Choice(FREEZABLE), help="Part of the --init model that stays fixed. Default: none."
+)
 @click.option("--head", type=click.Choice(HEADS), help="Classifier. Default: dense, part of the network.")
 @click.option("--teacher", multiple=True, metavar="NAME,...", help="Also learn from these models. Repeatable.")
 @click.option("--set", "settings_", multiple=True, metavar="NAME=VALUE", help="Set any training option. Repeatable.")
@@ -106,7 +109,7 @@ def _request(flags: dict[str, Any], settings: Settings, command_line: str) -> tu
     recipe = find_recipe(flags["recipe"]) if flags["recipe"] else None
     options = options_of(recipe, overrides(flags))
     _require_known(options, settings)
-    out, name = _place(flags, options, recipe, settings)
+    out, name = _folder_and_name(flags, options, recipe, settings)
     data = data_of(flags["data"], options.dataset, settings)
     from musictagger.training.run import RunRequest
 
@@ -169,7 +172,9 @@ def _require_known(options: TrainOptions, settings: Settings) -> None:
             raise BadRequestError(f"there is no model {model!r} yet; train it with: {command_line}") from error
 
 
-def _place(flags: dict[str, Any], options: TrainOptions, recipe: Recipe | None, settings: Settings) -> tuple[Path, str]:
+def _folder_and_name(
+    flags: dict[str, Any], options: TrainOptions, recipe: Recipe | None, settings: Settings
+) -> tuple[Path, str]:
     """Return the folder of the run and the model's name. Raises BadRequestError for a name that cannot be used."""
     from musictagger.audio.walk import absolute
     from musictagger.models.card import require_model_name
@@ -198,8 +203,6 @@ def _show(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from musictagger.cli import documents
-
     resume = shlex.join(["musictagger", *arguments, *([] if request.resume else ["--resume"])])
     if as_json:
         documents.print_json(_document(request, outcome, resume if outcome.interrupted else None))
@@ -221,8 +224,8 @@ def _show_model(request: RunRequest, outcome: Outcome, weights: Path, paper: Map
     from musictagger.cli.metrics import measured
 
     console = render.console()
-    for part in measured(outcome.card.metrics if outcome.card else {}, paper):
-        console.print(part)
+    for table in measured(outcome.card.metrics if outcome.card else {}, paper):
+        console.print(table)
     if outcome.report is not None:
         click.echo(f"Report  {printable(outcome.report)}")
     click.echo(f"Model   {printable(weights)}")
@@ -235,14 +238,12 @@ def scan_line(request: RunRequest, weights: Path) -> str:
 
     found = {model.name: model.weights for model in find_models(request.settings.model_folders)}
     known = found.get(request.name) == weights
-    plugins = [part for folder in request.settings.plugin_dir for part in ("--plugin-dir", str(folder))]
+    plugins = [text for folder in request.settings.plugin_dir for text in ("--plugin-dir", str(folder))]
     model = request.name if known else str(weights)
     return f"{shlex.join(['musictagger', 'scan', *plugins, '--model', model])} ~/Music"
 
 
 def _document(request: RunRequest, outcome: Outcome, resume: str | None) -> dict[str, Any]:
-    from musictagger.cli import documents
-
     return {
         "schema": documents.TRAINING,
         "name": request.name,

@@ -41,7 +41,9 @@ class Matching:
         """Lines of text: the tags that match, and those that do not."""
         lines = [f"{len(self.tags)} of the model's tags are in the dataset"]
         renamed = [
-            f"{', '.join(words)} as {name}" for name, words in self.tags.items() if _spelling_differs(name, words)
+            f"{', '.join(words)} as {name}"
+            for name, words in self.tags.items()
+            if any(word_key(word) != word_key(name) for word in words)
         ]
         if renamed:
             lines.append(f"taken to mean the same: {some(renamed, _SHOWN)}")
@@ -96,10 +98,6 @@ def truth_of(examples: Sequence[Example], matching: Matching) -> Truth:
     for row, example in enumerate(examples):
         truth[row, [columns[word] for word in example.tags if word in columns]] = True
     return truth
-
-
-def _spelling_differs(name: str, words: Sequence[str]) -> bool:
-    return any(word_key(word) != word_key(name) for word in words)
 
 
 def _key(word: str) -> str:

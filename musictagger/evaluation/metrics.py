@@ -39,7 +39,7 @@ def ranking_statistic(truth: Truth, scores: DoubleArray) -> Statistic:
     AUC = P(score of a positive > score of a negative) + P(the two are equal) / 2 (Mann and Whitney 1947).
     AP = sum over the thresholds of (R_n - R_(n-1)) P_n, equal scores being one threshold.
     Both are NaN where a sample has no positive or no negative of the tag: an AP of 1.0 for a tag that every track has
-    would tell nothing about the scores.
+    would show nothing about the scores.
     """
     tags = [_Ranked.of(*columns) for columns in zip(truth.T, scores.T, strict=True)]
     return lambda counts: np.stack([tag.metrics(counts) for tag in tags], axis=-1)
@@ -92,7 +92,7 @@ class _Ranked:
 
 
 def _running(counts: Counts) -> Counts:
-    """[resamples, n] -> [resamples, n + 1]: the sum before each place, and the total."""
+    """[resamples, n] -> [resamples, n + 1]: the sum before each column, and the total."""
     sums = np.zeros((counts.shape[0], counts.shape[1] + 1), np.int32)
     np.cumsum(counts, axis=1, out=sums[:, 1:])
     return sums
@@ -108,7 +108,7 @@ def recall_per_track(truth: Truth, scores: DoubleArray, k: int) -> DoubleArray:
     by min(k, |G|); the paper's published results are those of |G| (docs/decisions/0006-metrics.md).
     Tied scores count with the mean over all their orders, so that the order of the tags has no influence.
     """
-    above, tied = _places(scores)
+    above, tied = _ranks(scores)
     found = np.clip((k - above) / tied, 0.0, 1.0)
     return ratio((found * truth).sum(axis=1), truth.sum(axis=1))
 
@@ -117,9 +117,9 @@ def ndcg_per_track(truth: Truth, scores: DoubleArray, k: int) -> DoubleArray:
     """NDCG@k of each track, [tracks], from [tracks, tags] (Wang et al. 2019, equations 5 to 7).
 
     DCG = sum for i to k of rel_i / log2(i + 1), divided by the DCG with all the track's tags first; NaN for a track
-    without tags. Tied scores share the discounts of their places (McSherry and Najork 2008).
+    without tags. Tied scores share the discounts of their ranks (McSherry and Najork 2008).
     """
-    above, tied = _places(scores)
+    above, tied = _ranks(scores)
     k = min(k, truth.shape[1])
     discounts = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(k) + 2))])
     gain = (discounts[np.minimum(above + tied, k)] - discounts[np.minimum(above, k)]) / tied
@@ -131,7 +131,7 @@ def jaccard_per_track(truth: Truth, predicted: Truth) -> DoubleArray:
     return ratio((truth & predicted).sum(axis=1), (truth | predicted).sum(axis=1))
 
 
-def _places(scores: DoubleArray) -> tuple[Indices, Indices]:
+def _ranks(scores: DoubleArray) -> tuple[Indices, Indices]:
     """The number of tags with a higher score, and with the same score (itself included), both [tracks, tags]."""
     first, last = (rankdata(-scores, method, axis=1).astype(np.intp) for method in ("min", "max"))
     return first - 1, last - first + 1

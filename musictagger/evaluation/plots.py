@@ -23,7 +23,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from musictagger.evaluation.bootstrap import Interval
+from musictagger.evaluation.bootstrap import Interval, ratio
 from musictagger.evaluation.checks import DoubleArray, Truth
 
 P = ParamSpec("P")
@@ -134,7 +134,7 @@ def roc_curves(
     from sklearn.metrics import roc_curve
 
     ranked = sorted(aucs, key=lambda name: (-aucs[name], name))
-    shown = ranked if len(ranked) <= 2 * each else [*ranked[:each], *ranked[-each:]]
+    shown = _ends(ranked, each)
     grid = np.linspace(0, 1, CURVE_POINTS)
     curves = {}
     for column, name in enumerate(names):
@@ -158,8 +158,7 @@ def roc_curves(
 def confusion(matrix: npt.ArrayLike, names: Sequence[str], title: str) -> Figure:
     """A confusion matrix [genres, genres] of counts, with a row for each true genre; shades are shares of the row."""
     counts = np.asarray(matrix, np.float64)
-    total = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
+    shares = np.nan_to_num(ratio(counts, counts.sum(axis=1, keepdims=True)))
     size_in = max(3.6, min(11, 1.8 + 0.42 * len(names)))
     figure, (axes,) = _figure(size_in, width_in=size_in + 1.2)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -232,9 +231,8 @@ def _bars_in(bars: int, each_in: float = 0.23) -> float:
     return max(1.8, 1.0 + each_in * bars)
 
 
-def _ends(ranked: Sequence[str]) -> list[str]:
-    half = MAX_BARS // 2
-    return list(ranked) if len(ranked) <= MAX_BARS else [*ranked[:half], *ranked[-half:]]
+def _ends(ranked: Sequence[str], each: int = MAX_BARS // 2) -> list[str]:
+    return list(ranked) if len(ranked) <= 2 * each else [*ranked[:each], *ranked[-each:]]
 
 
 def _cut(ranked: Sequence[str], shown: Sequence[str]) -> str:

@@ -95,7 +95,7 @@ def _render(report: Report) -> str:
     environment.filters |= {
         "count": lambda number: f"{number:,}",
         "number": _number,
-        "share": lambda part, total: f"{part / total:.1%}",
+        "share": lambda count, total: f"{count / total:.1%}",
         "printable": printable,
     }
     numbers = itertools.count(1)
@@ -110,7 +110,9 @@ def _render(report: Report) -> str:
         facts=_facts(report),
         epochs=_epochs(report.records),
         data=_counts(report.dataset) if report.dataset else None,
-        options=[(name, v if isinstance(v, str) else _json(v)) for name, v in report.options.items()],
+        options=[
+            (name, v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)) for name, v in report.options.items()
+        ],
         version=__version__,
         describe=describe,
         plots=plots,
@@ -119,12 +121,8 @@ def _render(report: Report) -> str:
     )
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
 def _measured(evaluation: Evaluation) -> dict[str, Any]:
-    """The parts of an evaluation that the template shows."""
+    """The values of an evaluation that the template shows."""
     genre, tags, labelled = evaluation.genre, evaluation.tags, evaluation.labelled
     return {
         "headline": [(_LABELS.get(name, name), *_interval(each)) for name, each in evaluation.headline().items()],
