@@ -67,7 +67,7 @@ def correlation(one: Wave, other: Wave) -> float:
     return float(np.corrcoef(one, other)[0, 1])
 
 
-# --- what comes out
+# --- results
 
 
 @pytest.mark.parametrize("container", DECODABLE)
@@ -316,7 +316,7 @@ def test_seeking_reads_little(tmp_path: Path) -> None:
     assert len(beats) <= 8
 
 
-# --- what is refused
+# --- errors
 
 
 @pytest.mark.parametrize(

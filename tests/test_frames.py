@@ -111,7 +111,7 @@ def held(slicer: Slicer) -> int:
 def test_held_samples_keep_no_larger_array_alive() -> None:
     slicer = Slicer(FrameRule(FRAME))
     assert len(list(slicer.push(np.ones(10 * FRAME + 1, np.float32)))) == 10
-    assert [(len(part), part.base) for part in slicer._held] == [(1, None)]
+    assert [(len(held), held.base) for held in slicer._held] == [(1, None)]
 
 
 def test_a_frame_does_not_change_after_it_was_returned() -> None:
@@ -145,7 +145,7 @@ def test_evenly_takes_distinct_items_in_order_at_even_distances(count: int, limi
     assert all(gap > 0 for gap in gaps)
     assert max(gaps, default=0) - min(gaps, default=0) <= 1
     if taken and count > limit:
-        # As much is left out before the first as behind the last, to rounding.
+        # As much is left out before the first as after the last, except for rounding.
         assert abs(taken[0] - (count - 1 - taken[-1])) <= 1
 
 

@@ -140,7 +140,7 @@ def fill(cache: MelCache, paths: Sequence[Path], progress: Progress = SILENT) ->
     return cache.fill(paths, decoding=Decoding(1, timeout_s=30), progress=progress)
 
 
-def whole_level(path: Path, front_end: FrontEnd = FRONT_END) -> Any:
+def whole_spectrogram(path: Path, front_end: FrontEnd = FRONT_END) -> Any:
     """The spectrogram of a whole track at once, float32 [columns, n_mels]."""
     rule = FrameRule(NEVER, tail=True)
     ((_, wave),) = decode_frames(path, front_end.sample_rate_hz, rule)
@@ -154,7 +154,7 @@ def test_a_cached_track_is_the_spectrogram_of_the_track(tmp_path: Path) -> None:
     filled = fill(cache, [path])
     entry = filled.entries[path]
     mel = cache.mel(entry.digest)
-    expected = whole_level(path)
+    expected = whole_spectrogram(path)
     assert mel.dtype == np.float16
     assert mel.shape == expected.shape == (entry.columns, 96)
     assert not mel.flags.writeable
@@ -399,9 +399,9 @@ def test_a_track_begun_is_dropped_with_the_run(cache: MelCache, pool: InlinePool
     assert mel_files(cache) == []
 
 
-@pytest.mark.parametrize("place", ["open", "write", "fsync", "replace"])
+@pytest.mark.parametrize("operation", ["open", "write", "fsync", "replace"])
 def test_a_full_disk_is_named_and_leaves_nothing_broken(
-    cache: MelCache, pool: InlinePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    cache: MelCache, pool: InlinePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
     paths = tones(tmp_path, 2)
     first = fill(cache, paths[:1])
@@ -411,11 +411,11 @@ def test_a_full_disk_is_named_and_leaves_nothing_broken(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        if place == "fsync":
+        if operation == "fsync":
             patch.setattr(os, "fsync", full)
-        elif place == "replace":
+        elif operation == "replace":
             patch.setattr(Path, "replace", full)
-        elif place == "open":
+        elif operation == "open":
             patch.setattr(Path, "mkdir", full)
         else:
             patch.setattr(MelWriter, "append", _through(full))

@@ -181,13 +181,13 @@ def test_corpus_of_broken_files(tmp_path: Path, home: Path) -> None:
     expected = json.loads((CORPUS / "expected.json").read_text())
     folder = tmp_path / "broken"
     shutil.copytree(CORPUS, folder)
-    write_tone(folder / "zz-sound.flac", 31)
+    write_tone(folder / "zz-intact.flac", 31)
     result = run("scan", folder, "--json", "--write", "none")
     assert result.code == EXIT_SOME_FAILED, result.err
     document = result.json
     status = {Path(track["path"]).name: track["status"] for track in document["tracks"]}
     failed = {Path(failure["path"]).name: failure["reason"] for failure in document["failures"]}
-    assert status.pop("zz-sound.flac") == "ok"
+    assert status.pop("zz-intact.flac") == "ok"
     for name, expectation in expected.items():
         outcome = expectation["outcome"]
         if outcome.startswith("not audio"):
@@ -257,10 +257,10 @@ def test_missing_folder_and_unknown_model_are_usage_errors(tmp_path: Path, music
     assert "did you mean 'tiny'" in unknown.err
 
 
-@pytest.mark.parametrize("place", ["/proc/nowhere/x.db", "{file}/x.db"])
-def test_a_database_that_cannot_be_created(music: Path, tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("location", ["/proc/nowhere/x.db", "{file}/x.db"])
+def test_a_database_that_cannot_be_created(music: Path, tmp_path: Path, location: str) -> None:
     (tmp_path / "file").write_text("x")
-    result = run("scan", music, "--db", place.format(file=tmp_path / "file"))
+    result = run("scan", music, "--db", location.format(file=tmp_path / "file"))
     assert result.code == 1
     assert "--db" in result.err and result.err.count("\n") == 1
 
@@ -362,7 +362,7 @@ def _memory_mib(tmp_path: Path, music: Path) -> list[int]:
         "--db",
         tmp_path / f"{music.name}.db",
     ]
-    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=600)
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
     return [int(line) for line in result.stderr.split()[-2:]]
 
@@ -458,7 +458,7 @@ def test_a_drive_that_disappears_and_comes_back_loses_nothing(music: Path, home:
 
 
 def test_files_found_only_by_all_files_are_not_missing(music: Path) -> None:
-    (music / "a.flac").rename(music / "a.sound")
+    (music / "a.flac").rename(music / "a.audio")
     scan(music, "--write", "none", "--all-files")
     assert scan(music, "--write", "none")["summary"]["missing"] == 0
     assert len(run("query", "--json").json["tracks"]) == 4

@@ -1,4 +1,4 @@
-"""The stream: what becomes of files, copies, failures and a request to stop. Worker processes are in test_pool."""
+"""The stream: files, copies, failures and a request to stop. Worker processes are in test_pool."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FakePool:
 
     def __init__(self, digests: dict[str, str], broken: Sequence[str] = ()) -> None:
         self.jobs: list[Job] = []
-        self.most_pending = 0
+        self.max_pending = 0
         self._digests, self._broken = digests, broken
         self._answers: deque[Answer] = deque()
 
@@ -59,7 +59,7 @@ class FakePool:
         else:
             self._answers.append(Frame(job.file, 0, np.zeros(8, np.float32)))
             self._answers.append(Finished(job.file, job.digest, Decoded(1.0, 1, False, "ok")))
-        self.most_pending = max(self.most_pending, self.pending)
+        self.max_pending = max(self.max_pending, self.pending)
 
     def next_answer(self) -> Answer | None:
         return self._answers.popleft() if self._answers else None
@@ -144,7 +144,7 @@ def test_few_jobs_are_pending_at_once(run: Run) -> None:
     pool = FakePool({f"{number}": f"{number}" for number in range(50)})
     events = run(pool, [SourceFile(file(f"{number}")) for number in range(50)])
     assert sum(isinstance(event, Finished) for event in events) == 50
-    assert pool.most_pending == stream_module.PREFETCH
+    assert pool.max_pending == stream_module.PREFETCH
 
 
 def test_a_stop_begins_no_more_files_and_finishes_those_begun(run: Run) -> None:

@@ -41,22 +41,19 @@ class LogMel(nn.Module):
 
     def normalise(self, mel: Tensor) -> Tensor:
         """Apply to `spectrogram` what depends on a whole frame: range, reference level, standard deviation."""
-        ranged = self._ranged(mel) if self.front_end.compression == "db" else mel
-        return _standardise(ranged) if self.front_end.standardise else ranged
-
-    def _ranged(self, decibel: Tensor) -> Tensor:
         front_end = self.front_end
-        # The maximum is each frame's own, so a score never depends on what shares its batch.
-        loudest = decibel.amax(dim=(-2, -1), keepdim=True)
-        if front_end.top_db is not None:
-            decibel = torch.maximum(decibel, loudest - front_end.top_db)
-        return decibel - loudest if front_end.reference == "max" else decibel
-
-
-def _standardise(mel: Tensor) -> Tensor:
-    mean = mel.mean(dim=(-2, -1), keepdim=True)
-    deviation = mel.std(dim=(-2, -1), keepdim=True, correction=0)
-    return (mel - mean) / deviation.clamp(min=1e-8)
+        if front_end.compression == "db":
+            # The maximum is each frame's own, so a score never depends on what shares its batch.
+            loudest = mel.amax(dim=(-2, -1), keepdim=True)
+            if front_end.top_db is not None:
+                mel = torch.maximum(mel, loudest - front_end.top_db)
+            if front_end.reference == "max":
+                mel = mel - loudest
+        if not front_end.standardise:
+            return mel
+        mean = mel.mean(dim=(-2, -1), keepdim=True)
+        deviation = mel.std(dim=(-2, -1), keepdim=True, correction=0)
+        return (mel - mean) / deviation.clamp(min=1e-8)
 
 
 def mel_filters(front_end: FrontEnd) -> Tensor:

@@ -223,7 +223,7 @@ class _TeacherPass:
 
     def __init__(self, teacher: Teacher, cache: Path, device: str, tracks: Mapping[Path, str]) -> None:
         self._teacher, self._folder, self._device, self._tracks = teacher, teacher.folder(cache), device, tracks
-        self._outputs = len(teacher.card.outputs)
+        self.name, self._outputs = teacher.card.name, len(teacher.card.outputs)
         digests = set(tracks.values())
         self._total = len(digests)
         self.missing = {digest for digest in digests if read_scores(self._folder, digest, self._outputs) is None}
@@ -231,10 +231,6 @@ class _TeacherPass:
         self.unusable: dict[str, str] = {}
         """The reasons why tracks cannot be scored, by digest."""
         self._windows: dict[Path, _Windows] = {}
-
-    @property
-    def name(self) -> str:
-        return self._teacher.card.name
 
     def describe(self) -> str:
         return f"teacher {self.name}: {self._total - len(self.missing):,} of {self._total:,} tracks already scored"

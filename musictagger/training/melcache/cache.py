@@ -69,7 +69,7 @@ class Filled:
 
 @dataclass(frozen=True)
 class CacheEstimate:
-    """What `fill` would compute. Copies count separately, since they are recognised only when they are read."""
+    """The work of `fill`. Copies count separately, since they are recognised only when they are read."""
 
     folder: Path
     cached: int
@@ -176,19 +176,15 @@ class MelCache:
         estimate = self._estimate(survey, durations or {})
         progress.say(str(estimate))
         estimate.require_room()
-        done = self._fill(survey, index, decoding, progress) if survey.todo else 0
-        ordered = [path for path in dict.fromkeys(paths) if path in survey.entries]
-        interrupted = done < len(survey.todo)
-        return Filled({path: survey.entries[path] for path in ordered}, survey.failures, interrupted)
-
-    def _fill(self, survey: _Survey, index: FileIndex, decoding: Decoding, progress: Progress) -> int:
-        """Complete the survey; return the number of files dealt with."""
         logmel = LogMel(self.front_end)
         with contextlib.closing(index):
             digests, failures = fill_mels(survey.todo, self._mels, logmel, index, decoding=decoding, progress=progress)
-        survey.entries |= {path: entry for path, digest in digests.items() if (entry := self._entry(digest))}
-        survey.failures |= failures
-        return len(digests) + len(failures)
+        entries = survey.entries | {path: entry for path, digest in digests.items() if (entry := self._entry(digest))}
+        return Filled(
+            {path: entries[path] for path in dict.fromkeys(paths) if path in entries},
+            survey.failures | failures,
+            interrupted=len(digests) + len(failures) < len(survey.todo),
+        )
 
     def _survey(self, paths: Iterable[Path], index: FileIndex) -> _Survey:
         """Sort files into those that are cached, those that cannot be read, and those to compute."""

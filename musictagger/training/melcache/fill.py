@@ -85,7 +85,8 @@ def fill_mels(
     Returns the digests of the files whose tracks are cached, and why the others cannot be used. Ends early once
     `progress.stopping`, dropping the tracks begun.
     """
-    progress.start("mel cache", len(sources), "tracks")
+    if sources:
+        progress.start("mel cache", len(sources), "tracks")
     rate_hz = logmel.front_end.sample_rate_hz
     filling = _Filling(mels, logmel, index)
     done, cached_s = 0, 0.0
