@@ -13,7 +13,7 @@ import os
 import reprlib
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -40,6 +40,7 @@ _NAMES: Mapping[type[inspect.Type], tuple[str, str]] = {
     inspect.StrType: ("a string", "strings"),
     inspect.CustomType: ("a path", "paths"),
     inspect.DateTimeType: ("a date and time in ISO 8601", "dates"),
+    inspect.TupleType: ("a list", "lists"),
     inspect.DictType: ("a mapping of names to values", "mappings"),
     inspect.DataclassType: ("a mapping of names to values", "mappings"),
     inspect.NoneType: ("none", "none"),
@@ -78,6 +79,15 @@ def check(instance: Any, error: type[MusictaggerError] = BadRequestError) -> Non
     of_instance: Any = type(instance)
     for name, kind in field_types(of_instance).items():
         convert(getattr(instance, name), kind, name, error)
+
+
+def check_arguments(
+    function: Callable[..., object], arguments: Mapping[str, object], error: type[MusictaggerError] = BadRequestError
+) -> None:
+    """Raise `error` for an argument that its annotation in `function` does not allow; others are ignored."""
+    for name, kind in get_type_hints(function, include_extras=True).items():
+        if name in arguments:
+            convert(arguments[name], kind, name, error)
 
 
 @functools.cache

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from musictagger.errors import ModelError
 from musictagger.models.backbone import Backbone, Output
-from musictagger.models.layers import MelInput, conv_stack, fraction, map_size, stacked, whole, wholes
+from musictagger.models.layers import Fraction, MelInput, Size, conv_stack, map_size, stacked
+from musictagger.values import Count, check_arguments
 
 
 class CRNN(Backbone):
@@ -42,28 +44,29 @@ class CRNN(Backbone):
 
     def __init__(
         self,
-        n_tags: int,
+        n_tags: Count,
         *,
-        n_mels: int = 96,
+        n_mels: Count = 96,
         input_norm: bool | str = True,
-        padded_columns: int | None = 1440,
-        channels: Sequence[int] = (64, 128, 128, 128),
-        pools: Sequence[Sequence[int]] = ((2, 2), (3, 3), (4, 4), (4, 4)),
-        activation: str = "elu",
-        conv_dropout: float = 0.1,
-        gru_units: Sequence[int] = (32, 32),
-        gru: str = "torch",
-        dropout: float = 0.3,
+        padded_columns: Count | None = 1440,
+        channels: tuple[Count, ...] = (64, 128, 128, 128),
+        pools: tuple[Size, ...] = ((2, 2), (3, 3), (4, 4), (4, 4)),
+        activation: Literal["elu", "relu"] = "elu",
+        conv_dropout: Fraction = 0.1,
+        gru_units: tuple[Count, ...] = (32, 32),
+        gru: Literal["torch", "keras1"] = "torch",
+        dropout: Fraction = 0.3,
     ) -> None:
         super().__init__()
+        check_arguments(CRNN.__init__, locals(), ModelError)
         blocks = conv_stack(channels, pools, activation=activation, dropout=conv_dropout)
         self.cnn = stacked(MelInput(n_mels, norm=input_norm, padded_columns=padded_columns), blocks)
         bands, _ = map_size(n_mels, 1, blocks)
         if bands < 1:
             raise ModelError(f"the pools leave nothing of {n_mels} mel bands: {pools!r}")
         self.rnn = GRUStack(channels[-1] * bands, gru_units, gru)
-        self.dropout = nn.Dropout(fraction(dropout, "dropout"))
-        self.dense = nn.Linear(gru_units[-1], whole(n_tags, "n_tags"))
+        self.dropout = nn.Dropout(dropout)
+        self.dense = nn.Linear(gru_units[-1], n_tags)
 
     def forward(self, features: Tensor) -> Output:
         steps = self.cnn(features).permute(0, 3, 1, 2).flatten(2)
@@ -76,11 +79,9 @@ class GRUStack(nn.Module):
 
     def __init__(self, features: int, units: Sequence[int], kind: str = "torch") -> None:
         super().__init__()
-        sizes = wholes(units, "gru_units")
-        if kind not in GRUS:
-            raise ModelError(f"gru must be one of {', '.join(GRUS)}, not {kind!r}")
-        inputs = (features, *sizes[:-1])
-        pairs = zip(inputs, sizes, strict=True)
+        if not units:
+            raise ModelError("gru_units must have at least one number")
+        pairs = zip((features, *units[:-1]), units, strict=True)
         self.layers = nn.ModuleList(GRUS[kind](before, size, batch_first=True) for before, size in pairs)
 
     def forward(self, steps: Tensor) -> Tensor:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from musictagger.errors import ModelError
 from musictagger.models.backbone import Backbone, Output
-from musictagger.models.layers import MelInput, conv_stack, fraction, stacked, whole
+from musictagger.models.layers import Fraction, MelInput, Size, conv_stack, stacked
+from musictagger.values import Count, check_arguments
 
 SCANS = ("A_r", "A_c", "B_r", "B_c", "C_r", "C_c", "D_r", "D_c")
 """The corner where a scan starts (A top left, B top right, C bottom left, D bottom right), and rows or columns first.
@@ -44,28 +46,28 @@ class CRNNTF(Backbone):
 
     def __init__(
         self,
-        n_tags: int,
+        n_tags: Count,
         *,
-        n_mels: int = 96,
+        n_mels: Count = 96,
         input_norm: bool = True,
-        channels: Sequence[int] = (64, 128, 128, 128),
-        pools: Sequence[Sequence[int]] = ((2, 4), (2, 4), (2, 4), (2, 4)),
-        activation: str = "elu",
-        conv_dropout: float = 0.0,
-        scans: Sequence[str] = SCANS,
-        units: int = 32,
-        dropout: float = 0.5,
+        channels: tuple[Count, ...] = (64, 128, 128, 128),
+        pools: tuple[Size, ...] = ((2, 4), (2, 4), (2, 4), (2, 4)),
+        activation: Literal["elu", "relu"] = "elu",
+        conv_dropout: Fraction = 0.0,
+        scans: tuple[str, ...] = SCANS,
+        units: Count = 32,
+        dropout: Fraction = 0.5,
     ) -> None:
         super().__init__()
-        known = isinstance(scans, list | tuple) and all(scan in SCANS for scan in scans)
-        if not known or not scans or len(set(scans)) < len(scans):
+        check_arguments(CRNNTF.__init__, locals(), ModelError)
+        if not scans or not set(scans) <= set(SCANS) or len(set(scans)) < len(scans):
             raise ModelError(f"scans must name one or more of {', '.join(SCANS)}, each once, not {scans!r}")
         self.scans = tuple(scans)
         blocks = conv_stack(channels, pools, ceil=True, activation=activation, dropout=conv_dropout)
         self.cnn = stacked(MelInput(n_mels, norm=input_norm), blocks)
-        self.rnn = GridLSTMBlocks(len(scans), channels[-1], whole(units, "units"))
-        self.dropout = nn.Dropout(fraction(dropout, "dropout"))
-        self.dense = nn.Linear(len(scans) * units, whole(n_tags, "n_tags"))
+        self.rnn = GridLSTMBlocks(len(scans), channels[-1], units)
+        self.dropout = nn.Dropout(dropout)
+        self.dense = nn.Linear(len(scans) * units, n_tags)
 
     def forward(self, features: Tensor) -> Output:
         embedding = self.rnn(scan(self.cnn(features), self.scans))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 
 from musictagger.errors import ModelError
 from musictagger.models.backbone import Backbone, Output
-from musictagger.models.layers import MelInput, conv_stack, map_size, over_patches, stacked, whole
-
-LEFTOVER = ("mean", "max", "flatten")
+from musictagger.models.layers import Fraction, MelInput, Size, conv_stack, map_size, over_patches, stacked
+from musictagger.values import Count, check_arguments
 
 
 class FCN(Backbone):
@@ -57,34 +56,32 @@ class FCN(Backbone):
 
     def __init__(
         self,
-        n_tags: int,
+        n_tags: Count,
         *,
-        n_mels: int = 96,
-        columns: int | None = None,
+        n_mels: Count = 96,
+        columns: Count | None = None,
         input_norm: bool = True,
-        channels: Sequence[int] = (32, 128, 128, 192, 256),
-        pools: Sequence[Sequence[int]] = ((2, 4), (2, 4), (2, 4), (3, 5), (4, 4)),
-        pool_strides: Sequence[Sequence[int]] | None = None,
-        patch_columns: int | None = None,
-        activation: str = "elu",
+        channels: tuple[Count, ...] = (32, 128, 128, 192, 256),
+        pools: tuple[Size, ...] = ((2, 4), (2, 4), (2, 4), (3, 5), (4, 4)),
+        pool_strides: tuple[Size, ...] | None = None,
+        patch_columns: Count | None = None,
+        activation: Literal["elu", "relu"] = "elu",
         batch_norm: bool = True,
         norm_last: bool = False,
-        dropout: float = 0.0,
-        leftover: str = "mean",
+        dropout: Fraction = 0.0,
+        leftover: Literal["mean", "max", "flatten"] = "mean",
     ) -> None:
         super().__init__()
-        if leftover not in LEFTOVER:
-            raise ModelError(f"leftover must be one of {', '.join(LEFTOVER)}, not {leftover!r}")
+        check_arguments(FCN.__init__, locals(), ModelError)
         self.leftover = leftover
-        self.patch_columns = None if patch_columns is None else whole(patch_columns, "patch_columns")
-        columns = columns if patch_columns is None else patch_columns
-        self.columns = None if columns is None else whole(columns, "columns")
+        self.patch_columns = patch_columns
+        self.columns = columns = columns if patch_columns is None else patch_columns
         if leftover == "flatten" and columns is None:
             raise ModelError('leftover "flatten" needs columns: the number of mel columns of a frame')
         blocks = conv_stack(
             channels,
             pools,
-            strides=pool_strides,
+            pool_strides=pool_strides,
             activation=activation,
             batch_norm=batch_norm,
             norm_last=norm_last,
@@ -95,7 +92,7 @@ class FCN(Backbone):
         if bands < 1 or (columns is not None and steps < 1):
             raise ModelError(f"the pools leave nothing of {n_mels} mel bands x {columns or 'any'} columns: {pools!r}")
         cells = bands * steps if leftover == "flatten" else 1
-        self.dense = nn.Linear(channels[-1] * cells, whole(n_tags, "n_tags"))
+        self.dense = nn.Linear(channels[-1] * cells, n_tags)
 
     def forward(self, features: Tensor) -> Output:
         if self.patch_columns is not None:

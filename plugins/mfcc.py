@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from musictagger.errors import ModelError
 from musictagger.models.backbone import Backbone, Output
-from musictagger.models.layers import MelInput, whole
+from musictagger.models.layers import MelInput
+from musictagger.values import Count, check_arguments
 
 
 class MFCC(Backbone):
@@ -33,14 +34,15 @@ class MFCC(Backbone):
     name = "mfcc"
     transform: Tensor
 
-    def __init__(self, n_tags: int, *, n_mels: int = 96, n_mfcc: int = 20) -> None:
+    def __init__(self, n_tags: Count, *, n_mels: Count = 96, n_mfcc: Count = 20) -> None:
         super().__init__()
-        if whole(n_mfcc, "n_mfcc") > whole(n_mels, "n_mels"):
+        check_arguments(MFCC.__init__, locals(), ModelError)
+        if n_mfcc > n_mels:
             raise ModelError(f"n_mfcc is {n_mfcc}; {n_mels} mel bands have no more than {n_mels} coefficients")
         self.cnn = MelInput(n_mels, norm=False)
         self.register_buffer("transform", cosine_transform(n_mfcc, n_mels), persistent=False)
         # The first coefficient is a hundred times as large as the last and would dominate gradients without BatchNorm.
-        layers = OrderedDict(norm=nn.BatchNorm1d(4 * n_mfcc), out=nn.Linear(4 * n_mfcc, whole(n_tags, "n_tags")))
+        layers = OrderedDict(norm=nn.BatchNorm1d(4 * n_mfcc), out=nn.Linear(4 * n_mfcc, n_tags))
         self.dense = nn.Sequential(layers)
 
     def forward(self, features: Tensor) -> Output:

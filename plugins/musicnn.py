@@ -6,16 +6,18 @@ comes from Pons et al. 2018, "End-to-end Learning for Music Audio Tagging at Sca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from musictagger.errors import ModelError
 from musictagger.models.backbone import Backbone, Output
-from musictagger.models.layers import MelInput, affine, fraction, over_patches, whole, wholes
+from musictagger.models.layers import Fraction, MelInput, affine, over_patches
+from musictagger.values import Count, check_arguments
 
 _MID_STEPS = 7
 _STRIP_STEPS = 8
@@ -41,7 +43,8 @@ class MusiCNN(Backbone):
     The defaults are theirs. In the version of Won et al. 2020 the temporal filters have `temporal_steps` 129, 65 and 33
     and filter the mean of all bands (`temporal_bands` "mean") instead of each band, of which the highest response is
     taken ("each"); BatchNorm comes before the ReLU (`norm_first`), and there is none after pooling (`pooled_norm`).
-    `norm_eps`: TensorFlow's BatchNorm has 1e-3, torch's 1e-5. Raises ModelError for invalid values.
+    `norm_eps`: TensorFlow's BatchNorm has 1e-3, torch's 1e-5. `n_mels` is at least 3: the timbral filters span 0.4 and
+    0.7 of the bands. Raises ModelError for invalid values.
     """
 
     name = "musicnn"
@@ -49,36 +52,33 @@ class MusiCNN(Backbone):
 
     def __init__(
         self,
-        n_tags: int,
+        n_tags: Count,
         *,
-        n_mels: int = 96,
-        patch_columns: int = 187,
-        timbral_channels: int = 204,
-        temporal_channels: int = 51,
-        temporal_steps: Sequence[int] = (128, 64, 32),
-        temporal_bands: str = "each",
-        mid_channels: int = 64,
-        units: int = 200,
+        n_mels: Annotated[int, Meta(ge=3)] = 96,
+        patch_columns: Count = 187,
+        timbral_channels: Count = 204,
+        temporal_channels: Count = 51,
+        temporal_steps: tuple[Count, ...] = (128, 64, 32),
+        temporal_bands: Literal["each", "mean"] = "each",
+        mid_channels: Count = 64,
+        units: Count = 200,
         norm_first: bool = False,
         pooled_norm: bool = True,
-        norm_eps: float = 1e-3,
-        dropout: float = 0.5,
+        norm_eps: Fraction = 1e-3,
+        dropout: Fraction = 0.5,
     ) -> None:
         super().__init__()
-        if temporal_bands not in ("each", "mean"):
-            raise ModelError(f'temporal_bands must be "each" or "mean", not {temporal_bands!r}')
-        self.input = MelInput(whole(n_mels, "n_mels", least=3), norm=False)  # 0.4 of 2 bands would be none
-        self.patch_columns = whole(patch_columns, "patch_columns")
-        norm = _Norm(fraction(norm_eps, "norm_eps"), norm_first)
-        high, long = whole(timbral_channels, "timbral_channels"), whole(temporal_channels, "temporal_channels")
-        timbral = [_Timbral(high, int(share * n_mels), norm) for share in (0.4, 0.7)]
-        temporal = [
-            _Temporal(long, steps, norm, mean=temporal_bands == "mean")
-            for steps in wholes(temporal_steps, "temporal_steps")
-        ]
-        self.cnn = _Cnn(timbral, temporal, whole(mid_channels, "mid_channels"), norm)
-        sizes = self.cnn.channels, whole(units, "units"), whole(n_tags, "n_tags")
-        self.dense = _Dense(sizes, fraction(dropout, "dropout"), norm, pooled_norm=pooled_norm)
+        check_arguments(MusiCNN.__init__, locals(), ModelError)
+        if not temporal_steps:
+            raise ModelError("temporal_steps must have at least one number")
+        self.input = MelInput(n_mels, norm=False)
+        self.patch_columns = patch_columns
+        norm = _Norm(norm_eps, norm_first)
+        timbral = [_Timbral(timbral_channels, int(share * n_mels), norm) for share in (0.4, 0.7)]
+        mean = temporal_bands == "mean"
+        temporal = [_Temporal(temporal_channels, steps, norm, mean=mean) for steps in temporal_steps]
+        self.cnn = _Cnn(timbral, temporal, mid_channels, norm)
+        self.dense = _Dense((self.cnn.channels, units, n_tags), dropout, norm, pooled_norm=pooled_norm)
 
     def forward(self, features: Tensor) -> Output:
         """Log-mel [batch, n_mels, columns] -> logits [batch, n_tags], embedding [batch, units].

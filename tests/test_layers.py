@@ -78,15 +78,15 @@ def test_block_output_size(options: dict[str, Any], expected: tuple[int, int]) -
         ({"activation": "gelu"}, "activation must be one of elu, relu, not 'gelu'"),
         ({"activation": ["elu"]}, "activation"),
         ({"padding": "full"}, "'full'"),
-        ({"pool": [2]}, r"each of pools must be a list of 2 whole numbers, not \[2\]"),
-        ({"pool": [0, 2]}, r"each of pools\[0\] must be a whole number of at least 1, not 0"),
-        ({"pool": 2}, "each of pools must be a list of 2 whole numbers, not 2"),
+        ({"pool": [2]}, r"pool must be a list of 2 whole numbers, not \[2\]"),
+        ({"pool": [0, 2]}, r"pool must be a list of 2 whole numbers, not \[0, 2\]"),
+        ({"pool": 2}, "pool must be a list of 2 whole numbers, not 2"),
         ({"kernel": [3, 3.0]}, "3.0"),
         ({"kernel": [True, 3]}, "True"),
         ({"dropout": 1}, "dropout"),
         ({"stride": [2, 2]}, "stride"),
         ({"pool": [2, 2], "stride": [2, 2], "ceil": True}, "stride"),
-        ({"pool": [2, 2], "stride": [2]}, r"each of pool_strides must be a list of 2 whole numbers, not \[2\]"),
+        ({"pool": [2, 2], "stride": [2]}, r"stride must be a list of 2 whole numbers, not \[2\]"),
         ({"dropout": "some"}, "dropout must be a number from 0 to below 1, not 'some'"),
         ({"dilation": 2}, "the convolution has unknown fields: dilation"),
     ],
@@ -104,11 +104,13 @@ def test_block_refuses_inputs_smaller_than_its_pool() -> None:
 @pytest.mark.parametrize(
     ("channels", "pools", "text"),
     [
-        ([], [], "channels"),
+        ([], [], "channels must have at least one number"),
         ([4, 8], [[2, 2]], "each of the 2 channels"),
-        ([4, -8], [[2, 2], [2, 2]], "-8"),
-        (4, [[2, 2]], "channels"),
-        ([4], "no", "pools"),
+        ([4, -8], [[2, 2], [2, 2]], r"channels\[1\] must be a whole number of at least 1, not -8"),
+        (4, [[2, 2]], "channels must be a list of whole numbers, not 4"),
+        ([4], "no", "pools must be a list of lists, not 'no'"),
+        ([4], [[2]], r"pools\[0\] must be a list of 2 whole numbers, not \[2\]"),
+        ([4], [[0, 2]], r"pools\[0\]\[0\] must be a whole number of at least 1, not 0"),
     ],
 )
 def test_stack_refuses(channels: Any, pools: Any, text: str) -> None:
@@ -128,7 +130,7 @@ def test_norm_last_comes_after_activation_and_before_pool() -> None:
 
 @pytest.mark.parametrize(("ceil", "expected"), [(False, (6, 5)), (True, (6, 6))])
 def test_map_size_is_the_output_size_of_the_blocks(ceil: bool, expected: tuple[int, int]) -> None:
-    blocks = conv_stack([1, 1, 1, 1], [[2, 4]] * 4, ceil=ceil)
+    blocks = conv_stack((1,) * 4, ((2, 4),) * 4, ceil=ceil)
     assert map_size(96, 1366, blocks) == expected
     assert torch.nn.Sequential(*blocks)(torch.randn(1, 1, 96, 1366)).shape[2:] == expected
 

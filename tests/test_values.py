@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from msgspec import Meta
 
 from musictagger.errors import BadRequestError, ModelError
-from musictagger.values import Count, Finite, Positive, Share, check, convert, load
+from musictagger.values import Count, Finite, Positive, Share, check, check_arguments, convert, load
 
 Colour = Literal["red", "green", "blue"]
 DEEP: list[Any] = []
@@ -184,3 +184,11 @@ def test_any_value_is_converted_or_refused(value: object, kind: Any, lenient: bo
         convert(value, kind, "it", lenient=lenient)
     except BadRequestError as error:
         assert str(error).startswith("it")
+
+
+def test_arguments_are_checked_by_their_annotations() -> None:
+    def build(width: Count, *, depth: Count = 1, other: Any = None) -> None: ...
+
+    check_arguments(build, {"self": object(), "width": 3, "depth": 2, "other": {}})
+    with pytest.raises(ModelError, match="depth must be a whole number of at least 1, not 0"):
+        check_arguments(build, {"width": 3, "depth": 0}, ModelError)

@@ -66,15 +66,12 @@ def read(
     listed = _read_listing(given) if given.is_file() else {}
     paths, missing = _listed_files(given, listed) if listed else _find(given)
     tree = load_tree(genres_file) if genres else None
-    inside = {path: path.relative_to(root) if path.is_relative_to(root) else path for path in paths}
     tracks, packages = {}, {}
-    for path, name in inside.items():
-        # Keyed by the path inside the folder, so that other machines draw the same split.
-        key = name.as_posix()
-        tracks[key], packages[key] = _track(path, name.parts[:-1][: depth or None], listed.get(path), tree)
+    for path in paths:
+        key, folders = _inside(root, path, depth)
+        tracks[key], packages[key] = _track(path, folders, listed.get(path), tree)
     groups = _groups(tracks, packages)
     splits = _given_splits(given, listed, tracks)
-    note = "split as in the listing"
     splits_used = len(set(splits.values())) or len(split.shares)
     if not splits:
         _require_enough(root, groups, splits_used)
@@ -82,6 +79,7 @@ def read(
     kept = frequent_tags(_grouped(tracks, splits or groups), min_tracks_per_genre, splits_used)
     left_out = len(set(tag_names(tracks.values())) - kept)
     tracks = with_tags(tracks, kept)
+    note = "split as in the listing"
     if not splits:
         with_every = {key: replace(track, tags=(*track.tags, _EVERY)) for key, track in tracks.items()}
         splits = split.draw(_grouped(with_every, groups))
@@ -115,6 +113,12 @@ def _find(root: Path) -> tuple[list[Path], tuple[Path, ...]]:
     if not found:
         raise BadRequestError(f"{printable(root)}: no music in it, at any depth")
     return found, tuple(missing)
+
+
+def _inside(root: Path, path: Path, depth: int) -> tuple[str, Sequence[str]]:
+    """A key of a track that is the same on every machine: its path inside `root`; the folders that are its package."""
+    inside = path.relative_to(root) if path.is_relative_to(root) else path
+    return inside.as_posix(), inside.parts[:-1][: depth or None]
 
 
 def _track(

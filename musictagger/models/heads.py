@@ -28,8 +28,7 @@ from torch import Tensor, nn
 
 from musictagger.errors import ModelError
 from musictagger.models.backbone import Backbone, Output
-from musictagger.models.layers import whole
-from musictagger.values import Count, Positive, load
+from musictagger.values import Count, Positive, convert, load
 
 PREFIX = "head."
 """Prefix of the names of a head's tensors in a model's file."""
@@ -220,4 +219,5 @@ def build_head(description: Mapping[str, Any], n_tags: int) -> Head:
 
 def backbone_outputs(description: Mapping[str, Any]) -> int:
     """Outputs of the backbone's own dense layer below a head. Raises ModelError if the description lacks it."""
-    return whole(description.get("backbone_outputs"), "the card's head: backbone_outputs")
+    outputs: int = convert(description.get("backbone_outputs"), Count, "the card's head: backbone_outputs", ModelError)
+    return outputs

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from musictagger.errors import ModelError
 from musictagger.models.backbone import Output
-from musictagger.values import Count, convert, load
+from musictagger.values import Count, check_arguments, load
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"elu": F.elu, "relu": F.relu}
 """All are monotone, as they must be: max-pooling comes before the activation."""
@@ -31,32 +31,6 @@ Size = tuple[Count, Count]
 """(mel bands, columns)"""
 
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
-
-
-def whole(value: object, what: str, *, least: int = 1) -> int:
-    """`value` if it is a whole number of at least `least`. Raises ModelError naming `what` if not."""
-    number: int = convert(value, Annotated[int, Meta(ge=least)], what, ModelError)
-    return number
-
-
-def wholes(values: object, what: str) -> tuple[int, ...]:
-    """`values` as a tuple of whole numbers above 0. Raises ModelError if it is not a list of those, or is empty."""
-    numbers: tuple[int, ...] = convert(values, tuple[Count, ...], what, ModelError)
-    if not numbers:
-        raise ModelError(f"{what} must have at least one number")
-    return numbers
-
-
-def pair(values: object, what: str) -> Size:
-    """`values` as (mel bands, columns). Raises ModelError if they are not two whole numbers above 0."""
-    numbers: Size = convert(values, Size, what, ModelError)
-    return numbers
-
-
-def fraction(value: object, what: str) -> float:
-    """`value` if it is a number in [0, 1), such as a dropout rate. Raises ModelError if not."""
-    number: float = convert(value, Fraction, what, ModelError)
-    return number
 
 
 def pooled(size: int, pool: int, *, ceil: bool, stride: int | None = None) -> int:
@@ -78,10 +52,11 @@ class MelInput(nn.Module):
     Raises ModelError for an input that is not a batch of `n_mels` bands.
     """
 
-    def __init__(self, n_mels: int, *, norm: bool | str = True, padded_columns: int | None = None) -> None:
+    def __init__(self, n_mels: Count, *, norm: bool | str = True, padded_columns: Count | None = None) -> None:
         super().__init__()
-        self.n_mels = whole(n_mels, "n_mels")
-        self.padded_columns = 0 if padded_columns is None else whole(padded_columns, "padded_columns")
+        check_arguments(MelInput.__init__, locals(), ModelError)
+        self.n_mels = n_mels
+        self.padded_columns = padded_columns or 0
         if norm not in {True, False, "columns"}:
             raise ModelError(f'input_norm must be true, false or "columns", not {norm!r}')
         self.by_column = norm == "columns"
@@ -114,12 +89,15 @@ class ConvOptions:
     """The options of a ConvBlock.
 
     kernel: (mel bands, columns). padding: "same" (zeros; output as large as the input) or "valid".
+    pool: window, None for none. stride: of the pool, None for the size of its window.
     ceil: also pool a last window that is not full. activation: "elu" (alpha 1) or "relu".
     batch_norm: only without it the convolution has a bias, which BatchNorm would cancel.
     norm_last: BatchNorm after the activation instead of before it; the convolution then has a bias.
     """
 
     kernel: Size = (3, 3)
+    pool: Size | None = None
+    stride: Size | None = None
     padding: Literal["same", "valid"] = "same"
     ceil: bool = False
     activation: Literal["elu", "relu"] = "elu"
@@ -131,26 +109,18 @@ class ConvOptions:
 class ConvBlock(nn.Module):
     """Convolution -> BatchNorm -> activation -> max-pool -> dropout on [batch, channels, mel bands, columns].
 
-    pool: window, None for none. stride: of the pool, None for the size of its window. options: fields of ConvOptions.
-    Raises ModelError for an invalid value, and for an input that is smaller than one pooling window.
+    `options` are the fields of ConvOptions. Raises ModelError for an invalid value, and for an input that is smaller
+    than one pooling window.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        pool: Sequence[int] | None = None,
-        stride: Sequence[int] | None = None,
-        **options: Any,
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, **options: Any) -> None:
         super().__init__()
         chosen: ConvOptions = load(options, ConvOptions, "the convolution", ModelError)
-        if stride is not None and (pool is None or chosen.ceil):
+        if chosen.stride is not None and (chosen.pool is None or chosen.ceil):
             raise ModelError("a stride needs a pool, and one without ceil")
         self.conv = nn.Conv2d(
-            whole(in_channels, "in_channels"),
-            whole(out_channels, "each of channels"),
+            in_channels,
+            out_channels,
             chosen.kernel,
             padding=chosen.padding,
             bias=chosen.norm_last or not chosen.batch_norm,
@@ -158,8 +128,8 @@ class ConvBlock(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels) if chosen.batch_norm else None
         self.norm_last = chosen.norm_last and chosen.batch_norm
         self.activation = chosen.activation
-        self.pool = None if pool is None else pair(pool, "each of pools")
-        self.stride = self.pool if stride is None else pair(stride, "each of pool_strides")
+        self.pool = chosen.pool
+        self.stride = chosen.stride or chosen.pool
         self.ceil = chosen.ceil
         self.dropout = nn.Dropout(chosen.dropout)
 
@@ -196,26 +166,28 @@ def max_pool(
 
 
 def conv_stack(
-    channels: Sequence[int],
-    pools: Sequence[Sequence[int]],
+    channels: tuple[Count, ...],
+    pools: tuple[Size, ...],
     *,
-    strides: Sequence[Sequence[int]] | None = None,
+    pool_strides: tuple[Size, ...] | None = None,
     **options: Any,
 ) -> list[ConvBlock]:
-    """One ConvBlock for each of `channels`, with its pool and stride; `options` are the fields of ConvOptions.
+    """One ConvBlock for each of `channels`, with its pool and stride; `options` are the other fields of ConvOptions.
 
     Raises ModelError for invalid values.
     """
-    widths = wholes(channels, "channels")
-    for values, what in ((pools, "pools"), (strides, "pool_strides")):
-        if values is not None and (not isinstance(values, list | tuple) or len(values) != len(widths)):
+    check_arguments(conv_stack, locals(), ModelError)
+    if not channels:
+        raise ModelError("channels must have at least one number")
+    for name, values in (("pools", pools), ("pool_strides", pool_strides)):
+        if values is not None and len(values) != len(channels):
             raise ModelError(
-                f"{what} must be a list with one pair for each of the {len(widths)} channels, not {values!r}"
+                f"{name} must be a list with one pair for each of the {len(channels)} channels, not {values!r}"
             )
-    inputs, steps = (1, *widths[:-1]), strides or (None,) * len(widths)
+    inputs, strides = (1, *channels[:-1]), pool_strides or (None,) * len(channels)
     return [
         ConvBlock(before, width, pool=pool, stride=stride, **options)
-        for before, width, pool, stride in zip(inputs, widths, pools, steps, strict=True)
+        for before, width, pool, stride in zip(inputs, channels, pools, strides, strict=True)
     ]
 
 
