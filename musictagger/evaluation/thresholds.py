@@ -50,7 +50,7 @@ def fit_thresholds(
     min_precision: float = 0.0,
     min_positives: int = 1,
 ) -> Thresholds:
-    """The threshold with the best F1 of each tag, from [tracks, tags]; of equals the highest.
+    """The threshold with the best F1 of each tag, from [tracks, tags]; among equal ones the highest.
 
     With `min_precision` only thresholds that reach this precision are considered. A threshold lies half-way between
     the two scores that it separates. Raises BadRequestError as `validate_tags` does, or for a precision outside 0 to 1.
@@ -134,9 +134,7 @@ def fit_lift(scores: npt.ArrayLike, names: Sequence[str], alternatives: Collecti
 
 def _require_unit_scores(scores: DoubleArray, names: Sequence[str]) -> None:
     """Raise BadRequestError naming the first of [tracks, tags] that does not lie between 0 and 1."""
-    bad = np.argwhere((scores < 0) | (scores > 1))
-    if len(bad):
-        row, column = bad[0]
+    for row, column in np.argwhere((scores < 0) | (scores > 1)):
         raise BadRequestError(f"scores: row {row}, {names[column]!r} is {scores[row, column]}, not between 0 and 1")
 
 
