@@ -14,8 +14,8 @@ from dataset_trees import TREES
 from helpers import Result, run, write_tone
 
 from musictagger.cli import progress, train
-from musictagger.cli.assignments import assigned, nested, read_value
-from musictagger.cli.labelled import SPLITS
+from musictagger.cli.labelled import SPLITS, assigned
+from musictagger.cli.train import nested, read_value
 from musictagger.errors import EXIT_INTERRUPTED, EXIT_USAGE, BadRequestError
 from musictagger.evaluation.matching import SplitOrAll
 from musictagger.models.card import Card
@@ -52,7 +52,7 @@ def _environment(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
 
 
-def learn(music: Path, *more: object) -> Result:
+def train_small(music: Path, *more: object) -> Result:
     return run("train", "--data", music, *SMALL, "--epochs", "2", *more)
 
 
@@ -62,7 +62,7 @@ def trained(music: Path, data: Path) -> Result:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MUSICTAGGER_DATA_DIR", str(data))
         patch.setenv("MUSICTAGGER_CONFIG", os.devnull)
-        return learn(music, "--name", "mine")
+        return train_small(music, "--name", "mine")
 
 
 @pytest.fixture
@@ -124,13 +124,13 @@ def test_a_scan_uses_the_model(trained: Result, weights: Path, music: Path, tmp_
 
 def test_a_second_run_leaves_the_first_one_unchanged(weights: Path, music: Path) -> None:
     before = weights.read_bytes()
-    again = learn(music, "--name", "mine")
+    again = train_small(music, "--name", "mine")
     assert again.code == EXIT_USAGE and "--resume" in again.err
     assert weights.read_bytes() == before
 
 
 def test_json_contains_the_shown_results(music: Path, tmp_path: Path) -> None:
-    found = learn(music, "--out", tmp_path / "run", "--no-report", "--json", "--seed", "3")
+    found = train_small(music, "--out", tmp_path / "run", "--no-report", "--json", "--seed", "3")
     assert found.code == 0, found.err
     document = found.json
     assert (document["schema"], document["name"], document["epochs"]) == ("musictagger.training/1", "run", 2)
@@ -141,7 +141,7 @@ def test_json_contains_the_shown_results(music: Path, tmp_path: Path) -> None:
 
 
 def test_a_dry_run_trains_nothing(music: Path, tmp_path: Path) -> None:
-    found = learn(music, "--out", tmp_path / "run", "--cache-dir", tmp_path / "mels", "--dry-run")
+    found = train_small(music, "--out", tmp_path / "run", "--cache-dir", tmp_path / "mels", "--dry-run")
     assert found.code == 0, found.err
     assert "weights" in found.out and "steps" in found.out
     assert not list(tmp_path.rglob("*.*"))
@@ -152,7 +152,7 @@ def test_the_other_processes_of_a_distributed_run_print_nothing(
 ) -> None:
     monkeypatch.setattr("musictagger.training.run.run_training", _interrupt)
     monkeypatch.setenv("RANK", "1")
-    found = learn(music, "--out", tmp_path / "run")
+    found = train_small(music, "--out", tmp_path / "run")
     assert (found.out, found.err) == ("", "")
 
 
@@ -172,14 +172,14 @@ def test_ctrl_c_gives_exit_code_130_and_the_command_to_resume(
     music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("musictagger.training.run.run_training", _interrupt)
-    found = learn(music, "--out", tmp_path / "a run", "--no-report")
+    found = train_small(music, "--out", tmp_path / "a run", "--no-report")
     assert found.code == EXIT_INTERRUPTED
     assert "Ctrl-C again" in found.err
     command = found.out.splitlines()[-1].strip()
     assert command.startswith("musictagger train --data") and command.endswith(
         f"'{tmp_path / 'a run'}' --no-report --resume"
     )
-    resumed = learn(music, "--out", tmp_path / "a run", "--resume", "--json")
+    resumed = train_small(music, "--out", tmp_path / "a run", "--resume", "--json")
     assert resumed.json["resume"].count("--resume") == 1
 
 
@@ -190,13 +190,13 @@ def test_a_resumed_run_gives_the_same_model(music: Path, tmp_path: Path, monkeyp
     asked = ("--out", tmp_path / "run", "--name", "same", "--no-report")
     with monkeypatch.context() as patch:
         patch.setattr(progress.Lines, "epoch", epoch_then_ctrl_c)
-        stopped = learn(music, *asked)
+        stopped = train_small(music, *asked)
     assert stopped.code == EXIT_INTERRUPTED, stopped.err
     assert not (tmp_path / "run" / "same.safetensors").exists()
     assert "Interrupted after 1 epoch;" in stopped.out
-    resumed = learn(music, *asked, "--resume")
+    resumed = train_small(music, *asked, "--resume")
     assert resumed.code == 0, resumed.err
-    whole = learn(music, "--out", tmp_path / "whole", "--name", "same", "--no-report")
+    whole = train_small(music, "--out", tmp_path / "whole", "--name", "same", "--no-report")
     assert whole.code == 0, whole.err
     one, other = (tmp_path / folder / "same.safetensors" for folder in ("run", "whole"))
     assert one.read_bytes() == other.read_bytes()
@@ -269,7 +269,7 @@ def test_the_name_of_another_model_is_refused(name: str, music: Path, tmp_path: 
     assert run("train", "--data", music, "--name", name, "--out", tmp_path / "run", "--dry-run").code == 0
 
 
-def test_a_recipe_with_a_missing_model_says_how_to_train_it(music: Path) -> None:
+def test_a_recipe_with_a_missing_model_shows_how_to_train_it(music: Path) -> None:
     found = run("train", "--recipe", "roy2020-multiframe", "--data", music)
     assert found.code == EXIT_USAGE
     assert "musictagger train --recipe choi2017-crnn --data FOLDER" in found.err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +75,6 @@ def measuring(quiet: bool) -> Iterator[Quiet]:
 
 def read_labelled(flags: dict[str, Any], settings: Settings) -> Dataset:
     """Read the dataset that the options of `dataset_options` name."""
-    from musictagger.cli.assignments import assigned
     from musictagger.datasets import DATASETS, read_dataset
     from musictagger.datasets.reading import require_known
 
@@ -83,3 +82,17 @@ def read_labelled(flags: dict[str, Any], settings: Settings) -> Dataset:
     require_known("dataset", name, list(DATASETS))
     folder = data_of(flags["data"], name, settings)
     return read_dataset(name, folder, settings.genres_file, **assigned(flags["dataset_option"], "--dataset-option"))
+
+
+def assigned(texts: Iterable[str], option: str) -> dict[str, str]:
+    """["x=1"] -> {"x": "1"}. Raises BadRequestError for a text without = and for a repeated name."""
+    values: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise BadRequestError(f"{option} takes NAME=VALUE, not {text!r}")
+        if name in values:
+            raise BadRequestError(f"{option} gives {name} twice")
+        values[name] = value.strip()
+    return values

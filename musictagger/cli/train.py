@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from musictagger.cli import documents
-from musictagger.cli.labelled import data_of, dataset_options
+from musictagger.cli.labelled import assigned, data_of, dataset_options
 from musictagger.cli.options import (
     ANY_PATH,
     device_option,
@@ -133,7 +133,6 @@ def _request(flags: dict[str, Any], settings: Settings, command_line: str) -> tu
 
 def overrides(flags: dict[str, Any]) -> dict[str, Any]:
     """Return the training options given on the command line. Raises BadRequestError if one is given twice."""
-    from musictagger.cli.assignments import assigned, nested
     from musictagger.training.options import TrainOptions
 
     values = nested(assigned(flags["settings_"], "--set"), "--set")
@@ -146,6 +145,37 @@ def overrides(flags: dict[str, Any]) -> dict[str, Any]:
     if twice := sorted(set(values) & set(given)):
         raise BadRequestError(f"{twice[0]} is given by --set and by its own option; give it once")
     return values | given
+
+
+def nested(values: dict[str, str], option: str) -> dict[str, Any]:
+    """{"config.x": "1"} -> {"config": {"x": 1}}: values of dotted names and values in braces are parsed as JSON.
+
+    All other values stay texts, to be converted to the type of the option. Raises BadRequestError for a name that is
+    given both as a whole and in parts.
+    """
+    found: dict[str, Any] = {}
+    for name, text in values.items():
+        outer, dot, inner = name.partition(".")
+        if not dot:
+            if outer in found:
+                raise BadRequestError(f"{option} gives {outer} both as a whole and in parts")
+            found[outer] = read_value(text) if text.startswith("{") else text
+            continue
+        below = found.setdefault(outer, {})
+        if not isinstance(below, dict) or outer in values or not inner:
+            raise BadRequestError(f"{option} gives {outer} both as a whole and in parts")
+        below[inner] = read_value(text)
+    return found
+
+
+def read_value(text: str) -> Any:
+    """Return the JSON value of `text`, such as a number, true, null or a list; a text that is not JSON stays."""
+    import msgspec
+
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return text
 
 
 def _require_known(options: TrainOptions, settings: Settings) -> None:
