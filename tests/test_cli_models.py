@@ -42,7 +42,7 @@ def test_the_name_of_another_model_is_refused(name: str, models: Path, tmp_path:
     assert not (models / f"{name}.safetensors").exists()
 
 
-def test_a_wrong_name_is_answered_as_scan_answers_it() -> None:
+def test_an_unknown_name_gives_the_same_error_as_a_scan() -> None:
     pulled = run("weights", "pull", "musicnn-msdd")
     assert pulled.code == run("scan", ".", "--model", "musicnn-msdd").code == EXIT_USAGE
     assert "did you mean 'musicnn-msd'?" in pulled.err
@@ -85,7 +85,7 @@ LONG = "a-model-that-somebody-trained-on-everything-they-had-last-summer"
 
 
 @pytest.mark.parametrize("width", [1, 40, 80, 100, 120, 200, 0])
-def test_names_are_whole_at_any_width(width: int, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_are_never_shortened_at_any_width(width: int, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if width:
         monkeypatch.setenv("COLUMNS", str(width))
     names = [TINY, LONG, "[red]x", "two [b]"]

@@ -20,12 +20,7 @@ from musictagger.datasets.base import Dataset, Example, Split
 from musictagger.errors import BadRequestError
 from musictagger.evaluation import evaluate as evaluate_module
 from musictagger.evaluation.bootstrap import Resampling
-from musictagger.evaluation.evaluate import (
-    card_metrics,
-    evaluate_model,
-    evaluate_scores,
-    save_metrics,
-)
+from musictagger.evaluation.evaluate import card_metrics, evaluate_model, evaluate_scores, save_metrics
 from musictagger.evaluation.fit_card import GIVEN_SHARE, fit_card, top_ceilings
 from musictagger.evaluation.matching import match_tags, truth_of
 from musictagger.evaluation.scoring import TrackScores, score_tracks
@@ -151,7 +146,7 @@ def test_scores_are_those_of_a_scan(
     assert mine == pytest.approx(shown, abs=1e-4)
 
 
-def test_progress_counts_tracks_and_stopping_begins_no_more(music: Path, predictor: Predictor) -> None:
+def test_progress_counts_tracks_and_no_track_is_begun_after_a_stop(music: Path, predictor: Predictor) -> None:
     steps = Steps()
     paths = sorted(music.glob("jazz/*"))
     score_tracks(predictor, paths, Settings(workers=1, frames=1), steps)
@@ -341,7 +336,7 @@ def test_tracks_of_unknown_genres_are_left_out_and_counted() -> None:
     assert found.metrics_json()["genres"] == ["Rock", "Jazz"]
 
 
-def test_a_subgenre_is_right_and_no_genre_is_none() -> None:
+def test_a_subgenre_counts_as_right_and_no_genre_as_none() -> None:
     names = ("rock", "indie rock", "jazz")
     card = make_card(outputs=names, tags=tuple(Tag(n.title(), "genre", (n,), 0.5) for n in names), task="genre")
     scores = np.array([[0.5, 0.6, 0], [0.9, 0, 0], [0.1, 0, 0.9], [0.4, 0.4, 0.2]])
@@ -357,7 +352,7 @@ def test_too_few_tracks_raise_with_the_reasons() -> None:
         evaluate_scores(make_card(), track_scores, dataset, "valid")
 
 
-def test_all_is_every_split() -> None:
+def test_the_split_all_includes_every_split() -> None:
     dataset = make_dataset(["rock", "jazz"], [["rock"], ["jazz"]])
     both = dataclasses.replace(
         dataset, examples=(dataset.examples[0], dataclasses.replace(dataset.examples[1], split="test"))

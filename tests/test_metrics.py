@@ -190,7 +190,7 @@ def test_ndcg_by_hand() -> None:
     assert mean_ndcg([[0, 1, 1]], [[0.9, 0.5, 0.1]], 1) == 0.0
 
 
-def test_jaccard_by_hand_leaves_out_what_is_empty_on_both_sides() -> None:
+def test_jaccard_by_hand_leaves_out_tracks_without_true_and_predicted_tags() -> None:
     truth, predicted = np.array([[1, 1, 0], [0, 0, 0], [0, 0, 0]]) > 0, np.array([[1, 0, 1], [0, 0, 0], [0, 0, 1]]) > 0
     assert metrics.jaccard_per_track(truth, predicted) == pytest.approx([1 / 3, np.nan, 0], nan_ok=True)
     assert mean_jaccard(truth, predicted) == pytest.approx(1 / 6)
@@ -219,7 +219,7 @@ def test_a_genre_without_tracks_is_undefined_and_one_never_predicted_has_precisi
     assert f1 == pytest.approx([2 / 3, 0, np.nan], nan_ok=True)
 
 
-def test_equal_genres_go_by_name() -> None:
+def test_ties_between_genres_go_to_the_first_name() -> None:
     assert metrics.predict_genres(np.array([[0.5, 0.5], [0.5, 0.6]]), ["rock", "jazz"]).tolist() == [1, 1]
     assert metrics.predict_genres(np.array([[0.5, 0.5]]), ["jazz", "rock"]).tolist() == [0]
 

@@ -17,11 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from torchmetrics.functional.classification import binary_calibration_error
 
 from musictagger.errors import BadRequestError
-from musictagger.evaluation.thresholds import (
-    fit_calibration,
-    fit_lift,
-    fit_thresholds,
-)
+from musictagger.evaluation.thresholds import fit_calibration, fit_lift, fit_thresholds
 from musictagger.models.calibration import METHODS, Calibration, Method
 
 FloatArray = npt.NDArray[np.float64]
@@ -242,6 +238,6 @@ def test_a_tag_without_alternatives_must_stand_out_too() -> None:
     assert found.curves["harp"].undo(0.5) == pytest.approx(1 / (1 + np.exp(-6.0)))  # two deviations of 3
 
 
-def test_a_constant_tag_is_at_half_at_six_times_its_odds() -> None:
+def test_a_constant_tag_scores_half_at_six_times_its_odds() -> None:
     found = fit_lift(np.full((4, 1), 0.5), ["harp"])
     assert found.curves["harp"].undo(0.5) == pytest.approx(6 / 7)

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from musictagger.cli.changes import apply_plan
-from musictagger.cli.options import (
-    ANY_PATH,
-    chosen_view,
-    opened_writer,
-    pass_settings,
-    safety_options,
-    view_options,
-)
+from musictagger.cli.options import ANY_PATH, chosen_view, opened_writer, pass_settings, safety_options, view_options
 from musictagger.errors import BadRequestError, printable
 
 if TYPE_CHECKING:

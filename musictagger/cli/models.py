@@ -63,7 +63,7 @@ def _print(models: Sequence[FoundModel], absent: Sequence[CatalogueEntry], defau
 
     console = render.console()
 
-    def say(text: str, style: str = "", indent: str = "") -> None:
+    def paragraph(text: str, style: str = "", indent: str = "") -> None:
         # Words longer than a line, such as paths, are wrapped by the terminal, so that they can be copied whole.
         wrapped = textwrap.wrap(
             text, min(console.width, 110), break_long_words=False, break_on_hyphens=False, subsequent_indent=indent
@@ -78,28 +78,28 @@ def _print(models: Sequence[FoundModel], absent: Sequence[CatalogueEntry], defau
             console.print(Text(line, style), soft_wrap=True)
 
     usable = [(model, model.card) for model in models if model.card is not None]
-    columns = _columns([_facts(_called(model, default), model.size_bytes, card) for model, card in usable])
+    columns = _columns([_facts(_marked_name(model, default), model.size_bytes, card) for model, card in usable])
     columns["Where"] = [_where(model.weights, folder) for model, _ in usable]
     table(columns)
     console.print()
     for model in models:
         if model.card is None:
-            say(f"{_called(model, default)} is broken: {model.error}", "red", "  ")
+            paragraph(f"{_marked_name(model, default)} is broken: {model.error}", "red", "  ")
         for hidden in model.hides:
             hides = f"{printable(model.name)} hides another model of that name; give its path: {printable(hidden)}"
-            say(hides, indent="  ")
-    say(f"Models that do not come with the program are in {render.home_short(folder)}")
+            paragraph(hides, indent="  ")
+    paragraph(f"Models that do not come with the program are in {render.home_short(folder)}")
     if reason := _why_none_is_default(models, absent, default):
-        say(reason, "red")
+        paragraph(reason, "red")
     if absent:
         console.print()
-        say("Published, not installed; `musictagger weights pull NAME` fetches one:")
+        paragraph("Published, not installed; `musictagger weights pull NAME` fetches one:")
         published = _columns([_facts(entry.name, entry.source.size_bytes, entry) for entry in absent])
         # A download may contain more than the weights that are kept.
         table({"Download" if title == "Size" else title: cells for title, cells in published.items()}, "dim")
     if columns["Accuracy"]:
         console.print()
-        say(_EXPLANATION)
+        paragraph(_EXPLANATION)
 
 
 _EXPLANATION = (
@@ -110,7 +110,7 @@ _EXPLANATION = (
 )
 
 
-def _called(model: FoundModel, default: str) -> str:
+def _marked_name(model: FoundModel, default: str) -> str:
     return printable(model.name) + (" (default)" if _is_default(model, default) else "")
 
 

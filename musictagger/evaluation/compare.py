@@ -31,12 +31,7 @@ from musictagger.evaluation.matching import (
     least_tags,
     match_tags,
 )
-from musictagger.evaluation.metrics import (
-    jaccard_per_track,
-    predict_genres,
-    ranking_statistic,
-    recall_per_track,
-)
+from musictagger.evaluation.metrics import jaccard_per_track, predict_genres, ranking_statistic, recall_per_track
 from musictagger.evaluation.overlap import count_overlap
 from musictagger.evaluation.results import RECALL_AT, genre_statistic, row_means
 from musictagger.evaluation.scoring import TrackScores, score_tracks

@@ -16,14 +16,7 @@ from musictagger.config import Settings
 from musictagger.datasets.base import Dataset
 from musictagger.errors import BadRequestError, printable
 from musictagger.evaluation.bootstrap import DEFAULT_RESAMPLING, Interval, Resampling
-from musictagger.evaluation.matching import (
-    LabelledScores,
-    Matching,
-    SplitOrAll,
-    examples_of,
-    label_scores,
-    match_tags,
-)
+from musictagger.evaluation.matching import LabelledScores, Matching, SplitOrAll, examples_of, label_scores, match_tags
 from musictagger.evaluation.overlap import count_overlap
 from musictagger.evaluation.results import RECALL_AT, GenreMetrics, TagMetrics, genre_metrics, tag_metrics
 from musictagger.evaluation.scoring import TrackScores, score_tracks

@@ -45,7 +45,7 @@ def fit_card(
     """Return the card with calibration and thresholds fitted on `track_scores` of the validation split.
 
     A tag's threshold is that of its best F1 with at least `min_precision`. The threshold of a genre in a genre model is
-    at most what gives `GIVEN_SHARE` of the tracks their most probable genre, unless a precision is asked for.
+    at most what gives `GIVEN_SHARE` of the tracks their most probable genre, unless `min_precision` is given.
     With calibration "lift" all thresholds are LIFT_THRESHOLD, since the curves are aligned to it (`fit_lift`).
     A tag that cannot be fitted keeps the threshold that the card has (for a genre at most its ceiling);
     `training["thresholds"]` of the card lists these tags, the F1 of the others and the data. If card and dataset have
@@ -105,9 +105,10 @@ def _fit_thresholds(
 
 
 def top_ceilings(scores: FloatArray, share: float = GIVEN_SHARE) -> npt.NDArray[np.float64]:
-    """The highest threshold of each genre, [genres], that `share` of the tracks reach whose highest score is its own.
+    """For each genre, the highest threshold that `share` of the tracks reach for which it is the best genre, [genres].
 
-    `scores` are [tracks, genres] of at least one track. A genre that is first on no track gets the value of all tracks.
+    `scores` are [tracks, genres] of at least one track. A genre that is best for no track gets the value
+    of all tracks.
     """
     first, highest = scores.argmax(axis=1), scores.max(axis=1).astype(np.float64)
     of_all = np.quantile(highest, 1 - share, method="lower")
