@@ -167,7 +167,7 @@ class TestScoring:
             front_end = teacher.card.front_end
             predict = Predictor(teacher.model, "cpu", bfloat16=has_bfloat16(torch.device("cpu")))
             for path, digest in music.items():
-                rows = read_scores(teacher.folder(cache), digest, len(teacher.card.outputs))
+                rows = read_scores(teacher, cache, digest)
                 assert rows is not None
                 wave = whole_wave(path, front_end.sample_rate_hz)
                 window, hop = teacher.window_samples, teacher.hop_samples
@@ -204,8 +204,7 @@ class TestScoring:
         assert not score(pair, music, tmp_path).failures
         assert len(decoded) == len(set(music.values()))
         for teacher in pair:
-            outputs = len(teacher.card.outputs)
-            assert all(read_scores(teacher.folder(tmp_path), digest, outputs) is not None for digest in music.values())
+            assert all(read_scores(teacher, tmp_path, digest) is not None for digest in music.values())
 
     @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY nonsense", None])
     def test_damaged_scores_are_computed_again(
@@ -289,7 +288,7 @@ class TestScores:
         got = dict(zip(teachers.tags, teachers.scores(digest_of("long"), start_s, length_s), strict=True))
         logits: dict[str, list[float]] = {}
         for teacher in both:
-            rows = read_scores(teacher.folder(cache), digest_of("long"), len(teacher.card.outputs))
+            rows = read_scores(teacher, cache, digest_of("long"))
             assert rows is not None
             position = {output: index for index, output in enumerate(teacher.card.outputs)}
             for tag in teacher.card.tags:
@@ -305,7 +304,7 @@ class TestScores:
     def test_a_whole_track_is_the_mean_over_its_windows(self, both: list[Teacher], cache: Path) -> None:
         for teacher in both:
             teachers = CachedTeachers([teacher], cache)
-            rows = read_scores(teacher.folder(cache), digest_of("short"), len(teacher.card.outputs))
+            rows = read_scores(teacher, cache, digest_of("short"))
             assert rows is not None
             labels = teachers.track_scores(digest_of("short"))
             rock = float(rows["scores"][:, teacher.card.outputs.index("rock")].mean(dtype=np.float64))

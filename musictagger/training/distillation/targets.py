@@ -36,19 +36,11 @@ DECISION_QUANTILE = 0.9
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A teacher's card, the folder of its scores, and the indices of its tags in the common vocabulary."""
-
-    card: Card
-    folder: Path
-    indices: npt.NDArray[np.intp]
-
-
-@dataclass(frozen=True)
 class _TrackScores:
     """One teacher's windows of one track: float64 [windows] in seconds, float16 [windows, tags of the teacher]."""
 
     indices: npt.NDArray[np.intp]
+    """Of the teacher's tags among those of all teachers."""
     start_s: DoubleArray
     end_s: DoubleArray
     scores: npt.NDArray[np.float16]
@@ -64,7 +56,7 @@ class CachedTeachers:
     def __init__(self, teachers: Sequence[Teacher], cache: Path) -> None:
         """`cache` is the folder of `cache_teacher_scores`. Raises BadRequestError without any teacher."""
         if not teachers:
-            raise BadRequestError("no teacher is named; name at least one model whose scores are learnt")
+            raise BadRequestError("no teacher is named; name at least one model")
         cards = [teacher.card for teacher in teachers]
         found: dict[str, Category] = {}
         for tag in (tag for card in cards for tag in card.tags):
@@ -78,10 +70,8 @@ class CachedTeachers:
         means = sigmoid(np.array([np.mean(logits[tag]) for tag in self.tags]))
         self.thresholds: Mapping[str, float] = dict(zip(self.tags, means.tolist(), strict=True))
         index = {tag: number for number, tag in enumerate(self.tags)}
-        self._sources = [
-            _Source(card, teacher.folder(cache), np.array([index[tag.name] for tag in card.tags], np.intp))
-            for card, teacher in zip(cards, teachers, strict=True)
-        ]
+        self._indices = [np.array([index[tag.name] for tag in card.tags], np.intp) for card in cards]
+        self._teachers, self._cache = teachers, cache
         self._cached = functools.lru_cache(CACHED_TRACKS)(self._read)
 
     def scores(self, digest: str, start_s: float, length_s: float) -> FloatArray:
@@ -112,19 +102,18 @@ class CachedTeachers:
 
     def has(self, digest: str) -> bool:
         """Whether any teacher has scored a track."""
-        return any(read_scores(each.folder, digest, len(each.card.outputs)) is not None for each in self._sources)
+        return any(read_scores(teacher, self._cache, digest) is not None for teacher in self._teachers)
 
     def _read(self, digest: str) -> tuple[_TrackScores, ...]:
         tracks = []
-        for source in self._sources:
-            rows = read_scores(source.folder, digest, len(source.card.outputs))
-            if rows is not None:
-                scores = merge_outputs(rows["scores"], source.card).astype(np.float16)
+        for teacher, indices in zip(self._teachers, self._indices, strict=True):
+            if (rows := read_scores(teacher, self._cache, digest)) is not None:
+                scores = merge_outputs(rows["scores"], teacher.card).astype(np.float16)
                 seconds = (rows["start_s"].astype(np.float64), rows["end_s"].astype(np.float64))
-                tracks.append(_TrackScores(source.indices, *seconds, scores))
+                tracks.append(_TrackScores(indices, *seconds, scores))
         if not tracks:
             raise MusictaggerError(
-                f"no teacher has scored the track {digest[:12]}; run the same command again, which does so"
+                f"no teacher has scored the track {digest[:12]}; run the same command again to score it"
             )
         return tuple(tracks)
 

@@ -135,13 +135,14 @@ def score_type(outputs: int) -> np.dtype[Any]:
     return np.dtype([("start_s", "<f4"), ("end_s", "<f4"), ("scores", "<f2", (outputs,))])
 
 
-def read_scores(folder: Path, digest: str, outputs: int) -> WindowScores | None:
+def read_scores(teacher: Teacher, cache: Path, digest: str) -> WindowScores | None:
     """Read a teacher's scores of a track; None when they are missing or the file is damaged."""
     try:
-        rows = np.load(track_file(folder, digest), allow_pickle=False)
+        rows = np.load(track_file(teacher.folder(cache), digest), allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    intact = rows.dtype == score_type(outputs) and rows.ndim == 1 and len(rows) and np.isfinite(rows["scores"]).all()
+    expected = score_type(len(teacher.card.outputs))
+    intact = rows.dtype == expected and rows.ndim == 1 and len(rows) and np.isfinite(rows["scores"]).all()
     return rows if intact else None
 
 
@@ -223,10 +224,10 @@ class _TeacherPass:
 
     def __init__(self, teacher: Teacher, cache: Path, device: str, tracks: Mapping[Path, str]) -> None:
         self._teacher, self._folder, self._device, self._tracks = teacher, teacher.folder(cache), device, tracks
-        self.name, self._outputs = teacher.card.name, len(teacher.card.outputs)
+        self.name = teacher.card.name
         digests = set(tracks.values())
         self._total = len(digests)
-        self.missing = {digest for digest in digests if read_scores(self._folder, digest, self._outputs) is None}
+        self.missing = {digest for digest in digests if read_scores(teacher, cache, digest) is None}
         """Digests without scores."""
         self.unusable: dict[str, str] = {}
         """The reasons why tracks cannot be scored, by digest."""
@@ -273,7 +274,7 @@ class _TeacherPass:
     def _store(self, completed: Completed) -> None:
         for track, prediction in completed:
             digest, spans = self._tracks[track], self._windows.pop(track).spans
-            rows = np.zeros(len(spans), score_type(self._outputs))
+            rows = np.zeros(len(spans), score_type(len(self._teacher.card.outputs)))
             rows["start_s"], rows["end_s"] = np.array(spans).T / self._teacher.card.front_end.sample_rate_hz
             rows["scores"] = prediction.scores
             if np.isfinite(rows["scores"]).all():

@@ -35,7 +35,7 @@ OPEN_FILES = 256
 """Tracks kept open by one process: a quarter of the usual limit of open files."""
 
 HEADERS_READ = 400
-"""Files whose headers are read for an estimate, evenly spaced: with lengths that vary by half, it is good to 3 %."""
+"""Files, evenly spaced, whose headers are read for an estimate: within 3 % where lengths deviate by half their mean."""
 
 SPARE_SHARE = 0.05
 """Free space required beyond the estimate."""
