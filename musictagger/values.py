@@ -31,7 +31,7 @@ Positive = Annotated[float, Meta(gt=0, le=MAX)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 _WORDS = {"yes": "true", "no": "false", "none": "null"}
-"""Texts that people write for those that JSON knows."""
+"""Words that people write, with their equivalents in JSON."""
 
 _NAMES: Mapping[type[inspect.Type], tuple[str, str]] = {
     inspect.BoolType: ("true or false", "true or false"),
@@ -149,7 +149,7 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 
 def _readings(value: object) -> tuple[object, ...]:
-    """The value itself and, for a text such as "yes", the word that msgspec knows."""
+    """The value itself and, for a text such as "yes", its equivalent in JSON."""
     return (value, _WORDS[value.lower()]) if isinstance(value, str) and value.lower() in _WORDS else (value,)
 
 

@@ -65,7 +65,7 @@ def test_too_few_artists(tmp_path: Path) -> None:
         folders.read(tmp_path)
     dataset = folders.read(tmp_path, artists=False)
     require_usable(dataset)
-    assert "artists were not looked at" in dataset.notes[-1]
+    assert "artists are ignored" in dataset.notes[-1]
     require_usable(folders.read(tmp_path, test=0.0))
 
 
@@ -85,7 +85,7 @@ def test_one_class(tmp_path: Path) -> None:
 
 def test_music_without_folders(tmp_path: Path) -> None:
     touch(tmp_path / "a.mp3")
-    with pytest.raises(BadRequestError, match="no music in folders; expected one folder a genre"):
+    with pytest.raises(BadRequestError, match="no music in folders; expected one folder per genre"):
         folders.read(tmp_path)
     with pytest.raises(BadRequestError, match=r"a\.mp3: is not a folder"):
         folders.read(tmp_path / "a.mp3")

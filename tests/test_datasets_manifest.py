@@ -19,7 +19,7 @@ def test_a_table(tmp_path: Path) -> None:
     assert dataset.examples[0].tags == ("jazz", "80s")
     assert (dataset.examples[0].artist, dataset.examples[0].duration_s) == ("Artist 0", 30.0)
     assert [len(dataset.split(name)) for name in ("train", "valid", "test")] == [4, 4, 4]
-    assert dataset.notes == ("splits as the manifest has them",)
+    assert dataset.notes == ("splits as in the manifest",)
 
 
 def test_json_lines_give_the_same_as_a_table(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_errors_of_a_table(text: str, message: str, tmp_path: Path) -> None:
         ('{"path": "a.mp3", "tags": "x", "artist": 1}\n', "line 1: the artist 1 is not text"),
         ('{"path": "a.mp3", "tags": "x", "split": 1}\n', "line 1: unknown split 1"),
         ('{"path": "a.mp3", "tags": "x", "duration_s": -1}\n', "line 1: '-1' is not a length"),
-        ('{"path": "a\\ud800.mp3", "tags": "x"}\n', "line 1: .* is not a file name, for it is not in UTF-8"),
+        ('{"path": "a\\ud800.mp3", "tags": "x"}\n', "line 1: .* is not a file name in UTF-8"),
         ('{"path": "a.mp3", "tags": "\\ud800"}\n', "line 1: .* is not in UTF-8"),
         ("[" * 100_000 + "\n", "line 1: is not valid JSON"),
     ],

@@ -75,7 +75,7 @@ def test_synonyms_are_merged_and_the_most_frequent_kept(tmp_path: Path) -> None:
     # By number of clips; then in the order of the table, where each group stands at its first column.
     assert dataset.tags[0] == "beat" and set(dataset.tags) == {"beat", "female", "strange", "electro", "monks"}
     assert [e.tags for e in dataset.examples][:2] == [("beat", "female"), ("beat", "strange")]
-    assert "synonyms are merged as mtat.toml has them" in dataset.notes
+    assert "synonyms are merged as in mtat.toml" in dataset.notes
 
 
 def test_no_more_than_fifty_are_kept(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_the_whole_set_is_compared_with_the_papers(tmp_path: Path, monkeypatch: 
     [
         ('"mp3_path"\n', '"path"\n', "does not begin with clip_id and end with mp3_path"),
         ('"guitar"', '"gitarre"', "has no column for guitar"),
-        ('"1"\t"0"', '"1"\t"2"', "line 2: has '2' where only 0 and 1 can be"),
+        ('"1"\t"0"', '"1"\t"2"', "line 2: has '2' where only 0 and 1 are allowed"),
         ('\n"1"\t', '\n"0"\t', "line 3: clip 0 was already in line 2"),
         ('"0/', '"x/', "is not in one of the folders 0 to f"),
     ],

@@ -87,7 +87,7 @@ class TestSplit:
     def test_too_few_groups_are_refused(self, tmp_path: Path) -> None:
         for index in range(30):
             touch(tmp_path / "album" / f"{index}.ogg")
-        with pytest.raises(BadRequestError, match=r"30 tracks hang together .* in 1 group; 3 are the fewest"):
+        with pytest.raises(BadRequestError, match=r"30 tracks are linked .* into 1 group; 3 are the fewest"):
             read_dataset("music", tmp_path)
 
     def test_a_negative_depth_is_refused(self, tmp_path: Path) -> None:

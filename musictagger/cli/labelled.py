@@ -22,7 +22,7 @@ SPLITS = ("test", "valid", "train", "all")
 
 dataset_options = chain(
     click.option("--data", metavar="FOLDER|FILE", help="Folder of the labelled music, list of files, or library."),
-    click.option("--dataset", metavar="NAME", help="Layout of the data: folders (default; one a genre), mtat, ..."),
+    click.option("--dataset", metavar="NAME", help="Layout of the data: folders (default; one per genre), mtat, ..."),
     click.option("--dataset-option", multiple=True, metavar="NAME=VALUE", help="Dataset option. Repeatable."),
 )
 measuring_options = chain(

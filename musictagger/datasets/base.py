@@ -46,7 +46,7 @@ class Dataset:
     missing: tuple[Path, ...] = ()
     """Files that the labels name but that do not exist or are empty."""
     notes: tuple[str, ...] = ()
-    """What a reader of the metrics should know: how the split was made, what was left out."""
+    """Facts that matter to readers of the metrics: how the split was made, what was left out."""
     categories: Mapping[str, Category] = field(default_factory=dict)
     """The category of each tag, as far as the dataset gives it."""
     partial: bool = False
@@ -137,14 +137,11 @@ def artist_key(artist: str | None) -> str | None:
 
 def shared_artists(examples: Iterable[Example]) -> list[str]:
     """Artists with tracks in more than one split, so that a test on the one profits from training on the other."""
-    splits: dict[str, set[Split]] = {}
-    names: dict[str, str] = {}
+    spelt: dict[str, dict[Split, str]] = {}
     for example in examples:
-        key = artist_key(example.artist)
-        if key is not None:
-            names.setdefault(key, example.artist or "")
-            splits.setdefault(key, set()).add(example.split)
-    return [names[key] for key in sorted(splits) if len(splits[key]) > 1]
+        if (key := artist_key(example.artist)) is not None:
+            spelt.setdefault(key, {}).setdefault(example.split, example.artist or "")
+    return [next(iter(by_split.values())) for _, by_split in sorted(spelt.items()) if len(by_split) > 1]
 
 
 def shared_audio(digests: Mapping[Path, str], examples: Sequence[Example]) -> list[tuple[Path, Path]]:

@@ -1,4 +1,4 @@
-"""One folder a genre: music sorted by hand, or any set in GTZAN's layout.
+"""One folder per genre: music sorted by hand, or any set in GTZAN's layout.
 
 MUSIC/blues/any/depth/track.mp3    MUSIC/jazz/other.flac
 """
@@ -17,7 +17,7 @@ from musictagger.datasets.splitting import RandomSplit, Tracks, groups_per_tag
 from musictagger.errors import BadRequestError, printable
 
 NAME = "folders"
-SOURCE = "your own folders, one a genre"
+SOURCE = "your own folders, one per genre"
 LICENCE = "that of the music"
 
 
@@ -37,7 +37,7 @@ def read(folder: Path, *, valid: float = 0.15, test: float = 0.15, seed: int = 0
     splits = split.draw(found)
     examples = tuple(replace(track, split=splits[key]) for key, track in found.items())
     genres = tag_names(examples)
-    notes.append(f"{split}, of every genre; {_artist_note(examples) if artists else 'artists were not looked at'}")
+    notes.append(f"{split}, of every genre; {_artist_note(examples) if artists else 'artists are ignored'}")
     return Dataset(NAME, "genre", genres, examples, missing, tuple(notes), dict.fromkeys(genres, "genre"))
 
 
@@ -56,7 +56,7 @@ def _find(root: Path) -> tuple[dict[str, Example], tuple[Path, ...], list[str]]:
         for path in files:
             found[path.relative_to(root).as_posix()] = Example(path, (folder.name,), "train")
     if not found:
-        raise BadRequestError(f"{printable(root)}: no music in folders; expected one folder a genre: GENRE/track.mp3")
+        raise BadRequestError(f"{printable(root)}: no music in folders; expected one folder per genre: GENRE/track.mp3")
     notes = [f"folders without music: {', '.join(empty)}"] if empty else []
     if loose := sum(isinstance(entry, FoundFile) and entry.path.parent == root for entry in walk([root])):
         notes.append(f"{loose} files beside the folders have no genre")
@@ -76,7 +76,7 @@ def _require_enough(found: Tracks, splits: int) -> None:
         if tracks[genre] < splits:
             raise BadRequestError(
                 f"genre {genre!r} has {tracks[genre]} tracks; {splits} are the fewest that can be split. "
-                "Add some, or take the folder away"
+                "Add some, or remove the folder"
             )
         if artists < splits:
             raise BadRequestError(

@@ -2,8 +2,8 @@
 
     genres/blues/blues.00000.wav    .au in the original, .mp3 in some copies; genres_original/ in others
 
-It has repetitions, mislabellings and one artist in many excerpts (Sturm 2013), so that figures from random folds are
-too good; the fault-filtered lists (Kereliuk, Sturm and Larsen 2015) leave the worst out and share no artist.
+It has repetitions, mislabellings and one artist in many excerpts (Sturm 2013), so metrics from random folds are too
+good; the fault-filtered lists (Kereliuk, Sturm and Larsen 2015) leave out the worst and share no artist.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def read(
     seed: int = 0,
     lists: Path | None = None,
 ) -> Dataset:
-    """The excerpts, split for 10-fold cross-validation or as the fault-filtered lists have it.
+    """The excerpts, split for 10-fold cross-validation or by the fault-filtered lists.
 
     Folds are stratified and drawn by `seed`; fold number `fold` (0 to 9) is test, the next one valid, the rest train.
     The lists gtzan_train_filtered.txt, gtzan_valid_filtered.txt and gtzan_test_filtered.txt are looked for in `lists`,
@@ -86,7 +86,7 @@ def _find(root: Path) -> dict[str, Path]:
         }
         if found:
             return found
-    raise BadRequestError(f"{printable(root)}: no GTZAN here; expected genres/blues/blues.00000.wav and so on")
+    raise BadRequestError(f"{printable(root)}: has no GTZAN excerpts, such as genres/blues/blues.00000.wav")
 
 
 def _is_wav(path: Path) -> bool:

@@ -135,7 +135,7 @@ def _file(path: Path, line: int, name: str) -> Path:
     try:
         os.fsencode(name)
     except UnicodeEncodeError:
-        bad_line(path, line, f"{printable(name)!r} is not a file name, for it is not in UTF-8")
+        bad_line(path, line, f"{printable(name)!r} is not a file name in UTF-8")
     return absolute(path.parent / name)
 
 
@@ -177,7 +177,7 @@ def _with_splits(path: Path, lines: Sequence[_Line], split: RandomSplit) -> tupl
     """The tracks in the splits of the manifest or, where it has none, in drawn ones; a note on their origin."""
     without = [line for line in lines if line.split is None]
     if not without:
-        return tuple(line.example for line in lines), "splits as the manifest has them"
+        return tuple(line.example for line in lines), "splits as in the manifest"
     if len(without) < len(lines):
         bad_line(path, without[0].number, "has no split, but other lines have; give one to all or to none")
     splits = split.draw({line.name: line.example for line in lines})

@@ -17,10 +17,10 @@ from musictagger.datasets.base import Dataset, Example, Split, slashed, split_si
 from musictagger.datasets.reading import (
     bad_line,
     column,
-    existing,
     find_file,
     find_root,
     number,
+    present,
     read_rows,
 )
 from musictagger.datasets.splitting import shuffled
@@ -57,9 +57,8 @@ def read(folder: Path, *, vocabulary: Vocabulary = "top50", split: SplitRule = "
     info, notes = _read_info(table.with_name("clip_info_final.csv"))
     folders = (root, root / "mp3", root / "mp3s", root / "audio")
     audio = find_root(folders, [clip.path for clip in clips.values()]) or root
-    missing = sorted(existing(clips.values(), audio)[1])
-    gone = frozenset(missing)
-    found = {key: clip for key, clip in clips.items() if audio / clip.path not in gone}
+    found = {key: clip for key, clip in clips.items() if present(audio / clip.path)}
+    missing = sorted(audio / clip.path for key, clip in clips.items() if key not in found)
     splits = _by_folder(table, found) if split == "folders" else _at_random(found, seed)
     examples = []
     for key, clip in sorted(found.items(), key=lambda item: str(item[1].path)):
@@ -82,7 +81,7 @@ def _read_annotations(path: Path) -> tuple[list[str], dict[str, Example]]:
     seen: dict[str, int] = {}
     for line, row in rows:
         if unknown := set(row[1:-1]) - {"0", "1"}:
-            bad_line(path, line, f"has {min(unknown)!r} where only 0 and 1 can be")
+            bad_line(path, line, f"has {min(unknown)!r} where only 0 and 1 are allowed")
         if (before := seen.setdefault(row[0], line)) != line:
             bad_line(path, line, f"clip {row[0]} was already in line {before}")
         tags = tuple(column for column, value in zip(columns, row[1:-1], strict=True) if value == "1")
@@ -151,7 +150,7 @@ def _notes(
     else:
         notes = [f"all clips at random by seed {seed}: clips of one song and artist fall into several splits"]
     if vocabulary == "merged":
-        notes.append("synonyms are merged as mtat.toml has them")
+        notes.append("synonyms are merged as in mtat.toml")
     if clips != CLIPS:
         return [*notes, f"the table has {clips:,} clips; the whole set has {CLIPS:,}"]
     if split == "folders" and vocabulary == "merged":

@@ -111,7 +111,7 @@ def _find(root: Path) -> tuple[list[Path], tuple[Path, ...]]:
     require_folder(root)
     found, missing = music_files(root)
     if not found:
-        raise BadRequestError(f"{printable(root)}: no music in it, at any depth")
+        raise BadRequestError(f"{printable(root)}: contains no music, at any depth")
     return found, tuple(missing)
 
 
@@ -190,7 +190,7 @@ def _require_enough(root: Path, groups: Mapping[str, str], splits: int) -> None:
     found = len(set(groups.values()))
     if found < splits:
         raise BadRequestError(
-            f"{printable(root)}: its {len(groups):,} tracks hang together by artist and folder in "
+            f"{printable(root)}: its {len(groups):,} tracks are linked by artist and folder into "
             f"{counted(found, 'group')}; {splits} are the fewest that can be split. Add music by others in other "
             "folders, or name the artists in a listing"
         )

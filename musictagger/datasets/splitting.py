@@ -43,7 +43,7 @@ class RandomSplit:
     seed: int
 
     def __post_init__(self) -> None:
-        """Raises BadRequestError where a split would get nothing."""
+        """Raises BadRequestError where a split would be empty."""
         valid, test = self.valid, self.test
         if not (0 < valid < 1 and 0 <= test < 1 and valid + test < 1):
             raise BadRequestError(

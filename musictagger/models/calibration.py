@@ -6,7 +6,7 @@ They are fitted by `evaluation.thresholds`; applying them needs numpy alone. Sto
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -74,7 +74,7 @@ class Calibration:
     """The curves of a model's tags; scores of tags without a curve are left unchanged."""
 
     curves: Mapping[str, Curve]
-    left_out: tuple[str, ...] = field(default=())
+    left_out: tuple[str, ...] = ()
     """Tags without a curve: too few positives or negatives, or scores that decrease with the labels."""
 
     def apply(self, scores: npt.ArrayLike, names: Sequence[str]) -> DoubleArray:

@@ -146,9 +146,9 @@ class NeighbourHead(Head):
 
     def shares(self, embedding: Tensor) -> Tensor:
         """float32 [batch, dim] -> each tag's share of the k neighbours' weighted votes, [batch, n_tags]."""
-        cosine, places = (F.normalize(self.standardised(embedding)) @ self.vectors.T).topk(self.k, dim=1)
+        cosine, nearest = (F.normalize(self.standardised(embedding)) @ self.vectors.T).topk(self.k, dim=1)
         weights = 1 / ((1 - cosine).clamp(min=0) + NEAR)
-        votes = torch.einsum("bk,bkt->bt", weights, self.labels[places].to(weights.dtype))
+        votes = torch.einsum("bk,bkt->bt", weights, self.labels[nearest].to(weights.dtype))
         return votes / weights.sum(1, keepdim=True)
 
     def margins(self, embedding: Tensor) -> Tensor:
