@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -82,7 +83,7 @@ class GRUStack(nn.Module):
         if not units:
             raise ModelError("gru_units must have at least one number")
         pairs = zip((features, *units[:-1]), units, strict=True)
-        self.layers = nn.ModuleList(GRUS[kind](before, size, batch_first=True) for before, size in pairs)
+        self.layers = nn.ModuleList(GRUS[kind](before, size) for before, size in pairs)
 
     def forward(self, steps: Tensor) -> Tensor:
         for layer in self.layers:
@@ -98,10 +99,8 @@ class Keras1GRU(nn.Module):
     Source: Cho et al. 2014; Keras 1.
     """
 
-    def __init__(self, features: int, units: int, *, batch_first: bool = True) -> None:
+    def __init__(self, features: int, units: int) -> None:
         super().__init__()
-        if not batch_first:
-            raise ModelError("this GRU needs batch_first")
         self.units = units
         self.weight_ih = nn.Parameter(torch.empty(3 * units, features))
         self.weight_hh = nn.Parameter(torch.empty(3 * units, units))
@@ -127,4 +126,4 @@ def _hard_sigmoid(x: Tensor) -> Tensor:
     return (0.2 * x + 0.5).clamp(0, 1)
 
 
-GRUS: dict[str, Callable[..., nn.Module]] = {"torch": nn.GRU, "keras1": Keras1GRU}
+GRUS: dict[str, Callable[..., nn.Module]] = {"torch": partial(nn.GRU, batch_first=True), "keras1": Keras1GRU}
