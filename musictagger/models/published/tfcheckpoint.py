@@ -10,7 +10,9 @@ Source: TensorFlow's `tensor_bundle.proto` and LevelDB's `table_format.md`.
 
 from __future__ import annotations
 
+import io
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,11 +42,11 @@ def read_checkpoint(index: bytes, data: bytes) -> dict[str, npt.NDArray[Any]]:
         entries = _table(index)
         if not entries or entries[0][0] != b"":
             raise _DamagedError("the header is missing")
-        _check_header(_Message(entries[0][1]))
-        tensors = [(name.decode(), _Message(value)) for name, value in entries[1:]]
-        if sum(entry.number(5) for _, entry in tensors) > len(data):
+        _check_header(_message(entries[0][1])[0])
+        tensors = [(name.decode(), *_message(value)) for name, value in entries[1:]]
+        if sum(numbers[5] for _, numbers, _ in tensors) > len(data):
             raise _DamagedError("the data file is truncated, or its tensors overlap")
-        return {name: _tensor(entry, data) for name, entry in tensors}
+        return {name: _tensor(numbers, strings, data) for name, numbers, strings in tensors}
     except (_DamagedError, ValueError, OverflowError) as error:  # the latter two from invalid names and shapes
         raise ModelError(f"not a readable TensorFlow checkpoint: {error}") from error
 
@@ -54,15 +56,15 @@ def _table(index: bytes) -> list[tuple[bytes, bytes]]:
     footer = index[-_FOOTER_BYTES:]
     if len(footer) < _FOOTER_BYTES or int.from_bytes(footer[-8:], "little") != _MAGIC:
         raise _DamagedError("the index has no footer; it is truncated or of another format")
-    handles = _Reader(footer)
-    handles.varint(), handles.varint()  # offset and size of the (empty) meta index
-    root = _block(index, handles.varint(), handles.varint())
-    blocks = (_Reader(handle) for _, handle in _entries(root))
-    return [entry for reader in blocks for entry in _entries(_block(index, reader.varint(), reader.varint()))]
+    handles = io.BytesIO(footer)
+    _varint(handles), _varint(handles)  # offset and size of the (empty) meta index
+    blocks = (io.BytesIO(handle) for _, handle in _entries(_block(index, handles)))
+    return [entry for handle in blocks for entry in _entries(_block(index, handle))]
 
 
-def _block(index: bytes, offset: int, size: int) -> bytes:
-    """The entries of one block, after a check of its checksum and without its restart points."""
+def _block(index: bytes, handle: io.BytesIO) -> bytes:
+    """The entries of the block at a handle, after a check of its checksum and without its restart points."""
+    offset, size = _varint(handle), _varint(handle)
     stored = index[offset : offset + size + _BLOCK_TRAILER_BYTES]
     if len(stored) < size + _BLOCK_TRAILER_BYTES or size < 4:
         raise _DamagedError("the index is truncated")
@@ -79,93 +81,78 @@ def _block(index: bytes, offset: int, size: int) -> bytes:
 
 def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Key and value of each entry. A key is stored as a suffix to a prefix of the key before it."""
-    reader, key = _Reader(block), b""
-    while not reader.at_end:
-        shared, own, value = reader.varint(), reader.varint(), reader.varint()
+    stream, key = io.BytesIO(block), b""
+    while stream.tell() < len(block):
+        shared, own, value = _varint(stream), _varint(stream), _varint(stream)
         if shared > len(key):
             raise _DamagedError("the index has an impossible key")
-        key = key[:shared] + reader.take(own)
-        yield key, reader.take(value)
+        key = key[:shared] + _take(stream, own)
+        yield key, _take(stream, value)
 
 
-class _Reader:
-    """Bytes read from front to back."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
-
-    @property
-    def at_end(self) -> bool:
-        return self._at >= len(self._data)
-
-    def take(self, count: int) -> bytes:
-        taken = self._data[self._at : self._at + count]
-        if len(taken) < count:
-            raise _DamagedError("a length points past the end")
-        self._at += count
-        return taken
-
-    def varint(self) -> int:
-        """A base-128 integer of at most 64 bits, lowest seven bits first."""
-        value = 0
-        for shift in range(0, 70, 7):
-            byte = self.take(1)[0]
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-        raise _DamagedError("a number has no end")
+def _take(stream: io.BytesIO, count: int) -> bytes:
+    taken = stream.read(count)
+    if len(taken) < count:
+        raise _DamagedError("a length points past the end")
+    return taken
 
 
-class _Message:
-    """A protobuf message: by field number its numbers, and its byte strings in their order."""
-
-    def __init__(self, data: bytes) -> None:
-        self._numbers: dict[int, int] = {}
-        self._strings: dict[int, list[bytes]] = {}
-        reader = _Reader(data)
-        while not reader.at_end:
-            field, wire = divmod(reader.varint(), 8)
-            match wire:
-                case 0:
-                    self._numbers[field] = reader.varint()
-                case 2:
-                    self._strings.setdefault(field, []).append(reader.take(reader.varint()))
-                case 1 | 5:
-                    self._numbers[field] = int.from_bytes(reader.take(8 if wire == 1 else 4), "little")
-                case _:
-                    raise _DamagedError(f"a message has a field of unknown kind {wire}")
-
-    def number(self, field: int) -> int:
-        """A number; protobuf omits zeros."""
-        return self._numbers.get(field, 0)
-
-    def strings(self, field: int) -> list[bytes]:
-        return self._strings.get(field, [])
+def _varint(stream: io.BytesIO) -> int:
+    """A base-128 integer of at most 64 bits, lowest seven bits first."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = _take(stream, 1)[0]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value
+    raise _DamagedError("a number has no end")
 
 
-def _check_header(header: _Message) -> None:
+_Numbers = defaultdict[int, int]
+_Strings = defaultdict[int, list[bytes]]
+
+
+def _message(data: bytes) -> tuple[_Numbers, _Strings]:
+    """The numbers of a protobuf message, which omits zeros, and its byte strings, by field number."""
+    numbers, strings = _Numbers(int), _Strings(list)
+    stream = io.BytesIO(data)
+    while stream.tell() < len(data):
+        field, wire = divmod(_varint(stream), 8)
+        match wire:
+            case 0:
+                numbers[field] = _varint(stream)
+            case 2:
+                strings[field].append(_take(stream, _varint(stream)))
+            case 1 | 5:
+                numbers[field] = int.from_bytes(_take(stream, 8 if wire == 1 else 4), "little")
+            case _:
+                raise _DamagedError(f"a message has a field of unknown kind {wire}")
+    return numbers, strings
+
+
+def _check_header(numbers: _Numbers) -> None:
     """Check a BundleHeaderProto. Fields: 1 number of shards, 2 endianness (0 is little)."""
-    if header.number(1) != 1:
-        raise _DamagedError(f"it has {header.number(1)} data files; only one is supported")
-    if header.number(2) != 0:
+    if numbers[1] != 1:
+        raise _DamagedError(f"it has {numbers[1]} data files; only one is supported")
+    if numbers[2] != 0:
         raise _DamagedError("its numbers are big-endian, which is not supported")
 
 
-def _tensor(entry: _Message, data: bytes) -> npt.NDArray[Any]:
+def _tensor(numbers: _Numbers, strings: _Strings, data: bytes) -> npt.NDArray[Any]:
     """The tensor of a BundleEntryProto. Fields: 1 type, 2 shape, 3 shard, 4 offset, 5 size, 6 checksum, 7 slices."""
-    if entry.number(1) not in _DTYPES:
-        raise _DamagedError(f"a tensor has the unsupported type {entry.number(1)}")
-    if entry.number(3) or entry.strings(7):
-        raise _DamagedError("a tensor is stored in parts, which is not supported")
-    dtype = np.dtype(_DTYPES[entry.number(1)])
-    shape = [_Message(dim).number(1) for message in entry.strings(2) for dim in _Message(message).strings(2)]
-    offset, size = entry.number(4), entry.number(5)
+    if numbers[1] not in _DTYPES:
+        raise _DamagedError(f"a tensor has the unsupported type {numbers[1]}")
+    if numbers[3] or strings[7]:
+        raise _DamagedError("a tensor is partitioned, which is not supported")
+    dtype = np.dtype(_DTYPES[numbers[1]])
+    shape = [_message(dim)[0][1] for message in strings[2] for dim in _message(message)[1][2]]
+    offset, size = numbers[4], numbers[5]
     if math.prod(shape) * dtype.itemsize != size:
         raise _DamagedError("a tensor's size and shape differ")
     stored = data[offset : offset + size]
     if len(stored) < size:
         raise _DamagedError("the data file is truncated")
-    if masked_crc32c(stored) != entry.number(6):
+    if masked_crc32c(stored) != numbers[6]:
         raise _DamagedError("the data file is damaged: a tensor's checksum differs")
     return np.frombuffer(stored, dtype).reshape(shape).copy()
 
