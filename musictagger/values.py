@@ -1,7 +1,7 @@
 """The loader of values from outside: JSON, TOML, environment variables and command lines become typed values.
 
 An annotation says what is allowed: `Annotated[int, Meta(ge=1)] | None`. msgspec converts by it; this module adds the
-messages, which name the value's place, what is allowed there and what was found.
+messages, which name the value, what is allowed and what was found.
 """
 
 from __future__ import annotations
@@ -112,13 +112,13 @@ class _Loader:
             return self.build(value, kind, what, f"{what}.")
         if origin is Mapping and inner[1] is not Any and isinstance(value, Mapping):
             return {
-                self.convert(name, inner[0], f"a name in {what}"): self.convert(part, inner[1], f"{what}.{name}")
-                for name, part in value.items()
+                self.convert(name, inner[0], f"a name in {what}"): self.convert(each, inner[1], f"{what}.{name}")
+                for name, each in value.items()
             }
         if origin is tuple and isinstance(value, list | tuple):
             kinds = inner[:1] * len(value) if inner[1:] == (...,) else inner
             if len(kinds) == len(value):
-                return tuple(self.convert(part, kinds[index], f"{what}[{index}]") for index, part in enumerate(value))
+                return tuple(self.convert(each, kinds[index], f"{what}[{index}]") for index, each in enumerate(value))
         for attempt in _readings(value) if self.lenient else (value,):
             plain = os.fspath(attempt) if isinstance(attempt, Path) else attempt
             strict = not (self.lenient and isinstance(plain, str | float))
@@ -140,8 +140,8 @@ class _Loader:
             wrong = [f"lacks {', '.join(missing)}"] if missing else []
             wrong += [f"has unknown fields: {', '.join(unknown)}{hint(unknown[0], kinds)}"] if unknown else []
             raise self.error(f"{what} {' and '.join(wrong)}")
-        known = {name: part for name, part in value.items() if name in kinds}
-        return kind(**{name: self.convert(part, kinds[name], prefix + name) for name, part in known.items()})
+        known = {name: each for name, each in value.items() if name in kinds}
+        return kind(**{name: self.convert(each, kinds[name], prefix + name) for name, each in known.items()})
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:

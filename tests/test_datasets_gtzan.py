@@ -32,10 +32,10 @@ def test_every_excerpt_is_tested_once(tmp_path: Path) -> None:
     assert gtzan.read(tmp_path, seed=1).examples != gtzan.read(tmp_path).examples
 
 
-@pytest.mark.parametrize("place", ["", "genres_original", "Data/genres_original"])
-def test_possible_folders_of_the_genres(place: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("subfolder", ["", "genres_original", "Data/genres_original"])
+def test_possible_folders_of_the_genres(subfolder: str, tmp_path: Path) -> None:
     gtzan_tree(tmp_path / "tree")
-    shutil.move(tmp_path / "tree" / "genres", tmp_path / "new" / place)
+    shutil.move(tmp_path / "tree" / "genres", tmp_path / "new" / subfolder)
     assert len(gtzan.read(tmp_path / "new").examples) == 100
 
 
@@ -76,7 +76,7 @@ def test_the_real_lists(tmp_path: Path) -> None:
 
 
 def test_the_broken_excerpt_is_a_note(tmp_path: Path) -> None:
-    broken = touch(gtzan_tree(tmp_path, each=60) / "genres" / "jazz" / "jazz.00054.wav", b"not a sound")
+    broken = touch(gtzan_tree(tmp_path, each=60) / "genres" / "jazz" / "jazz.00054.wav", b"not audio")
     dataset = gtzan.read(tmp_path)
     assert broken not in [e.path for e in dataset.examples] and len(dataset.examples) == 599
     assert dataset.notes[-1].startswith("jazz.00054 is left out") and dataset.missing == ()

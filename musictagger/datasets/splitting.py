@@ -27,11 +27,11 @@ def group_of(key: str, track: Example) -> Group:
 
 def shuffled(keys: Iterable[str], seed: int) -> list[str]:
     """The keys in an order that depends only on the seed."""
-    return sorted(keys, key=lambda key: (_digest(seed, key), key))
 
+    def digest(key: str) -> bytes:
+        return hashlib.sha256(f"{seed}\0{key}".encode("utf-8", "surrogateescape")).digest()
 
-def _digest(seed: int, key: str) -> bytes:
-    return hashlib.sha256(f"{seed}\0{key}".encode("utf-8", "surrogateescape")).digest()
+    return sorted(keys, key=lambda key: (digest(key), key))
 
 
 @dataclass(frozen=True)
@@ -71,21 +71,21 @@ class RandomSplit:
         for key in shuffled(tracks, self.seed):
             groups[group_of(key, tracks[key])].append(tracks[key])
         allocation = _Allocation(self.shares, groups)
-        waiting = dict.fromkeys(groups)
-        while waiting:
+        unassigned = dict.fromkeys(groups)
+        while unassigned:
             members: dict[str, list[Group]] = defaultdict(list)
-            for group in waiting:
+            for group in unassigned:
                 for tag in allocation.tags[group]:
                     members[tag].append(group)
             if not members:
-                for group in waiting:
-                    allocation.place(group, None, left=len(waiting))
+                for group in unassigned:
+                    allocation.assign(group, None, left=len(unassigned))
                 break
             tag = min(members, key=lambda tag: (len(members[tag]), tag))
             chosen = sorted(members[tag], key=lambda group: -allocation.tags[group][tag])
             for index, group in enumerate(chosen):
-                allocation.place(group, tag, left=len(chosen) - index)
-                del waiting[group]
+                allocation.assign(group, tag, left=len(chosen) - index)
+                del unassigned[group]
         return {key: allocation.splits[group_of(key, track)] for key, track in tracks.items()}
 
 
@@ -119,7 +119,7 @@ class _Allocation:
         self._room = {split: share * sum(self.sizes.values()) for split, share in shares.items()}
         self._has: dict[Split, set[str]] = {split: set() for split in shares}
 
-    def place(self, group: Group, tag: str | None, left: int) -> None:
+    def assign(self, group: Group, tag: str | None, left: int) -> None:
         """Put a group into the split that needs its `tag` most; with this one, `left` groups with that tag remain."""
         splits = list(self._room)
         if tag is not None:

@@ -242,6 +242,6 @@ def over_patches(mel: Tensor, columns: int, scored: Callable[[Tensor], Sequence[
     patches = cut(mel, columns)
     flat = patches.flatten(0, 1)
     at_once = len(flat) if training or torch.is_grad_enabled() else PATCHES_AT_ONCE
-    parts = [scored(part) for part in torch.split(flat, max(at_once, 1))]
-    logits, embedding = (torch.cat(of_patches).view(*patches.shape[:2], -1) for of_patches in zip(*parts, strict=True))
+    batches = [scored(batch) for batch in torch.split(flat, max(at_once, 1))]
+    logits, embedding = (torch.cat(found).view(*patches.shape[:2], -1) for found in zip(*batches, strict=True))
     return Output(mean_score_logits(logits), embedding.mean(1))

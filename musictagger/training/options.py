@@ -172,7 +172,7 @@ def options_from(values: Mapping[str, Any], base: TrainOptions | None = None) ->
         if name not in kinds:
             raise BadRequestError(f"there is no training option {name!r}{hint(name, kinds)}")
         if name == "teachers" and isinstance(value, str):
-            value = [part.strip() for part in value.split(",") if part.strip()]
+            value = [each.strip() for each in value.split(",") if each.strip()]
         changes[name] = convert(value, kinds[name], f"training option {name}", lenient=True)
         if isinstance(present := getattr(base, name), Mapping):
             changes[name] = {**present, **changes[name]}

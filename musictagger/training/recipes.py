@@ -29,7 +29,7 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Values of TrainOptions by name."""
     given: Mapping[str, str] = field(default_factory=dict)
-    """Place in the paper, by option; `config.x` for x in the mapping config."""
+    """Section, table or figure of the paper, by option; `config.x` for x in the mapping config."""
     ours: Mapping[str, str] = field(default_factory=dict)
     """The reason for our choice, by option, where the paper gives no value."""
     paper: Mapping[str, float] = field(default_factory=dict)
