@@ -24,7 +24,7 @@ NOT_FINITE = "the model's scores are not finite; are the file's samples absurdly
 @dataclass(eq=False)
 class _Predictions:
     frames: int | None = None
-    """Their number, once it is known."""
+    """The number of frames, once it is known."""
     scores: list[FloatArray] = field(default_factory=list)
     embeddings: list[FloatArray] = field(default_factory=list)
 
@@ -50,7 +50,7 @@ class BatchPredictor:
         return self.flush() if len(self._batch) >= self._predictor.batch_frames else []
 
     def finish(self, path: Path, frames: int) -> Completed:
-        """Take the number of a track's frames after the last of them; with 0, the ones added do not count."""
+        """Take the number of frames of a track, after its last frame; with 0, the frames added are dropped."""
         if not frames:
             self.discard(path)
         self._tracks.setdefault(path, _Predictions()).frames = frames

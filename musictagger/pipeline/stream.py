@@ -40,7 +40,7 @@ def find_sources(digests: Mapping[Path, str | None]) -> tuple[list[SourceFile], 
 
 @dataclass(frozen=True)
 class Known:
-    """A file that is not decoded: its audio was known `before`, or has been finished from a copy in this stream."""
+    """A file that is not decoded: its audio was known `before`, or this stream has decoded a copy of it."""
 
     file: FoundFile
     digest: str

@@ -79,7 +79,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """A file that cannot be used; a `transient` failure has its cause outside the file and may soon be over."""
+    """A file that cannot be used; a `transient` failure has its cause outside the file and may not recur."""
 
     file: FoundFile
     reason: str
@@ -88,7 +88,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """The job is still going on."""
+    """The job is still running."""
 
 
 Answer = Inspected | Frame | Finished | Failed

@@ -29,7 +29,7 @@ from musictagger.pipeline.worker import Inspected
 from musictagger.progress import Progress
 from musictagger.training.melcache.files import MelColumns, MelFolder, disk_errors, mel_bytes, sweep_unfinished
 from musictagger.training.melcache.fill import fill_mels, whole_track
-from musictagger.training.melcache.index import FILE_NAME, FileIndex
+from musictagger.training.melcache.index import FileIndex
 
 OPEN_FILES = 256
 """Tracks kept open by one process: a quarter of the usual limit of open files."""
@@ -118,7 +118,7 @@ class MelCache:
 
     def estimate(self, paths: Sequence[Path], durations: Mapping[Path, float] | None = None) -> CacheEstimate:
         """Estimate the work of `fill`. `durations`, in seconds, replace those that headers do not state."""
-        index = FileIndex(self.folder / FILE_NAME)
+        index = FileIndex(self.folder)
         return self._estimate(self._survey(paths, index), durations or {})
 
     def digests(self, paths: Sequence[Path], *, decoding: Decoding, progress: Progress) -> dict[Path, str]:
@@ -126,7 +126,7 @@ class MelCache:
 
         Ends early once `progress.stopping`. Raises MusictaggerError when the index cannot be written.
         """
-        index = FileIndex(self.folder / FILE_NAME)
+        index = FileIndex(self.folder)
         files = [file for path in dict.fromkeys(paths) if isinstance(file := stat_file(path), FoundFile)]
         digests = {file.path: digest for file in files if (digest := index.digest(file)) is not None}
         unknown = [SourceFile(file) for file in files if file.path not in digests]
@@ -171,7 +171,7 @@ class MelCache:
         after any error. Raises MusictaggerError when the disk has too little space, at the start or later.
         """
         sweep_unfinished(self._mels.folder)
-        index = FileIndex(self.folder / FILE_NAME)
+        index = FileIndex(self.folder)
         survey = self._survey(paths, index)
         estimate = self._estimate(survey, durations or {})
         progress.say(str(estimate))

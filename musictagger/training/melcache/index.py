@@ -11,15 +11,16 @@ from pathlib import Path
 from musictagger.audio.walk import FoundFile
 from musictagger.training.melcache.files import disk_errors
 
-FILE_NAME = "files.jsonl"
-
 
 class FileIndex:
-    """The digests of files that have not changed since. Lines that are damaged or of a newer format are ignored."""
+    """The digests of files that have not changed since, in `folder`/files.jsonl.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._known = _read(path)
+    Lines that are damaged or of a newer format are ignored.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._path = folder, folder / "files.jsonl"
+        self._known = _read(self._path)
         self._file: BufferedWriter | None = None
 
     def digest(self, file: FoundFile) -> str | None:
@@ -32,9 +33,9 @@ class FileIndex:
         key = _key(file.path)
         self._known[key] = (file.size, file.mtime_ns, digest)
         line = {"path": key, "size": file.size, "mtime_ns": file.mtime_ns, "digest": digest}
-        with disk_errors(self._path.parent):
+        with disk_errors(self._folder):
             if self._file is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._folder.mkdir(parents=True, exist_ok=True)
                 self._file = self._path.open("ab")
                 # The last line may be incomplete.
                 self._file.write(b"\n" if self._file.tell() else b"")
@@ -44,7 +45,7 @@ class FileIndex:
     def close(self) -> None:
         """Close the file of the index. Raises MusictaggerError."""
         if self._file is not None:
-            with disk_errors(self._path.parent):
+            with disk_errors(self._folder):
                 self._file.close()
             self._file = None
 
