@@ -1,1 +1,1 @@
-"""How each format keeps its audio, one module a format, all listed in `table`. Knows nothing of tags' fields."""
+"""How each format stores its audio, all listed in `table`. Knows nothing of tags' fields."""

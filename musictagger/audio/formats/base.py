@@ -7,21 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import SEEK_END, FileIO
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    import hashlib
 
 BLOCK_BYTES = 1 << 20
 HEAD_BYTES = 16
 """Number of bytes that `Format.matches` looks at."""
 
-
-class Digest(Protocol):
-    """The methods of a hashlib object that are used here."""
-
-    def update(self, data: bytes | memoryview, /) -> None:
-        """Hash `data` as well."""
-
-    def digest(self) -> bytes:
-        """The digest of all bytes so far."""
+Digest: TypeAlias = "hashlib._Hash"
+"""A digest of hashlib that is being computed."""
 
 
 class MalformedError(ValueError):
@@ -106,4 +102,4 @@ class Format:
     is_music: Callable[[bytes], bool] | None = None
     """As `matches`, for files without a known extension, where it has to be another rule."""
     heads: Callable[[ByteReader, int], Sequence[bytes]] = first_bytes
-    """The beginnings by which the containers that share this format are told apart."""
+    """The beginnings by which the containers that share this format are distinguished."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from musictagger.audio.formats.base import ByteReader, Digest, Format, MalformedError, hash_span
-from musictagger.audio.formats.surrounding import trailing_tags
+from musictagger.audio.formats.stream import trailing_tags
 
 _STREAMINFO, _INVALID = 0, 127
 

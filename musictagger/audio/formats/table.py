@@ -1,16 +1,22 @@
-"""All formats. A new one is a module and a row here."""
+"""All formats. A new one is a row here, and a module unless one line describes it."""
 
 from __future__ import annotations
 
 from musictagger.audio.formats.asf import ASF
-from musictagger.audio.formats.base import HEAD_BYTES, ByteReader, Format
+from musictagger.audio.formats.base import HEAD_BYTES, ByteReader, Format, hash_span
 from musictagger.audio.formats.chunks import AIFF, WAV
 from musictagger.audio.formats.flac import FLAC
-from musictagger.audio.formats.matroska import MATROSKA
 from musictagger.audio.formats.mp4 import MP4
 from musictagger.audio.formats.ogg import OGG
-from musictagger.audio.formats.stream import STREAM
-from musictagger.audio.formats.surrounding import skip_id3v2
+from musictagger.audio.formats.stream import STREAM, skip_id3v2
+
+MATROSKA = Format(
+    "matroska",
+    ("mka",),
+    lambda head: head.startswith(b"\x1a\x45\xdf\xa3"),
+    lambda file, start, digest: hash_span(file, 0, file.size, digest),
+)
+"""Hashed as a whole, because its tags are never written."""
 
 FORMATS = (FLAC, OGG, MP4, WAV, AIFF, ASF, MATROSKA, STREAM)
 """In the order in which they are tried; the last one matches every file."""

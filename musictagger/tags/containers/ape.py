@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from musictagger.audio.formats import stream
 from musictagger.audio.formats.base import MalformedError, open_bytes
-from musictagger.audio.formats.surrounding import last_tag_bytes, skip_id3v2, trailing_tags
+from musictagger.audio.formats.stream import last_tag_bytes, skip_id3v2, trailing_tags
 from musictagger.tags.containers.base import Container, TagFile, fingerprint_span, splice
 
 _HAS_HEADER, _IS_HEADER = 1 << 31, 1 << 29

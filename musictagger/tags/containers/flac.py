@@ -7,7 +7,7 @@ from pathlib import Path
 
 from musictagger.audio.formats.base import MalformedError, open_bytes
 from musictagger.audio.formats.flac import FLAC, metadata_blocks
-from musictagger.audio.formats.surrounding import trailing_tags
+from musictagger.audio.formats.stream import trailing_tags
 from musictagger.audio.formats.table import sniff
 from musictagger.tags.containers.base import Container, fingerprint, fingerprint_span, splice
 from musictagger.tags.containers.vorbis import BLOCK_MAX_BYTES, CommentFile

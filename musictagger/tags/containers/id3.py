@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from musictagger.audio.formats.base import MalformedError
-from musictagger.audio.formats.surrounding import synchsafe
+from musictagger.audio.formats.stream import synchsafe
 from musictagger.tags.containers.base import TagFile
 from musictagger.tags.containers.systems import System
 

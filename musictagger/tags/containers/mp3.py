@@ -9,8 +9,7 @@ from mutagen import MutagenError
 from mutagen.mp3 import HeaderNotFoundError, MPEGInfo
 
 from musictagger.audio.formats.base import open_bytes
-from musictagger.audio.formats.stream import STREAM
-from musictagger.audio.formats.surrounding import skip_id3v2, trailing_tags
+from musictagger.audio.formats.stream import STREAM, skip_id3v2, trailing_tags
 from musictagger.tags.containers.base import Container, fingerprint_span, raise_oserror, splice
 from musictagger.tags.containers.id3 import Id3File, tag_bytes
 from musictagger.tags.containers.systems import ID3_SYSTEMS

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from musictagger.audio.formats.base import MalformedError, open_bytes
-from musictagger.audio.formats.matroska import MATROSKA
 from musictagger.audio.formats.ogg import OGG
 from musictagger.audio.formats.stream import ADTS, STREAM
-from musictagger.audio.formats.table import sniff
+from musictagger.audio.formats.table import MATROSKA, sniff
 from musictagger.tags.containers import ape, asf, chunks, flac, mp3, mp4, ogg
 from musictagger.tags.containers.base import Container
 
