@@ -24,7 +24,7 @@ class _Item(NamedTuple):
     value: bytes
 
 
-class ApeFile(TagFile[_Item]):
+class _ApeFile(TagFile[_Item]):
     """The APEv2 tag nearest to the end, before an ID3v1 or Lyrics3 tag if there is one."""
 
     system = "APEv2"
@@ -68,7 +68,6 @@ class ApeFile(TagFile[_Item]):
         return item.key.decode("ascii", "replace"), struct.pack("<I", item.flags) + item.value
 
     def save(self) -> None:
-        """See TagFile."""
         splice(self._path, self._start, self._end - self._start, self._render())
 
     def _render(self) -> bytes:
@@ -99,7 +98,7 @@ def _parse(tag: bytes) -> list[_Item]:
 
 
 def _container(name: str, title: str, magic: tuple[bytes, ...]) -> Container:
-    return Container(name, title, stream.STREAM, ("APEv2",), lambda path, join: ApeFile(path), magic=magic)
+    return Container(name, title, stream.STREAM, ("APEv2",), lambda path, join: _ApeFile(path), magic=magic)
 
 
 CONTAINERS = (

@@ -25,7 +25,7 @@ _Attribute = tuple[str, ASFBaseAttribute]
 _EXTENSION = bytes.fromhex("b503bf5f2ea9cf118ee300c00c205365")
 
 
-class AsfFile(TagFile[_Attribute]):
+class _AsfFile(TagFile[_Attribute]):
     """The attributes of an ASF header."""
 
     system = "ASF"
@@ -59,7 +59,6 @@ class AsfFile(TagFile[_Attribute]):
         return name, f"{value.TYPE} {value.language} {value.stream} {value.value!r}".encode()
 
     def save(self) -> None:
-        """See TagFile."""
         try:
             self._file.tags[:] = self._items
             self._file.save(self._path)
@@ -68,7 +67,6 @@ class AsfFile(TagFile[_Attribute]):
             raise MalformedError(f"its ASF header cannot be written ({error})") from error
 
     def others(self, keys: Collection[str]) -> dict[str, str]:
-        """See TagFile."""
         # mutagen may move attributes of different names past each other, so each name is counted on its own.
         found: dict[str, str] = {}
         counts: Counter[str] = Counter()
@@ -102,4 +100,4 @@ def _split(data: bytes) -> list[tuple[bytes, bytes]]:
     return parts
 
 
-CONTAINER = Container("asf", "WMA / ASF", asf.ASF, ("ASF",), lambda path, join: AsfFile(path))
+CONTAINER = Container("asf", "WMA / ASF", asf.ASF, ("ASF",), lambda path, join: _AsfFile(path))

@@ -16,7 +16,7 @@ _LONG = (b"RF64", b"BW64")
 """Forms whose sizes have 64 bits, in the chunk `ds64`."""
 
 
-class ChunkFile(Id3File):
+class _ChunkFile(Id3File):
     """The chunk `id3 ` or `ID3 `, put at the end where there is none."""
 
     def __init__(self, path: Path, join: str) -> None:
@@ -63,7 +63,6 @@ class ChunkFile(Id3File):
         return int(struct.unpack(f"{self._order}I", file.at(offset, 4))[0])
 
     def save(self) -> None:
-        """See TagFile."""
         data = self._render(self._end - self._start - 8)
         name = b"ID3 " if self._form == b"FORM" else b"id3 "
         chunk = struct.pack(f"{self._order}4sI", name, len(data)) + data if data else b""
@@ -84,6 +83,6 @@ class ChunkFile(Id3File):
 
 
 CONTAINERS = (
-    Container("wav", "WAV", WAV, ID3_SYSTEMS, ChunkFile),
-    Container("aiff", "AIFF", AIFF, ID3_SYSTEMS, ChunkFile),
+    Container("wav", "WAV", WAV, ID3_SYSTEMS, _ChunkFile),
+    Container("aiff", "AIFF", AIFF, ID3_SYSTEMS, _ChunkFile),
 )

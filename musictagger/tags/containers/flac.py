@@ -16,7 +16,7 @@ PADDING_BYTES = 4096
 _PADDING, _VORBIS_COMMENT = 1, 4
 
 
-class FlacFile(CommentFile):
+class _FlacFile(CommentFile):
     """The metadata blocks of FLAC. Only the comments and the last padding block ever change."""
 
     def __init__(self, path: Path) -> None:
@@ -43,7 +43,6 @@ class FlacFile(CommentFile):
             self._blocks.insert(1, (_VORBIS_COMMENT, b""))
 
     def save(self) -> None:
-        """See TagFile."""
         blocks = list(self._blocks)
         blocks[self._index] = (_VORBIS_COMMENT, self._render_comments() + self._tail)
         paddings = [index for index, (kind, _) in enumerate(blocks) if kind == _PADDING]
@@ -61,10 +60,9 @@ class FlacFile(CommentFile):
         splice(self._path, self._start, self._end - self._start, new)
 
     def others(self, keys: Collection[str]) -> dict[str, str]:
-        """See TagFile."""
         rest = [(kind, data) for kind, data in self._blocks if kind not in (_PADDING, _VORBIS_COMMENT)]
         blocks = {f"block {index} of type {kind}": fingerprint(data) for index, (kind, data) in enumerate(rest)}
         return super().others(keys) | blocks
 
 
-CONTAINER = Container("flac", "FLAC", FLAC, ("Vorbis comments",), lambda path, join: FlacFile(path))
+CONTAINER = Container("flac", "FLAC", FLAC, ("Vorbis comments",), lambda path, join: _FlacFile(path))

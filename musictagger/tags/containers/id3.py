@@ -21,8 +21,7 @@ PADDING_BYTES = 2048
 """Padding behind the frames of a tag that has grown, so that the next write moves nothing."""
 
 SYSTEMS: dict[int, System] = {2: "ID3v2.2", 3: "ID3v2.3", 4: "ID3v2.4"}
-_FRAME_ID = {2: re.compile(rb"[A-Z0-9]{3}"), 3: re.compile(rb"[A-Z0-9]{3}[A-Z0-9 \0]")}
-_FRAME_ID[4] = _FRAME_ID[3]
+_FRAME_ID = {2: rb"[A-Z0-9]{3}", 3: rb"[A-Z0-9]{3}[A-Z0-9 \0]", 4: rb"[A-Z0-9]{3}[A-Z0-9 \0]"}
 _CODECS = ("latin-1", "utf-16", "utf-16-be", "utf-8")
 
 
@@ -94,9 +93,9 @@ class Id3File(TagFile[Id3Frame]):
 
     def _is(self, item: Id3Frame, key: str) -> bool:
         name, _, description = key.partition(":")
-        if item.name != name:
-            return False
-        return not description or self._parts(item, "replace")[0].casefold() == description.casefold()
+        if not description or item.name != name:
+            return item.name == name
+        return self._parts(item, "replace")[0].casefold() == description.casefold()
 
     def _texts(self, item: Id3Frame, errors: str = "replace") -> Sequence[str]:
         text = self._parts(item, errors)[1].rstrip("\0")
@@ -206,7 +205,7 @@ def _frames(body: bytes, version: int, plain_sizes: bool) -> list[Id3Frame]:
         sizes = body[at + len(name) : at + len(name) + len(name)]
         size = int.from_bytes(sizes, "big") if version == 2 or plain_sizes else synchsafe(sizes)
         end = at + head + size
-        if not _FRAME_ID[version].fullmatch(name) or end > len(body):
+        if not re.fullmatch(_FRAME_ID[version], name) or end > len(body):
             raise MalformedError(f"its ID3 tag is damaged at byte {at + 10}")
         frames.append(Id3Frame(name.decode(), body[at:end]))
         at = end

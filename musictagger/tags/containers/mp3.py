@@ -15,7 +15,7 @@ from musictagger.tags.containers.id3 import Id3File, tag_bytes
 from musictagger.tags.containers.systems import ID3_SYSTEMS
 
 
-class Mp3File(Id3File):
+class _Mp3File(Id3File):
     """The first ID3v2 tag of an MP3 file."""
 
     def __init__(self, path: Path, join: str) -> None:
@@ -30,7 +30,6 @@ class Mp3File(Id3File):
         super().__init__(path, tag, join, around)
 
     def save(self) -> None:
-        """See TagFile."""
         splice(self._path, 0, self._old_bytes, self._render(self._old_bytes))
 
 
@@ -46,4 +45,4 @@ def _has_mpeg_frames(path: Path) -> bool:
     return True
 
 
-CONTAINER = Container("mp3", "MP3", STREAM, ID3_SYSTEMS, Mp3File, probe=_has_mpeg_frames)
+CONTAINER = Container("mp3", "MP3", STREAM, ID3_SYSTEMS, _Mp3File, probe=_has_mpeg_frames)

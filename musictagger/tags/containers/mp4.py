@@ -7,6 +7,7 @@ Sources: ISO/IEC 14496-12 (boxes, stco, co64, tfhd, tfra); Apple's QuickTime met
 from __future__ import annotations
 
 import bisect
+import re
 import struct
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -40,9 +41,12 @@ class Atom:
             raise MalformedError("its tags would grow beyond 4 GB")
         return struct.pack(">I4s", len(body) + 8, self.name) + body
 
-    def child(self, name: bytes) -> Atom | None:
-        """The first child of this name."""
-        return next((child for child in self.children or () if child.name == name), None)
+    def find(self, *path: bytes) -> Atom | None:
+        """The atom at the end of a path of names, each of the first child of that name."""
+        atom: Atom | None = self
+        for name in path:
+            atom = next((child for child in (atom and atom.children) or () if child.name == name), None)
+        return atom
 
     def walk(self) -> Iterator[Atom]:
         """The atom itself and all atoms below it."""
@@ -75,7 +79,7 @@ def _atom(name: bytes, body: bytes) -> Atom:
     return Atom(name, body)
 
 
-class Mp4File(TagFile[Atom]):
+class _Mp4File(TagFile[Atom]):
     """The `ilst` atom of an MP4 file, in `moov.udta.meta`."""
 
     system = "MP4"
@@ -84,34 +88,55 @@ class Mp4File(TagFile[Atom]):
         self._path = path
         with open_bytes(path) as file:
             self._top = list(mp4_atoms(file, sniff(file)[1], file.size))
-            places = [(at, end) for name, at, _, end in self._top if name == b"moov"]
-            if len(places) != 1:
+            indexes = [(at, end) for name, at, _, end in self._top if name == b"moov"]
+            if len(indexes) != 1:
                 raise MalformedError("it has no index (moov), or several")
-            self._start, self._end = places[0]
+            self._start, self._end = indexes[0]
             data = file.at(self._start, self._end - self._start)
         self._moov = parse(data)[0]
         if self._moov.name != b"moov" or self._moov.render() != data:
             raise MalformedError("its index (moov) is of a kind that cannot be copied faithfully")
 
-    def _meta(self) -> Atom | None:
-        udta = self._moov.child(b"udta")
-        return udta.child(b"meta") if udta else None
-
     @property
     def _items(self) -> list[Atom]:
-        meta = self._meta()
-        ilst = meta.child(b"ilst") if meta else None
+        ilst = self._moov.find(b"udta", b"meta", b"ilst")
         return ilst.children or [] if ilst else []
 
     @_items.setter
     def _items(self, items: list[Atom]) -> None:
-        self._make_items()[:] = items
+        """Replace the children of `ilst`, which is created where it is missing."""
+        udta = self._moov.find(b"udta")
+        if udta is None:
+            udta = Atom(b"udta", b"", [])
+            self._moov.children = [*(self._moov.children or ()), udta]
+        if udta.children is None:
+            raise MalformedError("its user data (udta) is of a kind that cannot be extended")
+        meta = udta.find(b"meta")
+        if meta is None:
+            meta = Atom(b"meta", bytes(4), [Atom(b"hdlr", _HDLR)])
+            udta.children.append(meta)
+        handler = meta.find(b"hdlr")
+        if meta.children is None or handler is None or handler.data[8:12] != b"mdir":
+            raise MalformedError("its metadata are not in the form of iTunes")
+        ilst = meta.find(b"ilst")
+        if ilst is None:
+            ilst = Atom(b"ilst", b"")
+            meta.children.append(ilst)
+        ilst.children = items
 
     def _is(self, item: Atom, key: str) -> bool:
         return _key(item) == key.casefold()
 
     def _texts(self, item: Atom, errors: str = "replace") -> Sequence[str]:
-        return _values(item, errors)
+        """The values of an item; a numbered genre as ID3 writes it, `(17)`."""
+        values = []
+        for part in parse(item.data):
+            kind, content = part.data[3:4], part.data[8:]
+            if part.name == b"data" and item.name == b"gnre" and len(content) == 2:
+                values.append(f"({int.from_bytes(content, 'big') - 1})")
+            elif part.name == b"data":
+                values.append(content.decode("utf-16-be" if kind == bytes([_UTF16]) else "utf-8", errors))
+        return values
 
     def _raw(self, item: Atom) -> tuple[str, bytes]:
         return _key(item), item.render()
@@ -120,10 +145,11 @@ class Mp4File(TagFile[Atom]):
         # A numbered genre goes back into its atom, which can hold nothing else.
         items = []
         texts = list(values)
-        if key == "\xa9gen" and texts and _number(texts[0]) is not None:
-            number = _number(texts.pop(0)) or 0
-            content = struct.pack(">IIH", 0, 0, number + 1)
-            items = [item for item in old if item.name == b"gnre" and _values(item) == [values[0]]][:1]
+        number = re.fullmatch(r"\(([0-9]{1,4})\)", texts[0]) if key == "\xa9gen" and texts else None
+        if number:
+            content = struct.pack(">IIH", 0, 0, int(number[1]) + 1)
+            items = [item for item in old if item.name == b"gnre" and self._texts(item) == [texts[0]]][:1]
+            del texts[0]
             items = items or [Atom(b"gnre", Atom(b"data", content).render())]
         data = b"".join(Atom(b"data", struct.pack(">II", _UTF8, 0) + text.encode("utf-8")).render() for text in texts)
         if data and key.startswith("----"):
@@ -134,30 +160,7 @@ class Mp4File(TagFile[Atom]):
             items.append(Atom(key.encode("latin-1"), data))
         return items
 
-    def _make_items(self) -> list[Atom]:
-        """The children of `ilst`, which is created where it is missing."""
-        udta = self._moov.child(b"udta")
-        if udta is None:
-            udta = Atom(b"udta", b"", [])
-            self._moov.children = [*(self._moov.children or ()), udta]
-        if udta.children is None:
-            raise MalformedError("its user data (udta) is of a kind that cannot be extended")
-        meta = udta.child(b"meta")
-        if meta is None:
-            meta = Atom(b"meta", bytes(4), [Atom(b"hdlr", _HDLR)])
-            udta.children.append(meta)
-        handler = meta.child(b"hdlr")
-        if meta.children is None or handler is None or handler.data[8:12] != b"mdir":
-            raise MalformedError("its metadata are not in the form of iTunes")
-        ilst = meta.child(b"ilst")
-        if ilst is None:
-            ilst = Atom(b"ilst", b"", [])
-            meta.children.append(ilst)
-        assert ilst.children is not None
-        return ilst.children
-
     def save(self) -> None:
-        """See TagFile."""
         shift = self._fit()
         patched = []
         if shift and self._end < self._top[-1][3]:
@@ -169,17 +172,16 @@ class Mp4File(TagFile[Atom]):
 
     def _fit(self) -> int:
         """Let the free atom in `meta` absorb the change of size; returns the bytes by which `moov` still grows."""
-        meta = self._meta()
+        meta = self._moov.find(b"udta", b"meta")
         shift = len(self._moov.render()) - (self._end - self._start)
         if not shift or meta is None or meta.children is None:
             return shift
-        free = next((child for child in meta.children if child.name == b"free"), None)
+        free = meta.find(b"free")
         if free is None and shift <= -8:
             meta.children.append(Atom(b"free", bytes(-shift - 8)))
             return 0
-        room = len(free.data) - shift if free else -1
-        if free is not None and room >= 0:
-            free.data = bytes(room)
+        if free is not None and len(free.data) >= shift:
+            free.data = bytes(len(free.data) - shift)
             return 0
         if free is None:
             free = Atom(b"free", b"")
@@ -195,10 +197,10 @@ class Mp4File(TagFile[Atom]):
         for atom in tree.walk():
             if atom.name in _ABSOLUTE:
                 raise MalformedError(f"its {atom.name.decode()} atom points into the file in a way not supported")
-            form, places = _offset_places(atom)
+            form, positions = _offset_positions(atom)
             data = bytearray(atom.data)
-            for place in places:
-                struct.pack_into(form, data, place, self._moved(struct.unpack_from(form, data, place)[0], shift))
+            for position in positions:
+                struct.pack_into(form, data, position, self._moved(struct.unpack_from(form, data, position)[0], shift))
             atom.data = bytes(data)
 
     def _patched_fragments(self, shift: int) -> list[tuple[int, bytes]]:
@@ -213,7 +215,6 @@ class Mp4File(TagFile[Atom]):
         return patched
 
     def others(self, keys: Collection[str]) -> dict[str, str]:
-        """See TagFile."""
         return super().others(keys) | self._index() | self._top_level()
 
     def _index(self) -> dict[str, str]:
@@ -228,16 +229,16 @@ class Mp4File(TagFile[Atom]):
 
     def _relative(self, atom: Atom) -> bytes:
         """The payload, with each offset into the file as a top-level atom and the distance from its beginning."""
-        form, places = _offset_places(atom)
-        if not places:
+        form, positions = _offset_positions(atom)
+        if not positions:
             return atom.data
         starts = [at for _, at, _, _ in self._top]
         relative, data = [], bytearray(atom.data)
-        for place in places:
-            offset = struct.unpack_from(form, data, place)[0]
+        for position in positions:
+            offset = struct.unpack_from(form, data, position)[0]
             index = bisect.bisect_right(starts, offset) - 1
             relative.append(f"{index}:{offset - starts[max(0, index)]}")
-            struct.pack_into(form, data, place, 0)
+            struct.pack_into(form, data, position, 0)
         return bytes(data) + " ".join(relative).encode()
 
     def _top_level(self) -> dict[str, str]:
@@ -254,27 +255,27 @@ class Mp4File(TagFile[Atom]):
         return found
 
 
-def _offset_places(atom: Atom) -> tuple[str, Sequence[int]]:
+def _offset_positions(atom: Atom) -> tuple[str, Sequence[int]]:
     """The struct format of the offsets into the file that `atom` holds, and their positions in its payload."""
     data = atom.data
     try:
         if atom.name in (b"stco", b"co64"):
             width = 4 if atom.name == b"stco" else 8
-            places: Sequence[int] = range(8, 8 + width * int.from_bytes(data[4:8], "big"), width)
+            positions: Sequence[int] = range(8, 8 + width * int.from_bytes(data[4:8], "big"), width)
         elif atom.name == b"tfhd" and data[3] & 1:
-            width, places = 8, [8]
+            width, positions = 8, [8]
         elif atom.name == b"tfra":
             width = 8 if data[0] else 4
             lengths, count = struct.unpack_from(">II", data, 8)
             step = 2 * width + 3 + (lengths >> 4 & 3) + (lengths >> 2 & 3) + (lengths & 3)
-            places = range(16 + width, 16 + width + step * count, step)
+            positions = range(16 + width, 16 + width + step * count, step)
         else:
             return "", ()
     except (struct.error, IndexError) as error:
         raise MalformedError(f"its {atom.name.decode()} atom is cut off") from error
-    if places and places[-1] + width > len(data):
+    if positions and positions[-1] + width > len(data):
         raise MalformedError(f"its {atom.name.decode()} atom is cut off")
-    return ">I" if width == 4 else ">Q", places
+    return ">I" if width == 4 else ">Q", positions
 
 
 def _key(item: Atom) -> str:
@@ -290,23 +291,4 @@ def _key(item: Atom) -> str:
     return f"----:{parts.get(b'mean', '')}:{parts.get(b'name', '')}".casefold()
 
 
-def _values(item: Atom, errors: str = "replace") -> list[str]:
-    """The texts of an item; a numbered genre as ID3 writes it, `(17)`."""
-    values = []
-    for part in parse(item.data):
-        kind, content = part.data[3:4], part.data[8:]
-        if part.name != b"data":
-            continue
-        if item.name == b"gnre" and len(content) == 2:
-            values.append(f"({int.from_bytes(content, 'big') - 1})")
-        else:
-            values.append(content.decode("utf-16-be" if kind == bytes([_UTF16]) else "utf-8", errors))
-    return values
-
-
-def _number(text: str) -> int | None:
-    inner = text[1:-1]
-    return int(inner) if text == f"({inner})" and inner.isascii() and inner.isdigit() and len(inner) < 5 else None
-
-
-CONTAINER = Container("mp4", "MP4 (AAC, ALAC)", MP4, ("MP4",), lambda path, join: Mp4File(path))
+CONTAINER = Container("mp4", "MP4 (AAC, ALAC)", MP4, ("MP4",), lambda path, join: _Mp4File(path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,27 +16,20 @@ from musictagger.tags.containers.base import Container, fingerprint
 from musictagger.tags.containers.vorbis import BLOCK_MAX_BYTES, CommentFile
 
 
-@dataclass(frozen=True)
-class _Codec:
-    """A kind of stream with comments: how its first packet and its comment packet begin."""
-
-    magic: bytes
-    comment_prefix: bytes
-
-
-class OggFile(CommentFile):
+class _OggFile(CommentFile):
     """The comment packet of the first stream that can be tagged. mutagen divides it into pages and renumbers them."""
 
-    def __init__(self, path: Path, codec: _Codec) -> None:
+    def __init__(self, path: Path, codec: bytes, comment_prefix: bytes) -> None:
+        """`codec` and `comment_prefix`: the first bytes of the stream, and of its comment packet."""
         self._path = path
         self._codec = codec
         with path.open("rb") as file:
             packet = self._packets(file)[1][0]
-        if codec is _FLAC:
+        if codec == ogg.FLAC:
             self._prefix, packet_start = packet[:4], bytes([packet[0] & 0x7F])
         else:
-            self._prefix = packet_start = packet[: len(codec.comment_prefix)]
-        if packet_start != codec.comment_prefix:
+            self._prefix = packet_start = packet[: len(comment_prefix)]
+        if packet_start != comment_prefix:
             raise MalformedError("its second packet holds no comments")
         self._packet_bytes = len(packet)
         self._parse_comments(packet[len(self._prefix) :])
@@ -48,7 +40,7 @@ class OggFile(CommentFile):
             with open_bytes(self._path) as reader:
                 file.seek(sniff(reader)[1])
             page = OggPage(file)
-            while not page.packets[0].startswith(self._codec.magic):
+            while not page.packets[0].startswith(self._codec):
                 page = OggPage(file)
             self._serial = page.serial
             pages: list[OggPage] = []
@@ -61,9 +53,8 @@ class OggFile(CommentFile):
             raise MalformedError(f"its Ogg pages do not follow one another ({error})") from error
 
     def save(self) -> None:
-        """See TagFile."""
         packet = self._prefix + self._render_comments() + self._tail
-        if self._codec is _FLAC:
+        if self._codec == ogg.FLAC:
             body = packet[4:]
             if len(body) > BLOCK_MAX_BYTES:
                 raise MalformedError("its comments would grow beyond 16 MB")
@@ -81,11 +72,7 @@ class OggFile(CommentFile):
             OggPage.replace(file, pages, new)
 
     def others(self, keys: Collection[str]) -> dict[str, str]:
-        """See TagFile."""
-        return super().others(keys) | self._other_streams()
-
-    def _other_streams(self) -> dict[str, str]:
-        """Chained and multiplexed streams have comments of their own, which the digest of the audio leaves out."""
+        # Chained and multiplexed streams have comments of their own, which the digest of the audio leaves out.
         found: dict[int, str] = {}
         with open_bytes(self._path) as file:
             mine = 0
@@ -93,20 +80,20 @@ class OggFile(CommentFile):
                 mine += serial == self._serial and begins
                 if serial != self._serial or mine > 1:
                     found[serial] = fingerprint(found.get(serial, "").encode() + lacing + data)
-        return {f"stream {index}": value for index, value in enumerate(found.values())}
+        streams = {f"stream {index}": value for index, value in enumerate(found.values())}
+        return super().others(keys) | streams
 
 
-def _container(name: str, title: str, codec: _Codec) -> Container:
-    return Container(
-        name, title, ogg.OGG, ("Vorbis comments",), lambda path, join: OggFile(path, codec), magic=(codec.magic,)
-    )
+def _container(name: str, title: str, codec: bytes, comment_prefix: bytes) -> Container:
+    def open_file(path: Path, join: str) -> _OggFile:
+        return _OggFile(path, codec, comment_prefix)
 
+    return Container(name, title, ogg.OGG, ("Vorbis comments",), open_file, magic=(codec,))
 
-_FLAC = _Codec(ogg.FLAC, b"\x04")
 
 CONTAINERS = (
-    _container("vorbis", "Ogg Vorbis", _Codec(ogg.VORBIS, b"\x03vorbis")),
-    _container("opus", "Opus", _Codec(ogg.OPUS, b"OpusTags")),
-    _container("speex", "Speex", _Codec(ogg.SPEEX, b"")),
-    _container("oggflac", "Ogg FLAC", _FLAC),
+    _container("vorbis", "Ogg Vorbis", ogg.VORBIS, b"\x03vorbis"),
+    _container("opus", "Opus", ogg.OPUS, b"OpusTags"),
+    _container("speex", "Speex", ogg.SPEEX, b""),
+    _container("oggflac", "Ogg FLAC", ogg.FLAC, b"\x04"),
 )
