@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC
 from pathlib import Path
@@ -36,6 +37,17 @@ class WriteOutcome:
     written: list[Edit] = field(default_factory=list)
     refused: list[tuple[Path, str]] = field(default_factory=list)
     stopped: bool = False
+
+    @contextmanager
+    def attempt(self, edit: Edit, progress: Progress) -> Iterator[None]:
+        """Count an edit as written, or as refused where a TagWriteError is raised."""
+        try:
+            yield
+        except TagWriteError as error:
+            self.refused.append((edit.path, error.reason))
+            progress.failed(edit.path, error.reason)
+        else:
+            self.written.append(edit)
 
 
 def plan_tracks(tracks: Iterable[TrackView], settings: Settings) -> list[FileChange]:
@@ -126,15 +138,10 @@ class TagWriter:
                 self._refresh(change.path)
                 continue
             edit = Edit(change.path, change.before, change.after, change.digest)
-            try:
+            with outcome.attempt(edit, progress):
                 self._require_as_planned(change)
                 self._write(edit, run)
-            except TagWriteError as error:
-                outcome.refused.append((change.path, error.reason))
-                progress.failed(change.path, error.reason)
-            else:
                 done.add(target)
-                outcome.written.append(edit)
         return outcome
 
     def _require_as_planned(self, change: FileChange) -> None:
@@ -169,19 +176,14 @@ class TagWriter:
                 outcome.stopped = True
                 break
             edit = Edit(self._where_now(entry), entry.after, entry.before, entry.digest)
-            try:
+            with outcome.attempt(edit, progress):
                 # After an undo that was killed half-way the file has the former values already.
                 if _holds(edit.path, edit.after):
                     self._refresh(edit.path)
                 else:
                     self._write(edit, run)
-            except TagWriteError as error:
-                outcome.refused.append((edit.path, error.reason))
-                progress.failed(edit.path, error.reason)
-                continue
-            self.journal.settle(entry.id, "undone")
-            self._restore_undone(entry)
-            outcome.written.append(edit)
+                self.journal.settle(entry.id, "undone")
+                self._restore_undone(entry)
         return outcome
 
     def _restore_undone(self, entry: JournalEntry) -> None:
