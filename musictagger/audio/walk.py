@@ -115,13 +115,9 @@ def is_music(path: Path, all_files: bool = False) -> bool:
     """Whether a file is music by its extension or, with `all_files`, by its first bytes."""
     if path.suffix.lower() in AUDIO_SUFFIXES:
         return True
-    return all_files and _has_audio_magic(path)
-
-
-def _has_audio_magic(path: Path) -> bool:
     try:
         # Opening a pipe or a device could block.
-        if not path.is_file():
+        if not all_files or not path.is_file():
             return False
         with path.open("rb") as file:
             return begins_like_music(file.read(HEAD_BYTES))

@@ -15,8 +15,7 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from filelock import BaseFileLock, FileLock, Timeout
 from sqlalchemy import Select, func, select, update
@@ -30,6 +29,7 @@ from musictagger.tags.containers.systems import Field, Values
 from musictagger.tags.fields import read_fields, stored_form
 from musictagger.tags.journalfile import (
     ADVICE,
+    STATES,
     EntryState,
     JournalEntry,
     JournalEntryRow,
@@ -46,6 +46,7 @@ JOURNALLED_STEPS = ("intend", *safewrite.STEPS, "settle")
 """The steps of a journalled write in order; `step` is called with each name before it."""
 
 _CHUNK = 500
+"""Paths in one statement: SQLite limits its parameters."""
 _WRITTEN: tuple[EntryState, ...] = ("written",)
 
 
@@ -58,6 +59,7 @@ class Journal:
     def __init__(self, path: Path, *, create: bool = True) -> None:
         """Open the journal at `path`. Raises StoreError as `open_journal_file` does."""
         self._path = path.expanduser()
+        self._where = printable(self._path)
         self._owner = secrets.token_hex(8)
         self._lock: BaseFileLock | None = None
         self._engine = open_journal_file(self._path, create=create)
@@ -65,9 +67,7 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -78,10 +78,6 @@ class Journal:
             with contextlib.suppress(OSError):
                 self._lock_file(self._owner).unlink()
             self._lock = None
-
-    @property
-    def _where(self) -> str:
-        return printable(self._path)
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:
@@ -144,7 +140,7 @@ class Journal:
         with self._reading() as session:
             for row, state, count in session.execute(statement):
                 runs[row.id] = row
-                counts.setdefault(row.id, dict.fromkeys(get_args(EntryState), 0))[cast(EntryState, state)] = count
+                counts.setdefault(row.id, dict.fromkeys(STATES, 0))[cast(EntryState, state)] = count
             return [Run(row.id, row.kind, utc(row.started_at), row.note, counts[row.id]) for row in runs.values()]
 
     def entries(
@@ -233,19 +229,15 @@ class Journal:
     @contextmanager
     def _taken_over(self, owner: str) -> Iterator[bool]:
         """Whether this process owns the entries of `owner`, or has taken them over from one that is gone."""
-        if owner == self._owner:
-            yield True
-            return
-        lock = self._acquired(owner)
-        if lock is None:
-            yield False
-            return
+        mine = owner == self._owner
+        lock = None if mine else self._acquired(owner)
         try:
-            yield True
+            yield mine or lock is not None
         finally:
-            with contextlib.suppress(OSError):
-                self._lock_file(owner).unlink()
-            lock.release()
+            if lock is not None:
+                with contextlib.suppress(OSError):
+                    self._lock_file(owner).unlink()
+                lock.release()
 
     def _remove_old_locks(self) -> None:
         """Remove the locks of processes that were killed between two writes."""

@@ -33,7 +33,6 @@ from musictagger.tags.fields import read_fields, set_fields, snapshot, stored_fo
 if TYPE_CHECKING:
     from musictagger.config import Settings
 
-TEMPORARY_SUFFIX = ".tmp"
 STEPS = ("check", "copy", "compare", "save", "verify", "attributes", "sync", "recheck", "replace", "sync folder")
 """The steps of a write in order; `step` is called with each name before it. After "replace" the file is the new one."""
 
@@ -196,17 +195,16 @@ def _is_left_over(entry: os.DirEntry[str]) -> bool:
 
 def _is_alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
+        with contextlib.suppress(PermissionError):
+            os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:
-        return True
     return True
 
 
 def _temporary_beside(target: Path) -> Path:
     """A new, empty, private file with a hidden name, which is short however long the name of `target` is."""
-    path = target.parent / f"{TEMPORARY_PREFIX}{_HOST}-{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+    path = target.parent / f"{TEMPORARY_PREFIX}{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     return path
 
