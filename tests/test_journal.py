@@ -268,7 +268,7 @@ def test_a_journal_that_is_busy(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
                 assert len(all_of(impatient)) == 1, "reading is still possible"
 
 
-# ---- files of other programs, places where a journal cannot be --------------------------------------------------
+# ---- files of other programs, places where a journal cannot be created -------------------------------------------
 
 
 def test_a_newer_journal(file: Path) -> None:
@@ -315,13 +315,13 @@ def test_a_missing_journal(file: Path) -> None:
 
 def test_places_where_a_journal_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for place, reason in (
+    for path, reason in (
         (tmp_path, "cannot be opened"),
         (tmp_path / "file" / "journal.db", "cannot be created"),
         (Path("/proc/nowhere/journal.db"), "cannot be created"),
     ):
         with pytest.raises(StoreError, match=f"{reason}.*nothing is written into music without it"):
-            Journal(place)
+            Journal(path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -429,7 +429,7 @@ def test_refusals_before_an_entry_is_made(file: Path, music: Path) -> None:
     media.make("matroska", music)
     os.mkfifo(music / "pipe.mp3")
     with Journal(file) as journal:
-        for place, before, reason in (
+        for refused, before, reason in (
             (path, POP, "genre was changed since this was planned"),
             (path, {"provenance": ("us",)}, "provenance was changed"),
             (music / "text.mp3", {}, "no kind"),
@@ -439,8 +439,8 @@ def test_refusals_before_an_entry_is_made(file: Path, music: Path) -> None:
             (music / "nowhere.mp3", {}, "it no longer exists; scan again"),
         ):
             with pytest.raises(TagWriteError, match=reason) as caught:
-                write(journal, place, before=before)
-            assert caught.value.path == str(place)
+                write(journal, refused, before=before)
+            assert caught.value.path == str(refused)
         assert all_of(journal) == []
 
 
@@ -579,9 +579,9 @@ def test_any_sequence_of_interrupted_writes_can_be_undone(seed: int, file: Path,
     choose = random.Random(seed)
     path = media.make(choose.choice(["mp3", "flac", "m4a"]), music, tags=TAGS)
     old = snapshot(path, ())
-    wishes = [JAZZ, POP, {"genre": ()}, {"mood": ("sad", "slow")}, {"genre": ("Rock",), "mood": ("calm",)}]
+    edits = [JAZZ, POP, {"genre": ()}, {"mood": ("sad", "slow")}, {"genre": ("Rock",), "mood": ("calm",)}]
     for _ in range(5):
-        after, name = choose.choice(wishes), choose.choice([*JOURNALLED_STEPS, "none"])
+        after, name = choose.choice(edits), choose.choice([*JOURNALLED_STEPS, "none"])
 
         def action(after: Any = after, name: str = name) -> None:
             with Journal(file) as journal:

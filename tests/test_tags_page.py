@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from musictagger.config import Settings
 from musictagger.tags.containers.genrevalues import genre_names
-from musictagger.tags.containers.systems import DEFAULT_JOIN, FIELDS, LOCATIONS, SEVERAL_VALUES, System
+from musictagger.tags.containers.systems import DEFAULT_JOIN, FIELDS, LOCATIONS, System
 from musictagger.tags.containers.table import CONTAINERS
 
 PAGE = Path(__file__).parent.parent / "docs" / "tags.md"
 BEGIN = "<!-- made from the code by tests/test_tags_page.py: {} -->"
 END = "<!-- end -->"
+
+SEVERAL_VALUES: Mapping[System, str] = {
+    "ID3v2.2": "one frame, values joined (default `; `)",
+    "ID3v2.3": "one frame, values joined (default `; `)",
+    "ID3v2.4": "one frame, values separated by NUL",
+    "Vorbis comments": "the field repeated",
+    "MP4": "one atom, a `data` atom for each value",
+    "ASF": "the attribute repeated",
+    "APEv2": "one item, values separated by NUL",
+}
 
 
 def fields_table() -> list[str]:
@@ -51,7 +61,7 @@ def with_tables(page: str) -> str:
         begin = BEGIN.format(name)
         before, between, after = page.partition(begin + "\n")
         _, end, rest = after.partition(END)
-        assert between and end, f"{PAGE}: no place for {name}: {begin} ... {END}"
+        assert between and end, f"{PAGE}: markers of {name} are missing: {begin} ... {END}"
         page = before + between + "\n".join(lines) + "\n" + end + rest
     return page
 
@@ -64,8 +74,9 @@ def test_the_tables_match_the_code() -> None:
 def test_every_container_is_in_the_tables() -> None:
     made = "\n".join(fields_table() + refusals_table())
     assert all(container.title in made for container in CONTAINERS.values())
-    assert all(place in made for places in LOCATIONS.values() for place in places.values())
+    assert all(key in made for keys in LOCATIONS.values() for key in keys.values())
     assert all(rule in made for rule in SEVERAL_VALUES.values())
+    assert set(SEVERAL_VALUES) == set(LOCATIONS)
 
 
 def test_the_text_states_the_defaults() -> None:

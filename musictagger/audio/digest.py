@@ -20,7 +20,7 @@ def audio_digest(path: Path, beat: Callable[[], None] = no_beat) -> str:
     """SHA-256, as 64 hex digits, of the audio payload of the file at `path`, without its tags.
 
     Reads the file once, in blocks of 1 MiB; memory does not grow with the file. `beat` is called for every block, so
-    that a watchdog can tell a slow disk from a hung one. Raises OSError and nothing else.
+    that a watchdog can distinguish a slow disk from a hung one. Raises OSError and nothing else.
     """
     with open_bytes(path, beat) as file:
         try:

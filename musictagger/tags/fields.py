@@ -78,7 +78,7 @@ def set_fields(path: Path, values: Values, *, id3v23_join: str = DEFAULT_JOIN) -
 def snapshot(path: Path, but: Collection[Field] = FIELDS) -> dict[str, str]:
     """A fingerprint of everything that is not audio and not one of the fields `but`, for comparing before and after.
 
-    Names say what differs: `frame 3 APIC`, `comment 0 TITLE`, `block 2 of type 6`. Raises OSError, AudioError.
+    The names identify what differs: `frame 3 APIC`, `comment 0 TITLE`, `block 2 of type 6`. Raises OSError, AudioError.
     """
     try:
         file = _open(path)

@@ -189,10 +189,10 @@ class Journal:
 
     def _settle_by_file(self, entry: JournalEntry, reason: str = "") -> bool:
         """Settle an entry by what its file holds, if that can be read. `reason`: why it failed, where known."""
-        verdict = _verdict(entry, self._later(entry))
-        if verdict is None:
+        outcome = _outcome(entry, self._later(entry))
+        if outcome is None:
             return False
-        state, cause, after = verdict
+        state, cause, after = outcome
         self.settle(entry.id, state, "" if state == "written" else reason or cause, after)
         return True
 
@@ -302,7 +302,7 @@ def _present_and_wanted(edit: Edit, join: str) -> tuple[Values, Values]:
     return present, wanted
 
 
-def _verdict(entry: JournalEntry, later: Values) -> tuple[EntryState, str, Values | None] | None:
+def _outcome(entry: JournalEntry, later: Values) -> tuple[EntryState, str, Values | None] | None:
     """The outcome of an interrupted write: state, reason, and the values stored if they are not those intended.
 
     `later`: the values that later writes found; the other fields are read from the file. None if it cannot be read.

@@ -22,7 +22,7 @@ SCHEMA = "musictagger.plan/1"
 
 @dataclass(frozen=True)
 class Proposal:
-    """New values for one field. `mode` says how they are combined with the present ones, `why` is for the user."""
+    """New values for one field. `mode` decides how they are combined with the present ones, `why` is for the user."""
 
     field: Field
     values: tuple[str, ...]

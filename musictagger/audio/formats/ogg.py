@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from musictagger.audio.formats.base import BLOCK_BYTES, ByteReader, Digest, Format, hash_span
 
 VORBIS, OPUS, SPEEX, FLAC, _THEORA = b"\x01vorbis", b"OpusHead", b"Speex   ", b"\x7fFLAC", b"\x80theora"
-"""What the first packet of a stream begins with, by codec."""
+"""The first bytes of the first packet of a stream, by codec."""
 _FLAC_STREAMINFO = 17
 """Offset of STREAMINFO in the first packet of Ogg FLAC."""
 _PAGE_MAX_BYTES = 27 + 255 + 255 * 255
@@ -81,7 +81,7 @@ class _LogicalStream:
     def _header_segment(self, lacing: bytes, data: bytes) -> None:
         if self.packet > 0:
             return  # the comment packet; in Ogg FLAC all the metadata after STREAMINFO
-        # The head of Ogg FLAC counts its metadata packets and says whether one follows: that changes with the tags.
+        # In front of STREAMINFO, Ogg FLAC has the number of its metadata packets, which changes with the tags.
         self.body.update(data[_FLAC_STREAMINFO:] if self.codec == FLAC else data)
         self.lacing.update(lacing)
 

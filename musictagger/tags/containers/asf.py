@@ -90,14 +90,14 @@ class _AsfFile(TagFile[_Attribute]):
 
 
 def _split(data: bytes) -> list[tuple[bytes, bytes]]:
-    parts, at = [], 0
+    objects, at = [], 0
     while at + 24 <= len(data):
         size = struct.unpack("<Q", data[at + 16 : at + 24])[0]
         if size < 24 or at + size > len(data):
             raise MalformedError("the objects of its ASF header overlap")
-        parts.append((data[at : at + 16], data[at + 24 : at + size]))
+        objects.append((data[at : at + 16], data[at + 24 : at + size]))
         at += size
-    return parts
+    return objects
 
 
 CONTAINER = Container("asf", "WMA / ASF", asf.ASF, ("ASF",), lambda path, join: _AsfFile(path))

@@ -1,4 +1,4 @@
-"""The tag systems, and the key of each field in them. Code, tests and documentation are made from these tables."""
+"""The tag systems, and the key of each field in them. Code and documentation are made from these tables."""
 
 from __future__ import annotations
 
@@ -31,16 +31,6 @@ LOCATIONS: Mapping[System, Mapping[Field, str]] = {
     },
     "ASF": {"genre": "WM/Genre", "mood": "WM/Mood", "provenance": "MUSICTAGGER"},
     "APEv2": {"genre": "Genre", "mood": "Mood", "provenance": "MUSICTAGGER"},
-}
-
-SEVERAL_VALUES: Mapping[System, str] = {
-    "ID3v2.2": "one frame, values joined (default `; `)",
-    "ID3v2.3": "one frame, values joined (default `; `)",
-    "ID3v2.4": "one frame, values separated by NUL",
-    "Vorbis comments": "the field repeated",
-    "MP4": "one atom, a `data` atom for each value",
-    "ASF": "the attribute repeated",
-    "APEv2": "one item, values separated by NUL",
 }
 
 NAMES: Mapping[System, Mapping[Literal["artist", "title", "album"], str]] = {
