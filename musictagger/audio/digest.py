@@ -12,11 +12,11 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from musictagger.audio.formats.base import MalformedError, hash_span, no_beat, open_bytes
+from musictagger.audio.formats.base import MalformedError, hash_span, open_bytes
 from musictagger.audio.formats.table import sniff
 
 
-def audio_digest(path: Path, beat: Callable[[], None] = no_beat) -> str:
+def audio_digest(path: Path, beat: Callable[[], None] = lambda: None) -> str:
     """SHA-256, as 64 hex digits, of the audio payload of the file at `path`, without its tags.
 
     Reads the file once, in blocks of 1 MiB; memory does not grow with the file. `beat` is called for every block, so

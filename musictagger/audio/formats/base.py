@@ -24,14 +24,10 @@ class MalformedError(ValueError):
     """The content does not follow the format that the first bytes announce."""
 
 
-def no_beat() -> None:
-    """The `beat` of a reader that no watchdog observes."""
-
-
 class ByteReader:
     """An unbuffered file with a known size; `beat` is called for every read."""
 
-    def __init__(self, raw: FileIO, beat: Callable[[], None] = no_beat) -> None:
+    def __init__(self, raw: FileIO, beat: Callable[[], None]) -> None:
         self._raw = raw
         self._beat = beat
         self.size: int = raw.seek(0, SEEK_END)
@@ -62,7 +58,7 @@ class ByteReader:
 
 
 @contextmanager
-def open_bytes(path: Path, beat: Callable[[], None] = no_beat) -> Iterator[ByteReader]:
+def open_bytes(path: Path, beat: Callable[[], None] = lambda: None) -> Iterator[ByteReader]:
     """The file at `path`, opened for reading without a buffer. Raises OSError."""
     with path.open("rb", buffering=0) as raw:
         yield ByteReader(raw, beat)

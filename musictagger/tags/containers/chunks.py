@@ -73,9 +73,6 @@ class _ChunkFile(Id3File):
         if total >= 1 << 32 and self._form not in _LONG:
             raise MalformedError("it would grow beyond 4 GB")
         splice(self._path, self._start, self._end - self._start, chunk)
-        self._write_total(total)
-
-    def _write_total(self, total: int) -> None:
         with self._path.open("r+b", buffering=0) as raw:
             long = self._form != b"FORM" and raw.read(8)[4:] == b"\xff\xff\xff\xff"
             raw.seek(20 if long else 4)

@@ -30,11 +30,9 @@ def genre_names(value: str) -> tuple[str, ...]:
 
 
 def _named(text: str) -> str:
-    if text in _SPECIAL:
-        return _SPECIAL[text]
     if text.isascii() and text.isdigit() and int(text) < len(GENRES):
         return str(GENRES[int(text)])
-    return text
+    return _SPECIAL.get(text, text)
 
 
 def merge_genres(
