@@ -11,7 +11,8 @@ A plugin is one Python file with one class:
         def forward(self, features: Tensor) -> Output: ...
 
 It does no I/O and knows no vocabulary, front end or training loop. Every keyword of `__init__` must have a default and
-be a JSON value: the model card stores them, and `Backbone(n_tags, **config)` builds the backbone again.
+be a JSON value: the model card stores them, and `Backbone(n_tags, **config)` builds the backbone again. At its start
+`values.check_arguments(MyBackbone.__init__, locals(), ModelError)` refuses values that the annotations exclude.
 """
 
 from __future__ import annotations
