@@ -208,7 +208,7 @@ class Scan:
         self.progress.failed(path, reason)
 
     def _write_later(self, file: FoundFile, has_genre: bool = False) -> None:
-        """Note a track whose fields may need writing. With a genre, only other fields do when genres are filled in."""
+        """Note a track for `_write`, unless none of its fields needs writing."""
         settings = self.settings
         more = settings.moods or settings.provenance
         if settings.write == "none" or (settings.write == "fill" and has_genre and not more):
