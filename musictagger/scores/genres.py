@@ -18,7 +18,7 @@ DEFAULT_MAX_MOODS = 3
 
 SPECIFIC_SHARE = 0.5
 """The share of its parent's score from which a more specific genre replaces the parent. Without it, the published
-models' low thresholds made a dance track with Electronic at 0.29 and House at 0.11 House."""
+models' low thresholds turned a dance track with Electronic at 0.29 and House at 0.11 into House."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class GenreChoice:
 
 @dataclass(frozen=True, eq=False)
 class GenreChooser:
-    """A choice prepared for a card by `chooser`, so that choosing for a track looks nothing up in card or tree."""
+    """A choice prepared for a card by `chooser`, so that choosing for a track needs no lookup in card or tree."""
 
     choice: GenreChoice
     positions: npt.NDArray[np.intp]
@@ -60,7 +60,7 @@ class GenreChooser:
         spelling; without Rock it can still be Indie Rock.
 
         Genres are ranked by score, as `show` lists them, not by how far they exceed their threshold; equal scores by
-        name. A genre that another one implies is left out (Rock beside Indie Rock), and the other takes its place,
+        name. A genre that another one implies is left out (Rock beside Indie Rock), and the other takes its rank,
         unless it is weak in comparison: see `most_specific` and `believable`. The number is cut last, so that the
         choice of one genre is the first of the choice of two.
         """
@@ -123,10 +123,10 @@ def believable(scores: Mapping[str, float], above: Mapping[str, frozenset[str]])
 
 
 def most_specific(names: Iterable[str], above: Mapping[str, frozenset[str]]) -> list[str]:
-    """`names`, best first, without those that another of them implies; `above` says what each implies.
+    """`names`, best first, without those that another of them implies; `above` maps each name to those it implies.
 
     Down the ranking, a genre that is implied by one already chosen is skipped. A genre that implies genres already
-    chosen replaces all of them, in the place of the best: with Rock 0.9, Jazz 0.6 and Indie Rock 0.5 the track is Indie
+    chosen replaces all of them, at the rank of the best: with Rock 0.9, Jazz 0.6 and Indie Rock 0.5 the track is Indie
     Rock first and Jazz second, because it is Rock first. A second kind of Rock is ranked by its own score.
     """
     chosen: list[str] = []
@@ -145,7 +145,7 @@ def most_specific(names: Iterable[str], above: Mapping[str, frozenset[str]]) -> 
 def moods(
     scores: FloatArray, card: Card, *, max_moods: int = DEFAULT_MAX_MOODS, min_score: float | None = None
 ) -> tuple[str, ...]:
-    """At most `max_moods` moods that reach their threshold, best first, equal ones by name; none when unsure.
+    """At most `max_moods` moods that reach their threshold, best first, equal ones by name.
 
     `scores` is float32 [tags], in the card's order.
     """
