@@ -93,7 +93,7 @@ def test_importing_the_catalogue_imports_neither_torch_nor_numpy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
-def test_every_entry_is_whole() -> None:
+def test_every_entry_is_complete() -> None:
     won = ("won-msd-crnn", "won-msd-fcn", "won-mtat-crnn", "won-mtat-fcn", "won-mtat-musicnn")
     assert catalogue.names() == ("choi-msd-crnn", "musicnn-msd", "musicnn-mtt", "vgg-msd", "vgg-mtt", *won)
     for name in catalogue.names():
@@ -130,7 +130,7 @@ def test_every_threshold_names_a_tag_or_a_category() -> None:
         assert set(entry.thresholds) <= known
 
 
-def test_a_frame_is_as_long_as_everywhere() -> None:
+def test_frames_have_the_same_length_in_all_models() -> None:
     for name in catalogue.names():
         assert catalogue.entry(name).front_end.frame_s == 29.12
     assert catalogue.entry("musicnn-msd").front_end.columns == 1821
@@ -390,7 +390,7 @@ def test_a_published_models_name_is_for_that_model(
 
 @pytest.mark.usefixtures("readable")
 @pytest.mark.parametrize(("vocabulary", "reason"), [("nonsense", "no vocabulary 'nonsense'"), ("mtat", "not those of")])
-def test_a_vocabulary_that_cannot_be_is_refused_of_a_known_file_too(
+def test_a_wrong_vocabulary_is_refused_for_a_known_file_too(
     tmp_path: Path, wheel: bytes, vocabulary: str, reason: str
 ) -> None:
     (tmp_path / "any.name").write_bytes(wheel)
@@ -462,7 +462,7 @@ def test_a_full_disk_names_the_folder(checkpoint: Path, tmp_path: Path, monkeypa
 
 
 @pytest.mark.usefixtures("readable")
-def test_a_path_that_names_no_data_set_wants_a_vocabulary(tmp_path: Path) -> None:
+def test_a_path_that_names_no_data_set_needs_a_vocabulary(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "weights"
     path.parent.mkdir(parents=True)
     path.touch()

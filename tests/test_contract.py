@@ -68,7 +68,7 @@ def test_forward_gives_logits_and_an_embedding(backbone: Backbone, seen: tuple[T
     assert torch.isfinite(output.embedding).all()
 
 
-def test_a_frame_in_eval_mode_gives_the_same_alone_and_in_company(
+def test_a_frame_in_eval_mode_gives_the_same_alone_and_in_a_batch(
     backbone: Backbone, seen: tuple[Tensor, Output]
 ) -> None:
     mel, together = seen

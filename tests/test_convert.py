@@ -513,7 +513,7 @@ def test_pickled_objects_in_an_npz_are_refused_without_advice_to_read_them(tmp_p
     assert "allow_pickle" not in str(caught.value)
 
 
-def test_names_in_a_file_command_no_terminal(tmp_path: Path) -> None:
+def test_control_sequences_in_names_are_not_printed(tmp_path: Path) -> None:
     state = won_stack([3, 4, 4, 4, 2]) | {"dense.weight": torch.randn(TAGS, 2), "dense.bias": torch.randn(TAGS)}
     torch.save(state | {"\x1b[31m" + 1000 * "x": torch.zeros(1)}, tmp_path / "x.pth")
     with pytest.raises(ModelError) as caught:

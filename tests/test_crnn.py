@@ -92,7 +92,7 @@ def test_sequence_is_time_by_channels_then_bands() -> None:
 
 
 @pytest.mark.parametrize("columns", [200, 1365, 1366, 1440, 1500])
-def test_any_length_goes_in(columns: int) -> None:
+def test_any_number_of_columns_works(columns: int) -> None:
     model = crnn(channels=[2, 2, 2, 2]).eval()
     assert model(torch.randn(1, 96, columns)).logits.shape == (1, 50)
 
@@ -184,7 +184,7 @@ def test_the_gru_of_keras_1_resets_before_the_product_and_has_hard_gates() -> No
     assert torch.equal(states[:, -1], last)
 
 
-def test_choi_s_own_configuration_trains_and_says_its_size() -> None:
+def test_the_configuration_of_choi_trains_and_names_its_size() -> None:
     model = crnn(input_norm="columns", gru="keras1", conv_dropout=0, dropout=0).train()
     assert sum(p.numel() for p in model.parameters()) == 393_652 + 2 * 1440 - 2 - 2 * 3 * 32
     model(torch.randn(2, 96, 1366)).logits.sum().backward()

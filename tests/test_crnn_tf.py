@@ -161,7 +161,7 @@ def test_a_frame_scores_the_same_alone_and_in_a_batch() -> None:
 
 
 @pytest.mark.parametrize("columns", [1, 500, 1365, 1500])
-def test_any_length_goes_in(columns: int) -> None:
+def test_any_number_of_columns_works(columns: int) -> None:
     assert crnn_tf(channels=[2, 2, 2, 2]).eval()(torch.randn(1, 96, columns)).logits.shape == (1, 50)
 
 

@@ -126,7 +126,7 @@ def test_another_file_is_refused_and_not_kept(server: Server, tmp_path: Path, co
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_part_of_another_file_is_found_out(server: Server, tmp_path: Path) -> None:
+def test_a_part_of_another_file_is_detected(server: Server, tmp_path: Path) -> None:
     server.content, server.cut_after = CONTENT[::-1], 100_000
     with pytest.raises(ModelError):
         get(wanted(server), tmp_path)
@@ -252,16 +252,14 @@ def test_of_two_simultaneous_pulls_the_second_uses_the_download_of_the_first(ser
     assert sorted(path.name for path in tmp_path.iterdir()) == ["won-msd-fcn.json", "won-msd-fcn.safetensors"]
 
 
-def test_a_part_that_cannot_be_written_is_trouble_of_the_disk(
-    published: catalogue.CatalogueEntry, tmp_path: Path
-) -> None:
+def test_a_part_that_cannot_be_written_is_a_disk_error(published: catalogue.CatalogueEntry, tmp_path: Path) -> None:
     (tmp_path / f".{published.source.sha256[:16]}.pth.part").mkdir()
     with pytest.raises(ModelError, match="cannot be written: Is a directory"):
         pull("won-msd-fcn", tmp_path)
 
 
 @pytest.mark.usefixtures("published")
-def test_pull_goes_on_where_it_stopped_and_leaves_only_the_model(server: Server, tmp_path: Path) -> None:
+def test_pull_continues_where_it_stopped_and_leaves_only_the_model(server: Server, tmp_path: Path) -> None:
     whole, server.cut_after = server.cut_after, 0
     with pytest.raises(ModelError, match=r"no network.*weights import FILE --format won --name won-msd-fcn"):
         pull("won-msd-fcn", tmp_path)
@@ -278,7 +276,7 @@ def test_pull_goes_on_where_it_stopped_and_leaves_only_the_model(server: Server,
     assert card.licence.startswith("MIT")
 
 
-def test_the_published_file_brought_by_hand_is_the_same_model(
+def test_the_published_file_copied_by_hand_is_the_same_model(
     server: Server, published: catalogue.CatalogueEntry, tmp_path: Path
 ) -> None:
     (tmp_path / "best_model.pth").write_bytes(server.content)

@@ -91,7 +91,7 @@ def test_hidden_models_of_the_same_name_are_listed(tmp_path: Path, bundled: Path
     assert (a.hides, b.hides) == ((), tuple(hidden))
 
 
-def test_damaged_weights_are_seen_where_every_byte_is_read(tmp_path: Path) -> None:
+def test_damaged_weights_are_detected_where_every_byte_is_read(tmp_path: Path) -> None:
     folder = tmp_path / "models"
     for name in ("cut", "gone", "whole"):
         weights = put(folder, name)
@@ -134,7 +134,7 @@ def test_a_link_to_nothing_is_listed_with_the_reason(tmp_path: Path) -> None:
     assert (whole.error, whole.size_bytes) == ("", len(b"weights"))
 
 
-def test_a_folder_that_cannot_be_read_is_not_taken_for_empty(tmp_path: Path, bundled: Path) -> None:
+def test_a_folder_that_cannot_be_read_does_not_count_as_empty(tmp_path: Path, bundled: Path) -> None:
     embedded = put(bundled, "b")
     folder = tmp_path / "models"
     folder.touch()

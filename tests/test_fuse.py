@@ -94,7 +94,7 @@ def test_every_backbone_fused_equals_itself(
     assert sum(isinstance(module, FusedConvBlock) for module in fused.modules()) >= 3
 
 
-def test_a_negative_scale_really_turns_the_order_around() -> None:
+def test_a_negative_scale_reverses_the_order() -> None:
     block = shaken(ConvBlock(1, 8, pool=(2, 2)))
     x = torch.randn(2, 1, 8, 8)
     assert (block.norm.weight < 0).any()  # type: ignore[union-attr, operator]

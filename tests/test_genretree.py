@@ -12,7 +12,7 @@ from musictagger.errors import BadRequestError
 from musictagger.models import vocabulary
 from musictagger.models.published.catalogue import entry
 from musictagger.models.vocabulary import known_words
-from musictagger.scores.genretree import OWN_FILE, GenreTree, genre_key, load_tree, read_allowed
+from musictagger.scores.genretree import BUNDLED_FILE, GenreTree, genre_key, load_tree, read_allowed
 
 TREE = load_tree()
 GENRES = sorted({name for name, category in known_words().values() if category == "genre"})
@@ -83,7 +83,7 @@ def test_a_genre_implies_its_ancestors(name: str, implied: set[str]) -> None:
 
 
 def own_names() -> list[str]:
-    children = tomllib.loads(OWN_FILE.read_text(encoding="utf-8"))["children"]
+    children = tomllib.loads(BUNDLED_FILE.read_text(encoding="utf-8"))["children"]
     return [name for parent, under in children.items() for name in (parent, *under)]
 
 
@@ -104,13 +104,13 @@ def test_every_genre_that_ends_like_another_stands_under_it() -> None:
 
 
 def test_lists_are_in_order() -> None:
-    tables = tomllib.loads(OWN_FILE.read_text(encoding="utf-8"))
+    tables = tomllib.loads(BUNDLED_FILE.read_text(encoding="utf-8"))
     for under in (*tables["children"].values(), list(tables["aliases"])):
         assert under == sorted(under, key=str.casefold)
         assert len(set(under)) == len(under)
 
 
-def test_no_genre_implies_itself_and_implying_goes_on() -> None:
+def test_no_genre_implies_itself_and_implication_is_transitive() -> None:
     for name, above in TREE.above.items():
         assert name not in above
         assert all(TREE.above[one] <= above for one in above)
@@ -204,7 +204,7 @@ def test_a_name_that_only_looks_like_a_typo_can_be_added(tmp_path: Path) -> None
     assert tree.ancestors("indie rok") == {"Rock"}
 
 
-def test_a_folder_is_no_file_of_genres(tmp_path: Path) -> None:
+def test_a_folder_instead_of_a_file_of_genres_is_refused(tmp_path: Path) -> None:
     for read in (load_tree, read_allowed):
         with pytest.raises(BadRequestError, match="cannot be read"):
             read(tmp_path)

@@ -75,7 +75,7 @@ def test_bfloat16_changes_scores_a_little(tmp_path: Path) -> None:
     assert 0 < np.abs(exact - rounded).max() < 0.02
 
 
-def test_genres_of_one_frame_share_one_whole(tmp_path: Path) -> None:
+def test_genre_scores_of_a_frame_add_up_to_one(tmp_path: Path) -> None:
     trained = model(tmp_path, task="genre")
     scores = Predictor(trained, "cpu")(waves(3, trained.card.front_end)).scores
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
@@ -123,7 +123,7 @@ def test_another_error_of_the_backbone_is_not_hidden(tmp_path: Path) -> None:
         Predictor(trained, "cpu", 4)(waves(4, trained.card.front_end))
 
 
-def test_cpu_is_there_and_auto_finds_something() -> None:
+def test_cpu_exists_and_auto_finds_a_device() -> None:
     assert pick_device("cpu") == torch.device("cpu")
     assert pick_device("auto").type in BATCH_FRAMES
 

@@ -88,7 +88,7 @@ def test_one_convolution_on_an_accelerator_equals_the_matrix_products() -> None:
             )
 
 
-def test_patches_are_computed_in_parts_that_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_patches_at_once_does_not_change_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = small()
     with torch.inference_mode():
         whole = backbone(mel(3, 600))

@@ -79,7 +79,7 @@ def test_won_gives_the_golden_scores(won: dict[str, Predictor], golden: dict[str
 
 
 @pytest.mark.parametrize("model", WON)
-def test_won_is_known_by_its_digest(won: dict[str, Predictor], golden: dict[str, Any], model: str) -> None:
+def test_won_is_recognised_by_its_digest(won: dict[str, Predictor], golden: dict[str, Any], model: str) -> None:
     card, entry = won[model].card, catalogue.entry(f"won-{model}")
     assert card.outputs == entry.outputs == tuple(golden["tag_order"][model.partition("-")[0]])
     assert (card.backbone, card.front_end, card.licence) == (entry.backbone, entry.front_end, entry.licence)

@@ -54,7 +54,7 @@ def found(folder: Path, file: str) -> Plugin:
     return next(plugin for plugin in find_plugins([folder]) if plugin.origin == str(folder / file))
 
 
-def test_the_bundled_backbones_are_found_and_whole() -> None:
+def test_the_bundled_backbones_are_found_and_usable() -> None:
     plugins = find_plugins()
     assert {plugin.name for plugin in plugins} >= BUNDLED
     assert [plugin.name for plugin in plugins] == sorted(plugin.name for plugin in plugins)
@@ -110,7 +110,7 @@ def test_a_broken_file_is_listed_with_its_reason_and_stops_nothing(text: str, re
     assert set(find_backbones([tmp_path])) == BUNDLED | {"mine"}
 
 
-def test_hidden_and_other_files_are_no_plugins(tmp_path: Path) -> None:
+def test_hidden_and_other_files_are_not_plugins(tmp_path: Path) -> None:
     for name in ("_private.py", "__init__.py", "notes.txt", ".hidden.py", "._mine.py"):
         write(tmp_path, name, "raise RuntimeError")
     assert all(plugin.backbone is not None for plugin in find_plugins([tmp_path]))

@@ -59,7 +59,7 @@ class TestEach:
         assert {tag.category for tag in tags} >= {"genre", "mood", "instrument", "voice", "era"}
         assert all(0 < tag.threshold < 1 for tag in tags)
 
-    def test_scores_tell_tracks_apart(self, weights: Path) -> None:
+    def test_scores_differ_between_tracks(self, weights: Path) -> None:
         """An untrained network would give every track the same scores."""
         tagger = Tagger(weights, device="cpu")
         predicted = (tagger.tag(path).tags for path in sorted(EXAMPLES.glob("0*")))

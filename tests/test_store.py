@@ -151,7 +151,7 @@ def test_a_new_analysis_replaces_the_old_one(store: Store) -> None:
     assert need(store, file("a.mp3"), model, "other rule") == ("nothing", "unchanged")
 
 
-def test_models_live_side_by_side_the_last_used_first(store: Store) -> None:
+def test_models_coexist_the_last_used_first(store: Store) -> None:
     first = store.model_id(CARD)
     second = store.model_id(replace(CARD, name="second", weights_sha256="1" * 64))
     assert first != second

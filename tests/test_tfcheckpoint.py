@@ -144,7 +144,7 @@ def test_a_changed_index_byte_is_an_error_or_changes_nothing(at: int, flip: int)
 @given(
     st.lists(st.tuples(st.binary(max_size=6), st.binary(max_size=40)), min_size=1, max_size=4), st.binary(max_size=64)
 )
-def test_any_content_under_right_checksums_is_a_model_error_or_tensors(
+def test_any_content_with_valid_checksums_is_a_model_error_or_tensors(
     entries: list[tuple[bytes, bytes]], data: bytes
 ) -> None:
     try:
@@ -174,7 +174,7 @@ def test_an_unsupported_type_is_named() -> None:
         read_checkpoint(index, DATA)
 
 
-def test_an_impossible_shape_is_an_error_and_no_allocation() -> None:
+def test_an_impossible_shape_is_an_error_and_allocates_nothing() -> None:
     shape = text(2, number(1, 2**64 - 1)) + text(2, number(1, 0))
     index = table([[(b"", HEADER), (b"s", number(1, 1) + text(2, shape))]])
     with pytest.raises(ModelError):

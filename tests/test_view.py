@@ -108,7 +108,7 @@ def test_a_query_finds_tracks_in_its_order(text: str, names: str, store: Store) 
     assert "".join(track.row.path.name[0] for track in hits) == names
 
 
-def test_another_models_scores_are_not_seen(store: Store) -> None:
+def test_another_models_scores_are_not_shown(store: Store) -> None:
     other = store.model_id(replace(CARD, weights_sha256="1" * 64))
     assert len(search(store, other, VIEW, parse("-duration:0..", CARD))) == 2
     assert search(store, other, VIEW, parse("score.rock:0..", CARD)) == []

@@ -120,7 +120,7 @@ def test_unknown_words_keep_their_name_and_get_the_given_category() -> None:
     assert tags_for(["gqom"], 0.5, unknown="genre")[0].category == "genre"
 
 
-def test_the_most_particular_threshold_wins() -> None:
+def test_the_most_specific_threshold_wins() -> None:
     thresholds = {"default": 0.1, "genre": 0.2, "Jazz": 0.3}
     assert [tag.threshold for tag in tags_for(["piano", "rock", "jazz"], thresholds)] == [0.1, 0.2, 0.3]
     with pytest.raises(ModelError, match="tag 'Piano' has no threshold"):

@@ -145,7 +145,7 @@ def test_a_place_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers_are_refused(value: float, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
     damaged = tensors()
     damaged["dense.bias"][4] = value
     with pytest.raises(ModelError, match=r"dense.bias holds values that are not finite"):

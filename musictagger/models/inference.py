@@ -53,11 +53,11 @@ class Predictor:
         self.batch_frames = batch_frames or BATCH_FRAMES.get(self.device.type, 8)
         self.card = model.card
         self._log_mel = LogMel(model.card.front_end).to(self.device)
-        self._blame = f"backbone {model.card.backbone} ({origin_of(type(model.backbone))})"
+        self._label = f"backbone {model.card.backbone} ({origin_of(type(model.backbone))})"
         try:
             self._backbone: nn.Module = fuse(model.backbone).to(self.device)
         except (TypeError, ValueError) as error:
-            raise ModelError(f"{self._blame} cannot be copied: {failure(error)}") from error
+            raise ModelError(f"{self._label} cannot be copied: {failure(error)}") from error
 
     def __call__(self, waves: Sequence[Wave]) -> Prediction:
         """Scores and embeddings of frames, each float32 [frame_samples] at the model's sample rate.
@@ -97,7 +97,7 @@ class Predictor:
         except (Exception, SystemExit) as error:
             if _is_out_of_memory(error):
                 raise
-            raise ModelError(f"{self._blame} failed: {failure(error)}") from error
+            raise ModelError(f"{self._label} failed: {failure(error)}") from error
         return output
 
     def _make_room(self, error: RuntimeError, frames: int) -> None:

@@ -112,8 +112,8 @@ def quiet_output() -> contextlib.AbstractContextManager[object]:
 @contextlib.contextmanager
 def _importing(origin: str) -> Iterator[None]:
     """Surround the import of a plugin, whose output is redirected, and which is named when the import takes long."""
-    say = logging.getLogger("musictagger").warning
-    timer = threading.Timer(SLOW_IMPORT_S, say, ("still importing plugin %s; move it away if it never ends", origin))
+    warn = logging.getLogger("musictagger").warning
+    timer = threading.Timer(SLOW_IMPORT_S, warn, ("still importing plugin %s; move it away if it never ends", origin))
     timer.daemon = True
     timer.start()
     try:

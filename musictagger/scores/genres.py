@@ -65,9 +65,9 @@ class GenreChooser:
         choice of one genre is the first of the choice of two.
         """
         values = scores[self.positions]
-        passing = np.flatnonzero(values >= self.limits)
+        reached = np.flatnonzero(values >= self.limits)
         # The sort is stable and the positions are in the order of names, so equal scores are sorted by name.
-        best = passing[np.argsort(-values[passing], kind="stable")].tolist()
+        best = reached[np.argsort(-values[reached], kind="stable")].tolist()
         found: dict[str, float] = {}
         for index in best:
             found.setdefault(self.names[index], float(values[index]))

@@ -9,7 +9,7 @@ import difflib
 import functools
 import graphlib
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from musictagger.errors import BadRequestError
 from musictagger.paths import read_toml
 
-OWN_FILE = Path(__file__).with_name("genres.toml")
+BUNDLED_FILE = Path(__file__).with_name("genres.toml")
 TYPO_LIKENESS = 0.9
 """Similarity (difflib's ratio) to a known name from which a new one counts as a typo: one letter in ten."""
 HINT_LIKENESS = 0.75
@@ -52,7 +52,7 @@ def genre_key(name: str) -> str:
     Marks that are part of the letters of a script, as in Hindi or Japanese, stay.
     """
     folded = unicodedata.normalize("NFKD", name).casefold().replace("&", "and")
-    return "".join(c for c in folded if _counts(c)) or folded
+    return "".join(c for c in folded if _is_significant(c)) or folded
 
 
 def load_tree(user_file: Path | None = None) -> GenreTree:
@@ -75,12 +75,12 @@ def load_tree(user_file: Path | None = None) -> GenreTree:
 @functools.lru_cache(maxsize=8)
 def _load(user_file: Path | None, stamp: tuple[int, int] | None) -> GenreTree:
     """`stamp` is part of the cache's key."""
-    draft = _own()
+    draft = _bundled()
     if user_file is not None:
         tables = _tables(user_file, ("aliases", "parents"))
-        _rename(draft, tables["aliases"], user_file)
-        _move(draft, tables["parents"], user_file)
-    return _finished(draft, user_file or OWN_FILE)
+        _apply_aliases(draft, tables["aliases"], user_file)
+        _apply_parents(draft, tables["parents"], user_file)
+    return _tree_of(draft, user_file or BUNDLED_FILE)
 
 
 @dataclass
@@ -99,19 +99,19 @@ class _Draft:
         return self.parents.setdefault(key, set())
 
 
-def _own() -> _Draft:
+def _bundled() -> _Draft:
     draft = _Draft()
-    tables = _tables(OWN_FILE, ("children", "aliases"))
+    tables = _tables(BUNDLED_FILE, ("children", "aliases"))
     for parent, children in tables["children"].items():
         for name in (parent, *children):
             draft.names.setdefault(genre_key(name), name)
         for child in children:
             draft.under(genre_key(child)).add(genre_key(parent))
-    _rename(draft, tables["aliases"], OWN_FILE)
+    _apply_aliases(draft, tables["aliases"], BUNDLED_FILE)
     return draft
 
 
-def _rename(draft: _Draft, aliases: Mapping[str, Any], path: Path) -> None:
+def _apply_aliases(draft: _Draft, aliases: Mapping[str, Any], path: Path) -> None:
     """Apply [aliases]: each line is a genre, in any spelling, and its new name, which may be that of another genre."""
     known, lines = frozenset(draft.names), dict[str, str]()
     into: dict[str, str] = {}
@@ -154,14 +154,14 @@ def _merge(draft: _Draft, known: frozenset[str], ends: Mapping[str, str], into: 
     draft.parents = {key: {ends.get(one, one) for one in above} - {key} for key, above in draft.parents.items()}
 
 
-def _move(draft: _Draft, parents: Mapping[str, Any], path: Path) -> None:
+def _apply_parents(draft: _Draft, parents: Mapping[str, Any], path: Path) -> None:
     """Apply [parents]: each line is a genre and its parents: a name, a list of names, or "" for none."""
     lines: dict[str, str] = {}
     for child in parents:
         key = draft.find(_name(child, path, "parents"))
         if key in lines:
             raise BadRequestError(f"{path}: {lines[key]!r} and {child!r} are the same genre: keep one of the two lines")
-        if key not in draft.names and (close := _like(draft, child, TYPO_LIKENESS)):
+        if key not in draft.names and (close := _closest(draft, child, TYPO_LIKENESS)):
             otherwise = f'if it is a genre of its own, add "{child}" = "{child}" to [aliases]'
             _refuse(path, f"unknown genre {child!r}; did you mean {close!r}? {otherwise}")
         lines[key] = child
@@ -176,18 +176,18 @@ def _move(draft: _Draft, parents: Mapping[str, Any], path: Path) -> None:
 def _parent(draft: _Draft, name: str, path: Path) -> str:
     key = draft.find(name)
     if key not in draft.names:
-        close = _like(draft, name, HINT_LIKENESS)
+        close = _closest(draft, name, HINT_LIKENESS)
         hint = f"did you mean {close!r}?" if close else f'to add it, write "{name}" = ""'
         _refuse(path, f"unknown genre {name!r} as a parent; {hint}")
     return key
 
 
-def _like(draft: _Draft, name: str, likeness: float) -> str | None:
+def _closest(draft: _Draft, name: str, likeness: float) -> str | None:
     close = difflib.get_close_matches(genre_key(name), [*draft.names, *draft.same], n=1, cutoff=likeness)
     return draft.names[draft.same.get(close[0], close[0])] if close else None
 
 
-def _finished(draft: _Draft, path: Path) -> GenreTree:
+def _tree_of(draft: _Draft, path: Path) -> GenreTree:
     above: dict[str, frozenset[str]] = dict.fromkeys(draft.names, frozenset())
     for key in _sorted(draft.parents, draft.names, "under", path):
         direct = draft.parents.get(key, set())
@@ -217,7 +217,7 @@ def _name(value: object, path: Path, where: str) -> str:
     return value.strip()
 
 
-def _counts(char: str) -> bool:
+def _is_significant(char: str) -> bool:
     return unicodedata.category(char)[0] in "LNM" and not "\u0300" <= char <= "\u036f"
 
 
@@ -226,18 +226,15 @@ def _refuse(path: Path, message: str) -> NoReturn:
 
 
 def read_allowed(path: Path) -> frozenset[str]:
-    """The names in a list of genres: one per line, `#` starts a comment. Raises BadRequestError for an empty list."""
+    """The names in a list of genres, one per line. Raises BadRequestError for an empty list.
+
+    A `#` at the start of a word starts a comment; one inside a word belongs to it.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise BadRequestError(f"{path}: cannot be read as a list of genres: {error}") from error
-    names = frozenset(_without_comment(lines))
+    names = {f" {line}".replace("\t", " ").partition(" #")[0].strip() for line in lines} - {""}
     if not names:
         _refuse(path, "contains no genre; write one per line")
-    return names
-
-
-def _without_comment(lines: Iterable[str]) -> list[str]:
-    """Lines without comments and empty lines; a `#` inside a word belongs to the word."""
-    kept = [f" {line}".replace("\t", " ").partition(" #")[0].strip() for line in lines]
-    return [name for name in kept if name]
+    return frozenset(names)

@@ -32,7 +32,7 @@ class Wanted:
 
     name: str
     source: Wheel | WebFile
-    otherwise: str
+    alternative: str
 
 
 def fetch(wanted: Wanted, downloads: Path, progress: Progress) -> Path:
@@ -76,7 +76,7 @@ def _check_room(wanted: Wanted, downloads: Path) -> None:
 
 def _kept(downloads: Path, source: Wheel | WebFile) -> Path | None:
     if isinstance(source, WebFile):
-        path = _place(downloads, source)
+        path = _download_path(downloads, source)
         return path if path.is_file() else None
     return next(iter(sorted(downloads.glob(f"{source.package}-{source.version}-*.whl"))), None)
 
@@ -85,14 +85,14 @@ def _no_network(wanted: Wanted, cause: str) -> str:
     """The message for a download that probably failed for lack of a network."""
     return (
         f"could not fetch {wanted.name}: no network? Run `musictagger weights pull {wanted.name}` where there is one, "
-        f"or {wanted.otherwise} ({cause})"
+        f"or {wanted.alternative} ({cause})"
     )
 
 
 # --- over HTTPS --------------------------------------------------------------------------------------------------
 
 
-def _place(downloads: Path, source: WebFile) -> Path:
+def _download_path(downloads: Path, source: WebFile) -> Path:
     # The files of several models have the same name at their source, so they are distinguished by their digest.
     return downloads / f".{source.sha256[:16]}{Path(source.url).suffix}"
 
@@ -106,7 +106,7 @@ def _over_https(wanted: Wanted, source: WebFile, downloads: Path, progress: Prog
 
     A file longer than expected is read only until that is certain.
     """
-    path = _place(downloads, source)
+    path = _download_path(downloads, source)
     part = path.with_name(f"{path.name}.part")
     try:
         with part.open("ab") as file:
@@ -155,7 +155,7 @@ def _why_not_https(wanted: Wanted, part: Path, error: BaseException | None) -> s
         # 416: the server has nothing after this part, so it is not the beginning of that file.
         part.unlink()
     answered = f"{wanted.source.title} answers {error.code} {error.reason}"
-    return f"could not fetch {wanted.name}: {answered}; try again later, or {wanted.otherwise}"
+    return f"could not fetch {wanted.name}: {answered}; try again later, or {wanted.alternative}"
 
 
 def _ended(wanted: Wanted, part: Path, reason: object) -> str:

@@ -23,7 +23,7 @@ from musictagger.models.published.tfcheckpoint import read_checkpoint
 
 Tensors = dict[str, npt.NDArray[Any]]
 
-MOST_BYTES = 500_000_000
+MAX_BYTES = 500_000_000
 """Limit for the unpacked content of a file; the largest published model has 57 MB."""
 
 _MAY_RUN_CODE = "and files that may run code are refused"
@@ -42,7 +42,7 @@ def _reader() -> Iterator[None]:
 
 def check_size(size_bytes: int) -> None:
     """Raise ModelError for more than any model holds. Called before memory is allocated for what a file claims."""
-    if size_bytes > MOST_BYTES:
+    if size_bytes > MAX_BYTES:
         raise ModelError(f"it claims to hold {size_bytes / 1e6:,.0f} MB; no model here has a tenth of that")
 
 

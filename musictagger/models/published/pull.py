@@ -40,13 +40,13 @@ def pull(name: str, folder: Path, *, progress: Progress = SILENT, downloads: Pat
     with contextlib.ExitStack() as stack:
         if stack.enter_context(alone(name, folder, progress)) and weights.exists():
             return weights
-        _check_place(wanted, folder)
+        _check_name_is_free(wanted, folder)
         if isinstance(wanted.source, WebFile):
             downloads = folder
         elif downloads is None:
             downloads = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="musictagger-")))
         with disk_errors(downloads):
-            file = fetch(Wanted(name, wanted.source, _otherwise(wanted, folder)), downloads, progress)
+            file = fetch(Wanted(name, wanted.source, _alternative(wanted, folder)), downloads, progress)
         progress.say(f"converting {name}")
         install(wanted, convert(file, wanted.format, wanted.path), folder, name)
         if isinstance(wanted.source, WebFile):
@@ -55,15 +55,15 @@ def pull(name: str, folder: Path, *, progress: Progress = SILENT, downloads: Pat
     return weights
 
 
-def _check_place(wanted: CatalogueEntry, folder: Path) -> None:
+def _check_name_is_free(wanted: CatalogueEntry, folder: Path) -> None:
     """Raise BadRequestError where a model of this name exists, alone or in the folder of its run, that is not this one.
 
     Thresholds do not count: the user may have changed them.
     """
-    for there in (folder / f"{wanted.name}.safetensors", folder / wanted.name / f"{wanted.name}.safetensors"):
-        if there.exists() and not _is_published(there, wanted):
+    for path in (folder / f"{wanted.name}.safetensors", folder / wanted.name / f"{wanted.name}.safetensors"):
+        if path.exists() and not _is_published(path, wanted):
             raise BadRequestError(
-                f"{printable(there)}: is already a model of that name, and not the published one; rename or move it "
+                f"{printable(path)}: is already a model of that name, and not the published one; rename or move it "
                 "(and its .json), then pull again"
             )
 
@@ -77,7 +77,7 @@ def _is_published(weights: Path, wanted: CatalogueEntry) -> bool:
     return all(getattr(card, name) == getattr(wanted, name) for name in same)
 
 
-def _otherwise(wanted: CatalogueEntry, folder: Path) -> str:
+def _alternative(wanted: CatalogueEntry, folder: Path) -> str:
     """The alternative for a user without network."""
     copy = f"copy {wanted.name}.safetensors and {wanted.name}.json from another machine into {folder}"
     if isinstance(wanted.source, Wheel):
