@@ -16,7 +16,7 @@ from musictagger.models.registry import build
 from musictagger.training.optimise import (
     class_weights,
     ema_decay,
-    freeze_parts,
+    freeze_layers,
     l2_penalty,
     logit_scale,
     lr_at,
@@ -178,14 +178,14 @@ class TestClassWeights:
 def test_l2_covers_only_the_weights_of_each_group() -> None:
     backbone = _backbone()
     options = small_options(l2={"cnn": 0.1, "dense": 2.0, "rnn": 5.0})
-    convolutions = [part.weight for part in backbone.modules() if isinstance(part, nn.Conv2d)]
+    convolutions = [layer.weight for layer in backbone.modules() if isinstance(layer, nn.Conv2d)]
     assert isinstance(backbone.dense, nn.Linear)
     expected = 0.1 * sum(weight.square().sum() for weight in convolutions) + 2 * backbone.dense.weight.square().sum()
     penalty = l2_penalty(backbone, options)
     assert penalty is not None
     torch.testing.assert_close(penalty, torch.as_tensor(expected))
     assert l2_penalty(backbone, small_options()) is None
-    freeze_parts(backbone, "cnn")
+    freeze_layers(backbone, "cnn")
     frozen = l2_penalty(backbone, options)
     assert frozen is not None
     torch.testing.assert_close(frozen, 2 * backbone.dense.weight.square().sum())
@@ -210,7 +210,7 @@ def test_l2_excludes_the_biases_of_grid_lstms() -> None:
 
 def test_dropout_before_the_dense_layer_is_not_frozen() -> None:
     backbone = _crnn_tf()
-    frozen = freeze_parts(backbone, "all")
+    frozen = freeze_layers(backbone, "all")
     assert frozen == [backbone.cnn, backbone.rnn]
     assert {name.split(".")[0] for name, weight in backbone.named_parameters() if weight.requires_grad} == {"dense"}
 
@@ -225,9 +225,9 @@ def test_freezing_needs_a_part_of_that_name() -> None:
             self.dense = nn.Linear(1, 1)
 
     odd = Odd()
-    assert freeze_parts(odd, "none") == [] and freeze_parts(odd, "all") == [odd.rnn]
-    with pytest.raises(BadRequestError, match="backbone odd has no part that freeze cnn applies to"):
-        freeze_parts(Odd(), "cnn")
+    assert freeze_layers(odd, "none") == [] and freeze_layers(odd, "all") == [odd.rnn]
+    with pytest.raises(BadRequestError, match="backbone odd has no layers that freeze cnn applies to"):
+        freeze_layers(Odd(), "cnn")
 
 
 def test_optimisers_have_their_options() -> None:

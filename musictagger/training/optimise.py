@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -15,9 +15,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from musictagger.errors import BadRequestError
 from musictagger.models.backbone import Backbone
 from musictagger.models.card import Task
-from musictagger.models.inference import has_bfloat16
 from musictagger.training.distillation.targets import DECISION_QUANTILE, LOWEST
-from musictagger.training.options import GROUPS, Freeze, TrainOptions
+from musictagger.training.options import Freeze, TrainOptions
 
 ONECYCLE_RISE = 0.3
 ONECYCLE_START, ONECYCLE_END = 1 / 25, 1e-4
@@ -34,9 +33,8 @@ SHARPNESS = 2.0
 """Deviation of standardised logits, large enough that the output of a typical track is a clear no (0.07)."""
 
 
-def make_optimiser(parameters: Iterable[nn.Parameter], options: TrainOptions) -> torch.optim.Optimizer:
+def make_optimiser(trained: Sequence[nn.Parameter], options: TrainOptions) -> torch.optim.Optimizer:
     """The optimiser of the options over these parameters."""
-    trained = list(parameters)
     if options.optimiser == "adam":
         return torch.optim.Adam(trained, lr=options.lr)
     if options.optimiser == "adamw":
@@ -75,24 +73,24 @@ def _onecycle(progress: float) -> float:
     return ONECYCLE_END + (1 - ONECYCLE_END) * _half_cosine((progress - ONECYCLE_RISE) / (1 - ONECYCLE_RISE))
 
 
-def freeze_parts(backbone: Backbone, freeze: Freeze) -> list[nn.Module]:
-    """Exclude parts of a backbone from training (Wang et al. 2019, V.G) and return them.
+def freeze_layers(backbone: Backbone, freeze: Freeze) -> list[nn.Module]:
+    """Exclude layers of a backbone from training (Wang et al. 2019, V.G) and return them.
 
-    "cnn" freezes the convolutions, "all" everything but the dense layer and the dropout before it. Frozen parts must
+    "cnn" freezes the convolutions, "all" everything but the dense layer and the dropout before it. Frozen layers must
     also stay in evaluation mode, or their BatchNorm would adapt to the new data. Raises BadRequestError for a backbone
-    without these parts.
+    without these layers.
     """
     if freeze == "none":
         return []
     frozen = [
-        part
-        for name, part in backbone.named_children()
-        if (name == "cnn" or (freeze == "all" and name != "dense")) and not isinstance(part, nn.Dropout)
+        layer
+        for name, layer in backbone.named_children()
+        if (name == "cnn" or (freeze == "all" and name != "dense")) and not isinstance(layer, nn.Dropout)
     ]
     if not frozen:
-        raise BadRequestError(f"backbone {backbone.name} has no part that freeze {freeze} applies to")
-    for part in frozen:
-        part.requires_grad_(False)
+        raise BadRequestError(f"backbone {backbone.name} has no layers that freeze {freeze} applies to")
+    for layer in frozen:
+        layer.requires_grad_(False)
     return frozen
 
 
@@ -101,22 +99,11 @@ def l2_penalty(backbone: Backbone, options: TrainOptions) -> Tensor | None:
     terms = [
         factor * weight.square().sum()
         for group, factor in options.l2.items()
-        if factor
-        for weight in _weights(backbone, group)
+        for name, weight in getattr(backbone, group, nn.Identity()).named_parameters()
+        # Stacked biases of several cells have more than one axis too.
+        if factor and weight.requires_grad and weight.dim() > 1 and "bias" not in name.rpartition(".")[2]
     ]
     return torch.stack(terms).sum() if terms else None
-
-
-def _weights(backbone: Backbone, group: str) -> Iterator[nn.Parameter]:
-    assert group in GROUPS
-    module = getattr(backbone, group, None)
-    if module is not None:
-        # Stacked biases of several cells have more than one axis too.
-        yield from (
-            weight
-            for name, weight in module.named_parameters()
-            if weight.dim() > 1 and "bias" not in name.rpartition(".")[2] and weight.requires_grad
-        )
 
 
 def class_weights(target: Tensor, task: Task) -> Tensor:
@@ -196,11 +183,6 @@ def window_losses(
     smoothed = torch.where(known, target, 0.0) * (1 - label_smoothing) + label_smoothing / 2
     each = F.binary_cross_entropy_with_logits(logits, smoothed, pos_weight=weights, reduction="none")
     return (each * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
-
-
-def computes_in_bfloat16(device: torch.device, precision: str) -> bool:
-    """Whether to compute in bfloat16: as asked for or, with "auto", where the device has instructions for it."""
-    return has_bfloat16(device) if precision == "auto" else precision == "bfloat16"
 
 
 def ema_decay(step: int, decay: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -38,10 +37,10 @@ from musictagger.training.board import require_tensorboard, tensorboard_log
 from musictagger.training.build import Origin, build_backbone, origin_of
 from musictagger.training.distributed import Processes, joined
 from musictagger.training.export import export_model, tags_of_outputs
-from musictagger.training.heads.fit import HeadOptions, LabelledRows, embed_tracks, fit_head, groups_of, pack
+from musictagger.training.heads.fit import LabelledRows, embed_tracks, fit_head, groups_of, pack
 from musictagger.training.melcache.cache import MelCache
 from musictagger.training.memory import keep_freed_memory
-from musictagger.training.optimise import freeze_parts
+from musictagger.training.optimise import freeze_layers
 from musictagger.training.options import TrainOptions
 from musictagger.training.prepare import Prepared, check_dataset, prepare, without
 from musictagger.training.trainer import BEST, Record, Trainer, TrainResult
@@ -147,7 +146,7 @@ class Run:
         """Build the backbone once before decoding, which may take an hour, to find wrong options early."""
         options, origin = self._options, self._origin
         backbone = build_backbone(origin, dataset.tags or ("-", "--"), options.seed, self._settings)
-        freeze_parts(backbone, options.freeze)
+        freeze_layers(backbone, options.freeze)
         untrained = any(not name.startswith("dense") for name, _ in backbone.named_parameters())
         if options.head != "dense" and origin.model is None and untrained:
             raise BadRequestError(
@@ -205,18 +204,15 @@ class Run:
             return None
         material, options = prepared.material, self._options
         backbone = build_backbone(self._origin, material.outputs, options.seed, self._settings).eval()
-        tracks = material.train
-        self._progress.start("embedding", len(tracks), "tracks")
+        self._progress.start("embedding", len(material.train), "tracks")
         embeddings, numbers = embed_tracks(backbone, material, HEAD_FRAMES, self._device, self._progress)
         if self._progress.stopping:
             self._result = TrainResult(interrupted=True)
             return None
-        targets = np.stack([material.target(track, 0.0, math.inf) for track in tracks]) > 0.5
-        by_path = {example.path: example for example in prepared.dataset.examples}
-        groups = np.asarray(groups_of([by_path[track.path] for track in tracks]))
+        targets = material.train_targets() > 0.5
+        groups = np.asarray(groups_of(prepared.dataset.split("train")))
         rows = LabelledRows.checked(embeddings, targets[numbers], groups[numbers], material.task, material.outputs)
-        assert options.head != "dense"
-        head = fit_head(options.head, rows, HeadOptions(options.seed, options.class_weights), self._progress)
+        head = fit_head(rows, options, self._progress)
         tensors, description = pack(backbone, len(material.outputs), head)
         return _Trained(tensors, {"head": list(head.notes)}, description)
 

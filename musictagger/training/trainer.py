@@ -10,18 +10,19 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from musictagger.audio.logmel import LogMel
+from musictagger.datasets.base import some
 from musictagger.errors import BadRequestError, MusictaggerError, printable, reason_of
 from musictagger.models.backbone import Backbone
+from musictagger.models.inference import has_bfloat16
 from musictagger.models.weights import save_weights
 from musictagger.paths import replacing
 from musictagger.progress import Progress
@@ -30,9 +31,8 @@ from musictagger.training.distributed import Processes
 from musictagger.training.optimise import (
     LogitScale,
     class_weights,
-    computes_in_bfloat16,
     ema_decay,
-    freeze_parts,
+    freeze_layers,
     initialise_output_bias,
     l2_penalty,
     logit_scale,
@@ -98,7 +98,7 @@ class Trainer:
         self._device, self._progress = device, progress
         self._processes = Processes(device)
         self._backbone: Backbone = backbone.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._frozen = freeze_parts(self._backbone, options.freeze)
+        self._frozen = freeze_layers(self._backbone, options.freeze)
         # Before the weights are copied, to the other processes and into the EMA.
         self._scale = self._scale_of_targets(fresh_dense=fresh_dense) if options.balanced else None
         self._network = self._processes.wrap(self._backbone)
@@ -106,7 +106,8 @@ class Trainer:
         self._optimiser = make_optimiser(self._trained, options)
         self._averaged = copy.deepcopy(self._backbone).requires_grad_(False) if options.ema else None
         self._log_mel = LogMel(material.front_end).to(device)
-        self._bfloat16 = computes_in_bfloat16(device, options.precision)
+        bfloat16 = has_bfloat16(device) if options.precision == "auto" else options.precision == "bfloat16"
+        self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
         self._weights = class_weights(self._targets(), material.task).to(device) if options.class_weights else None
         world = self._processes.world
         self._loader = WindowLoader(material, self._processes.rank, world)
@@ -125,15 +126,13 @@ class Trainer:
         `on_record` receives each epoch's record. Raises MusictaggerError where the loss is not finite, or where a
         checkpoint cannot be written.
         """
-        state = self.state
-        while not self._over():
+        finished = True
+        while finished and not self._over():
             finished = self._train_epoch()
             if finished:
                 self._finish_epoch(on_record)
             self._save()
-            if not finished:
-                return TrainResult(state.epoch, state.best_epoch, True, state.records)
-        return TrainResult(state.epoch, state.best_epoch, False, state.records)
+        return TrainResult(self.state.epoch, self.state.best_epoch, not finished, self.state.records)
 
     def resume(self) -> None:
         """Continue from the checkpoint in the folder. Raises as load_checkpoint does."""
@@ -160,8 +159,8 @@ class Trainer:
         plan = plan_epoch(len(material.train), self._windows, options.batch_size, options.seed, state.epoch)
         self._progress.start(f"epoch {state.epoch + 1} of {options.epochs}", len(plan.track), "windows")
         self._network.train()
-        for part in self._frozen:
-            part.eval()
+        for layer in self._frozen:
+            layer.eval()
         asked_s = time.perf_counter()
         for batch in self._loader.epoch(plan, state.step):
             got_s = time.perf_counter()
@@ -189,7 +188,7 @@ class Trainer:
         seed = options.seed + 7919 * self._processes.rank + 1
         torch.manual_seed(augment.step_generator(seed, state.epoch, state.step).initial_seed())
         mel, target = self._augmented(batch)
-        with self._autocast():
+        with self._autocast:
             logits = self._network(mel).logits
         losses = window_losses(logits, target, self._material.task, self._weights, options.label_smoothing, self._scale)
         # Processes average their gradients, so a share of the step's mean is multiplied by their number.
@@ -256,7 +255,7 @@ class Trainer:
 
     def _validate(self) -> Record:
         return validate(
-            self._evaluated, self._material, self._log_mel, self._device, self._autocast(), self._progress, self._scale
+            self._evaluated, self._material, self._log_mel, self._device, self._autocast, self._progress, self._scale
         )
 
     @property
@@ -297,9 +296,7 @@ class Trainer:
         }
 
     def _targets(self) -> Tensor:
-        """Targets of the whole training tracks, float32 [tracks, outputs]."""
-        material = self._material
-        return torch.from_numpy(np.stack([material.target(track, 0.0, math.inf) for track in material.train]))
+        return torch.from_numpy(self._material.train_targets())
 
     def _scale_of_targets(self, *, fresh_dense: bool) -> LogitScale:
         scale = logit_scale(self._targets())
@@ -307,17 +304,13 @@ class Trainer:
             self._progress.say(f"note: backbone {self._backbone.name} has no output bias to initialise")
         return scale.to(self._device)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16)
-
     def _not_finite(self, batch: Batch, loss: float) -> MusictaggerError:
         state = self.state
-        names = ", ".join(printable(track.path) for track in batch.tracks[:8])
-        more = f" and {len(batch.tracks) - 8} more" if len(batch.tracks) > 8 else ""
+        names = some((printable(track.path) for track in batch.tracks), 8)
         kept = "; the last finished epoch is in the checkpoint" if state.epoch else ""
         return MusictaggerError(
             f"the loss is {loss} in epoch {state.epoch + 1}, step {state.step + 1} of {self.steps}, with these tracks: "
-            f"{names}{more}. Try a lower --lr or --set precision=float32{kept}"
+            f"{names}. Try a lower --lr or --set precision=float32{kept}"
         )
 
 
@@ -328,8 +321,3 @@ def write_log(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     except OSError as error:
         raise MusictaggerError(f"{path}: cannot be written: {reason_of(error)}") from error
-
-
-def read_log(path: Path) -> Iterator[Record]:
-    """The records that `write_log` wrote."""
-    yield from (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())

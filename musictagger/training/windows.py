@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -61,6 +62,10 @@ class Material:
     target: Target
     valid_truth: Truth
     """bool [validation tracks, outputs]."""
+
+    def train_targets(self) -> FloatArray:
+        """Targets of the whole training tracks, float32 [tracks, outputs]."""
+        return np.stack([self.target(track, 0.0, math.inf) for track in self.train])
 
     def digest(self) -> str:
         """A digest of the audio, tags, splits and order of all tracks."""

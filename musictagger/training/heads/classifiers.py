@@ -17,6 +17,7 @@ from musictagger.evaluation.checks import Truth
 from musictagger.models.card import Task
 from musictagger.models.heads import Head, KernelHead, LinearHead, NeighbourHead, rbf
 from musictagger.records import FloatArray
+from musictagger.training.options import HeadKind
 
 Params = Mapping[str, float]
 
@@ -30,17 +31,20 @@ class Classifier:
     fit: Callable[[FloatArray, Truth, Params, Task, bool], Head]
     """(embeddings [rows, dim], truth [rows, tags] with both values in each column, hyper-parameters, task,
     class weights) -> head without Platt's slope and offset."""
-    calibrated: bool
+    calibrated: bool = False
     """Whether its margins need Platt's slope and offset to become log-odds."""
+    max_rows: int | None = None
+    """Upper limit of the embeddings that it is fitted on."""
 
-    def describe(self, head: Head) -> dict[str, Any]:
-        """The description from which `build_head` builds the same head."""
-        shared = {"dim": len(head.mean), "normalise": head.normalise}
-        if isinstance(head, KernelHead):
-            return {"kind": "kernel", **shared, "support": len(head.vectors), "gamma": head.gamma}
-        if isinstance(head, NeighbourHead):
-            return {"kind": "neighbours", **shared, "stored": len(head.vectors), "k": head.k}
-        return {"kind": "linear", **shared}
+
+def describe(head: Head) -> dict[str, Any]:
+    """The description from which `build_head` builds the same head."""
+    shared = {"dim": len(head.mean), "normalise": head.normalise}
+    if isinstance(head, KernelHead):
+        return {"kind": "kernel", **shared, "support": len(head.vectors), "gamma": head.gamma}
+    if isinstance(head, NeighbourHead):
+        return {"kind": "neighbours", **shared, "stored": len(head.vectors), "k": head.k}
+    return {"kind": "linear", **shared}
 
 
 def _standardise(head: Head, x: FloatArray) -> npt.NDArray[np.float64]:
@@ -53,10 +57,6 @@ def _standardise(head: Head, x: FloatArray) -> npt.NDArray[np.float64]:
     return head.standardised(torch.from_numpy(x)).double().numpy()
 
 
-def _weights(balanced: bool) -> str | None:
-    return "balanced" if balanced else None
-
-
 def _logistic_grid(x: FloatArray) -> Iterator[Params]:
     return ({"C": c} for c in (0.1, 0.01, 0.001, 1.0))
 
@@ -65,9 +65,10 @@ def _logistic(x: FloatArray, y: Truth, params: Params, task: Task, balanced: boo
     """Multinomial for a genre, one regression a tag otherwise. Source: scikit-learn's LogisticRegression."""
     head = LinearHead(x.shape[1], y.shape[1])
     scaled = _standardise(head, x)
+    weights = "balanced" if balanced else None
 
     def fitted(truth: npt.NDArray[Any]) -> LogisticRegression:
-        model = LogisticRegression(C=params["C"], tol=1e-5, max_iter=2000, class_weight=_weights(balanced))
+        model = LogisticRegression(C=params["C"], tol=1e-5, max_iter=2000, class_weight=weights)
         return model.fit(scaled, truth)
 
     if task == "tags" or y.shape[1] < 3:
@@ -97,8 +98,9 @@ def _svm(x: FloatArray, y: Truth, params: Params, task: Task, balanced: bool) ->
     kernel = rbf(scaled, scaled, params["gamma"]).numpy()
     dual = np.zeros((y.shape[1], len(x)))
     intercepts = np.zeros(y.shape[1])
+    weights = "balanced" if balanced else None
     for tag, column in enumerate(y.T):
-        model = SVC(C=params["C"], kernel="precomputed", class_weight=_weights(balanced), cache_size=400, tol=1e-5)
+        model = SVC(C=params["C"], kernel="precomputed", class_weight=weights, cache_size=400, tol=1e-5)
         model.fit(kernel, column)
         dual[tag, model.support_] = model.dual_coef_[0]
         intercepts[tag] = model.intercept_[0]
@@ -127,8 +129,9 @@ def _knn(x: FloatArray, y: Truth, params: Params, task: Task, balanced: bool) ->
     return head
 
 
-CLASSIFIERS: Mapping[str, Classifier] = {
-    "svm": Classifier(_svm_grid, _svm, True),
-    "logistic": Classifier(_logistic_grid, _logistic, False),
-    "knn": Classifier(_knn_grid, _knn, False),
+CLASSIFIERS: Mapping[HeadKind, Classifier] = {
+    # The kernel takes 8 bytes x rows^2, here 0.5 GB.
+    "svm": Classifier(_svm_grid, _svm, calibrated=True, max_rows=8_000),
+    "logistic": Classifier(_logistic_grid, _logistic),
+    "knn": Classifier(_knn_grid, _knn),
 }

@@ -5,9 +5,10 @@ Source: Roy et al. 2020 and Wang et al. 2019 (V.G: MFCC with an SVM); the probab
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,34 +30,17 @@ from musictagger.models.heads import PREFIX, Head
 from musictagger.models.inference import BATCH_FRAMES
 from musictagger.progress import SILENT, Progress
 from musictagger.records import FloatArray
-from musictagger.training.heads.classifiers import CLASSIFIERS, Classifier, Params
+from musictagger.training.heads.classifiers import CLASSIFIERS, Classifier, Params, describe
+from musictagger.training.options import TrainOptions
 from musictagger.training.windows import Material
 
-FittedKind = Literal["svm", "logistic", "knn"]
-"""svm is an RBF SVM."""
+FOLDS = 3
+SEARCH_ROWS = 2_000
+"""Embeddings in the search for hyper-parameters. An RBF SVM takes rows^2 of memory and more than that of time: 10
+genres x 9 combinations x 3 folds on 2,000 rows take under a minute on one core, on 8,000 a quarter of an hour."""
 
 RARE_TAG_ROWS = 5
 """Embeddings of the rarest tag that remain, if it has so many, when only some rows are used."""
-MAX_SVM_ROWS = 8_000
-"""Embeddings that an RBF SVM is fitted on by default: its kernel takes 8 bytes x rows^2, here 0.5 GB."""
-
-
-@dataclass(frozen=True)
-class HeadOptions:
-    """How a head is fitted."""
-
-    seed: int = 0
-    class_weights: bool = False
-    """Whether rare tags count as much as frequent ones (not for knn)."""
-    folds: int = 3
-    search_rows: int = 2_000
-    """Embeddings in the search for hyper-parameters. An RBF SVM takes rows^2 of memory and more than that of time: 10
-    genres x 9 combinations x 3 folds on 2,000 rows take under a minute on one core, on 8,000 a quarter of an hour."""
-    max_rows: int | None = None
-    """Embeddings in the fit: at most MAX_SVM_ROWS for an SVM and all for others, unless given."""
-
-
-DEFAULT_OPTIONS = HeadOptions()
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +66,9 @@ def embed_tracks(
     ready, log_mel = fuse(backbone).to(device), LogMel(material.front_end).to(device)
     embeddings: list[Tensor] = []
     numbers: list[int] = []
-    for batch in _batches(material.spaced_frames(material.train, max_frames), BATCH_FRAMES.get(device.type, 8)):
+    tracks = material.spaced_frames(material.train, max_frames)
+    numbered = ((number, frame) for number, frames in tracks for frame in frames)
+    while batch := list(islice(numbered, BATCH_FRAMES.get(device.type, 8))):
         mel = torch.from_numpy(np.stack([frame for _, frame in batch])).to(device)
         with torch.inference_mode():
             embeddings.append(ready(log_mel.normalise(mel)).embedding.float().cpu())
@@ -92,18 +78,6 @@ def embed_tracks(
             break
     joined = torch.cat(embeddings).numpy() if embeddings else np.zeros((0, 0), np.float32)
     return joined, np.asarray(numbers, np.intp)
-
-
-def _batches(tracks: Iterable[tuple[int, list[FloatArray]]], size: int) -> Iterator[list[tuple[int, FloatArray]]]:
-    batch: list[tuple[int, FloatArray]] = []
-    for number, frames in tracks:
-        for frame in frames:
-            batch.append((number, frame))
-            if len(batch) == size:
-                yield batch
-                batch = []
-    if batch:
-        yield batch
 
 
 def groups_of(examples: Sequence[Example]) -> list[str]:
@@ -154,8 +128,6 @@ class LabelledRows:
             )
         if not np.isfinite(x).all():
             raise BadRequestError("a head cannot be fitted: embeddings of the backbone are not finite")
-        if task == "genre" and not (y.sum(axis=1) == 1).all():
-            raise BadRequestError("a head for one genre needs rows with exactly one genre each")
         for name, column in zip(names, y.T, strict=True):
             if column.all() or not column.any():
                 rows = "every row has" if column.any() else "no row has"
@@ -176,38 +148,35 @@ class LabelledRows:
         return LabelledRows(self.x[rows], self.y[rows], self.groups[rows], self.task, self.names)
 
 
-def fit_head(
-    kind: FittedKind, rows: LabelledRows, options: HeadOptions = DEFAULT_OPTIONS, progress: Progress = SILENT
-) -> FittedHead:
+def fit_head(rows: LabelledRows, options: TrainOptions, progress: Progress = SILENT) -> FittedHead:
     """The classifier of a small grid with the best accuracy (genre) or mean AUC (tags) in cross-validation over groups.
 
-    It is fitted on all rows, and the same rows and options give the same head. Raises BadRequestError for an unknown
-    kind.
+    The options give its kind, the seed, and whether rare tags count as much as frequent ones. It is fitted on all
+    rows, and the same rows and options give the same head.
     """
-    if kind not in CLASSIFIERS:
-        raise BadRequestError(f"unknown head {kind!r} (there are: {', '.join(CLASSIFIERS)})")
-    classifier = CLASSIFIERS[kind]
+    classifier = CLASSIFIERS[options.head]
     notes: list[str] = []
-    max_rows = options.max_rows or (MAX_SVM_ROWS if kind == "svm" else None)
-    if max_rows is not None and max_rows < len(rows.x):
-        notes.append(f"head fitted on {max_rows:,} of {len(rows.x):,} rows: more take too much memory and time")
-        rows = rows.sample(max_rows, options.seed)
+    if classifier.max_rows is not None and classifier.max_rows < len(rows.x):
+        notes.append(
+            f"head fitted on {classifier.max_rows:,} of {len(rows.x):,} rows: more take too much memory and time"
+        )
+        rows = rows.sample(classifier.max_rows, options.seed)
     # On such small matrices threads mostly wait for each other: 20 times as long beside other work. One thread also
     # adds up in one order, so that the head does not depend on the number of cores.
     with threadpool_limits(1, user_api="blas"):
-        params, value = _search(classifier, rows.sample(options.search_rows, options.seed), options)
+        params, value = _search(classifier, rows.sample(SEARCH_ROWS, options.seed), options)
         head = classifier.fit(rows.x, rows.y, params, rows.task, options.class_weights)
         if classifier.calibrated:
             notes += _calibrate(head, _held_out(classifier, rows, params, options), rows)
     metric = "accuracy" if rows.task == "genre" else "auc"
     chosen = ", ".join(f"{name} {number:g}" for name, number in params.items())
-    for line in (f"{kind}: {chosen}; {metric} {value:.3f} of rows in cross-validation", *notes):
+    for line in (f"{options.head}: {chosen}; {metric} {value:.3f} of rows in cross-validation", *notes):
         progress.say(line)
-    fitted = {"head": kind, **params, f"cv_{metric}": round(value, 4), "rows": len(rows.x), "notes": notes}
-    return FittedHead({**classifier.describe(head), "fitted": fitted}, head.state_dict(), tuple(notes))
+    fitted = {"head": options.head, **params, f"cv_{metric}": round(value, 4), "rows": len(rows.x), "notes": notes}
+    return FittedHead({**describe(head), "fitted": fitted}, head.state_dict(), tuple(notes))
 
 
-def _search(classifier: Classifier, rows: LabelledRows, options: HeadOptions) -> tuple[Params, float]:
+def _search(classifier: Classifier, rows: LabelledRows, options: TrainOptions) -> tuple[Params, float]:
     """The best of the grid and its metric; of two equally good ones the earlier, which is the simpler."""
     best: tuple[Params, float] | None = None
     for params in classifier.grid(rows.x):
@@ -219,11 +188,11 @@ def _search(classifier: Classifier, rows: LabelledRows, options: HeadOptions) ->
 
 
 def _held_out(
-    classifier: Classifier, rows: LabelledRows, params: Params, options: HeadOptions
+    classifier: Classifier, rows: LabelledRows, params: Params, options: TrainOptions
 ) -> npt.NDArray[np.float64]:
-    """Margins [rows, tags] of each row from a head fitted on the other folds; NaN where a tag cannot be learnt."""
+    """Margins [rows, tags] of each row, by a head fitted on the other folds; NaN for tags that they cannot fit."""
     margins = np.full(rows.y.shape, np.nan)
-    for held in group_folds(rows.y, rows.groups, options.folds, options.seed):
+    for held in group_folds(rows.y, rows.groups, FOLDS, options.seed):
         x, y = rows.x[~held], rows.y[~held]
         able = y.any(axis=0) & ~y.all(axis=0)
         if not able.any():
@@ -236,11 +205,10 @@ def _held_out(
 def head_margins(head: Head, x: FloatArray, batch_rows: int = 1024) -> FloatArray:
     """`head.margins` of float32 [n, dim] -> [n, tags], in batches."""
     with torch.inference_mode():
-        batches = [
-            head.margins(torch.from_numpy(x[start : start + batch_rows])) for start in range(0, len(x), batch_rows)
-        ]
-    joined: FloatArray = torch.cat(batches).numpy()
-    return joined
+        margins: FloatArray = torch.cat(
+            [head.margins(rows) for rows in torch.split(torch.from_numpy(x), batch_rows)]
+        ).numpy()
+    return margins
 
 
 def group_folds(y: Truth, groups: npt.NDArray[np.intp], folds: int, seed: int) -> list[npt.NDArray[np.bool_]]:
@@ -280,17 +248,15 @@ def _metric(margins: npt.NDArray[np.float64], rows: LabelledRows) -> float:
 
 
 def _calibrate(head: Head, margins: npt.NDArray[np.float64], rows: LabelledRows) -> list[str]:
-    """Put Platt's slope and offset into the head; a note on the tags for which they cannot be fitted."""
+    """Set the head's slopes and offsets by Platt's method; return a note on the tags for which that is impossible."""
     unfitted = []
     for tag, name in enumerate(rows.names):
         known = ~np.isnan(margins[:, tag])
         truth = rows.y[known, tag]
-        if not truth.any() or truth.all():
+        if truth.any() and not truth.all():
+            head.slope[tag], head.offset[tag] = platt(margins[known, tag], truth)
+        else:
             unfitted.append(name)
-            continue
-        head.slope[tag], head.offset[tag] = platt(margins[known, tag], truth)
-    if not unfitted:
-        return []
-    return [
-        f"too few tracks or artists to fit probabilities for {', '.join(unfitted)}: their margins are used as log-odds"
-    ]
+    names = ", ".join(unfitted)
+    note = f"too few tracks or artists to fit probabilities for {names}: their margins are used as log-odds"
+    return [note] if unfitted else []
