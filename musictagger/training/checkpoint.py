@@ -83,9 +83,9 @@ def unreadable(path: Path, error: Exception) -> MusictaggerError:
 
 
 def _require_same(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for name in [name for name in wanted if name in saved]:
-        if saved[name] != wanted[name]:
+    for name, value in wanted.items():
+        if saved.get(name, value) != value:
             raise BadRequestError(
                 f"{path}: the checkpoint belongs to another run: {name} was {clipped(repr(saved[name]))}, "
-                f"now {clipped(repr(wanted[name]))}; resume with the same options and data, or choose another --out"
+                f"now {clipped(repr(value))}; resume with the same options and data, or choose another --out"
             )

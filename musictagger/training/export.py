@@ -34,10 +34,9 @@ def tags_of_outputs(
         outputs, {**thresholds, "default": FIRST_THRESHOLD}, unknown="genre" if task == "genre" else "other"
     )
     # The category in the data takes precedence over the one in tags.toml.
-    known = [[categories[output] for output in tag.outputs if output in categories] for tag in tags]
     return tuple(
-        dataclasses.replace(tag, category=given[0] if given else tag.category)
-        for tag, given in zip(tags, known, strict=True)
+        dataclasses.replace(tag, category=next(filter(None, map(categories.get, tag.outputs)), tag.category))
+        for tag in tags
     )
 
 
@@ -49,5 +48,5 @@ def halved(name: str, tensor: Tensor) -> Tensor:
     """
     if tensor.dtype != torch.float32 or ".running_" in name or name.startswith("head."):
         return tensor
-    fits = bool(tensor.abs().max() < torch.finfo(torch.float16).max) if tensor.numel() else True
-    return tensor.half() if fits else tensor
+    half = tensor.half()
+    return half if half.isfinite().all() else tensor

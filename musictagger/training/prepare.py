@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,6 @@ from musictagger.errors import BadRequestError, printable
 from musictagger.models.vocabulary import tags_for
 from musictagger.pipeline.pool import Decoding
 from musictagger.progress import Progress
-from musictagger.records import FloatArray
 from musictagger.training.distillation.targets import CachedTeachers, StudentTargets
 from musictagger.training.distillation.teacher_scores import cache_teacher_scores, load_teachers
 from musictagger.training.melcache.cache import Cached, MelCache
@@ -64,7 +62,7 @@ def check_dataset(dataset: Dataset, options: TrainOptions, progress: Progress) -
     require_usable(dataset, TRAINING_SPLITS, with_teachers=bool(options.teachers))
     if not options.teachers:
         _report_merged(dataset, progress)
-    _report_leaks(check_leaks(dataset, allow=options.allow_leak), progress)
+    _check_leaks(dataset, {}, options, progress)
 
 
 def _report_merged(dataset: Dataset, progress: Progress) -> None:
@@ -117,13 +115,16 @@ def prepare(
     digests = cache.digests([example.path for example in dataset.examples], decoding=decoding, progress=progress)
     if progress.stopping:
         return None
-    _report_leaks(check_leaks(usable, digests, allow=options.allow_leak), progress)
+    _check_leaks(usable, digests, options, progress)
     tracks = {split: _tracks(usable.split(split), filled.entries) for split in splits}
     train, valid = tracks["train"], tracks["valid"]
     if not teachers:
-        target = _LabelTarget(usable.tags)
-        truth = np.stack([target(track) for track in valid]) > 0
-        material = Material(usable.task, usable.tags, front_end, train, valid, cache.mel, target, truth)
+        labels = functools.lru_cache(1 << 16)(lambda tags: np.array([tag in tags for tag in usable.tags], np.float32))
+        truth = np.stack([labels(track.tags) for track in valid]) > 0
+        # Labels apply to any excerpt of a track.
+        material = Material(
+            usable.task, usable.tags, front_end, train, valid, cache.mel, lambda track, *_: labels(track.tags), truth
+        )
         return Prepared(usable, material, failures)
     targets = StudentTargets(
         CachedTeachers(teachers, cache_folder), usable.tags, usable.categories, options.hard_weight
@@ -165,17 +166,6 @@ def _tracks(examples: Sequence[Example], entries: Mapping[Path, Cached]) -> list
     ]
 
 
-class _LabelTarget:
-    """1 for the tags of a track and 0 for others, float32 [tags], in any of its excerpts."""
-
-    def __init__(self, tags: Sequence[str]) -> None:
-        self._row = functools.lru_cache(1 << 16)(lambda has: np.array([tag in has for tag in tags], np.float32))
-
-    def __call__(self, track: Track, start_s: float = 0.0, length_s: float = math.inf) -> FloatArray:
-        row: FloatArray = self._row(track.tags)
-        return row
-
-
 def _student_dataset(dataset: Dataset, tracks: Mapping[Split, Sequence[Track]], targets: StudentTargets) -> Dataset:
     """The dataset with the teachers' decisions as tags (see `Prepared.dataset`)."""
     tags = {track.path: targets.tags_above_threshold(track) for track in tracks["valid"]}
@@ -197,6 +187,6 @@ def _student_dataset(dataset: Dataset, tracks: Mapping[Split, Sequence[Track]], 
     )
 
 
-def _report_leaks(leaks: Sequence[str], progress: Progress) -> None:
-    for line in leaks:
+def _check_leaks(dataset: Dataset, digests: Mapping[Path, str], options: TrainOptions, progress: Progress) -> None:
+    for line in check_leaks(dataset, digests, allow=options.allow_leak):
         progress.say(f"leak, allowed: {line}")
