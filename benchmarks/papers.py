@@ -32,7 +32,7 @@ from musictagger.models.card import Card
 from musictagger.models.registry import build
 from musictagger.training.options import options_from
 from musictagger.training.run import RunRequest, run_training
-from musictagger.training.trainer import LOG, read_log
+from musictagger.training.trainer import LOG
 
 COMMON: Mapping[str, Any] = {
     "dataset": "manifest",
@@ -74,7 +74,8 @@ class Bench:
             self._train(name, folder, data, values)
         loaded = Card.load(card)
         results = loaded.metrics["manifest/test"]
-        records = list(read_log(folder / LOG)) if (folder / LOG).exists() else []
+        log = folder / LOG
+        records = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
         return {**results, "speed": _median(records, "windows_per_s"), "loader_share": _median(records, "loader_share")}
 
     def _train(self, name: str, folder: Path, data: Path, values: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
-from training_material import BANDS_HZ, RATE_HZ, write_genres
+from training_material import BANDS_HZ, RATE_HZ, read_log, write_genres
 
 from musictagger.config import Settings
 from musictagger.datasets import read_dataset
@@ -24,7 +24,7 @@ from musictagger.progress import Progress
 from musictagger.training import checkpoint
 from musictagger.training.options import options_from
 from musictagger.training.run import Outcome, RunRequest, run_training
-from musictagger.training.trainer import BEST, LOG, read_log
+from musictagger.training.trainer import BEST
 
 SMALL: dict[str, Any] = {
     "backbone": "fcn",
@@ -234,7 +234,7 @@ def test_tensorboard_gets_the_metrics_of_the_log(music: Path, cache: Path, tmp_p
     events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     losses = [(event.step, event.value) for event in events.Scalars("train_loss")]
-    records = list(read_log(tmp_path / LOG))
+    records = read_log(tmp_path)
     assert [step for step, _ in losses] == [1, 2]
     assert [value for _, value in losses] == pytest.approx([record["train_loss"] for record in records])
 
@@ -302,7 +302,7 @@ class TestTransfer:
         outcome, _ = _run(_request(music, cache, tmp_path, changes))
         assert outcome.card and outcome.card.task == "tags"
         assert set(outcome.card.outputs) == set(BANDS_HZ)
-        assert list(read_log(tmp_path / LOG))[-1]["auc"] is not None
+        assert read_log(tmp_path)[-1]["auc"] is not None
         # A track to which the teachers give no tag counts as labelled.
         tested = outcome.card.training["dataset"]["tracks"]["test"]
         assert outcome.card.metrics["music/test"]["tracks"] == tested > len(BANDS_HZ)

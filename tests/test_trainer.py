@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_material import CONFIG, material, small_options
+from training_material import CONFIG, material, read_log, small_options
 
 from musictagger.errors import BadRequestError, MusictaggerError
 from musictagger.models.backbone import Backbone
@@ -24,7 +24,7 @@ from musictagger.progress import Progress
 from musictagger.training import checkpoint
 from musictagger.training.distributed import Processes
 from musictagger.training.options import TrainOptions
-from musictagger.training.trainer import BEST, LOG, Trainer, read_log
+from musictagger.training.trainer import BEST, LOG, Trainer
 
 
 class _Stopping(Progress):
@@ -65,7 +65,7 @@ def _trainer(
 class TestLearning:
     def test_learns_three_bands_apart(self, tmp_path: Path) -> None:
         result = _trainer(tmp_path, small_options(epochs=20)).fit()
-        records = list(read_log(tmp_path / LOG))
+        records = read_log(tmp_path)
         assert result.epochs == 20 and not result.interrupted
         assert records[-1]["train_loss"] < records[0]["train_loss"] / 2
         assert max(record["accuracy"] for record in records) == 1.0
@@ -165,7 +165,7 @@ class TestResume:
         second.resume()
         assert not second.fit().interrupted
         timeless = [
-            [{k: v for k, v in record.items() if k not in _TIMES} for record in read_log(tmp_path / name / LOG)]
+            [{k: v for k, v in record.items() if k not in _TIMES} for record in read_log(tmp_path / name)]
             for name in ("whole", "parts")
         ]
         assert timeless[0] == timeless[1]
@@ -336,7 +336,7 @@ def test_two_processes_follow_the_curve_of_one(tmp_path: Path) -> None:
             timeout=900,
         )
         assert done.returncode == 0, done.stderr
-        curves.append([record["train_loss"] for record in read_log(folder / LOG)])
+        curves.append([record["train_loss"] for record in read_log(folder)])
     assert len(curves[0]) == 3 and all(math.isfinite(loss) for loss in curves[0])
     np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
 

@@ -5,6 +5,7 @@ Run as a program, it writes the files: `python tests/training_material.py FOLDER
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import soundfile
 
 from musictagger.audio.frontend import FrontEnd
 from musictagger.training.options import TrainOptions
+from musictagger.training.trainer import LOG
 from musictagger.training.windows import Material, Track
 
 FRONT_END = FrontEnd(n_mels=12, frame_hops=31)
@@ -61,6 +63,11 @@ def small_options(**changes: Any) -> TrainOptions:
         **changes,
     }
     return TrainOptions(**values)
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The records in the log of a training."""
+    return [json.loads(line) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]
 
 
 def _one_hot(track: Track) -> npt.NDArray[np.float32]:
