@@ -125,7 +125,7 @@ def test_mixup_mixes_mel_and_target_in_the_same_shares() -> None:
         torch.testing.assert_close(mel[row], share[row] * MEL[row] + (1 - share[row]) * MEL[row - 1])
 
 
-def test_mixup_keeps_the_target_of_the_one_that_knows() -> None:
+def test_mixup_keeps_the_known_target() -> None:
     target = torch.tensor([[1.0, NAN, NAN], [NAN, 0.0, NAN]])
     _, mixed = mixup(MEL[:2], target, small_options(mixup=0.4), _random(0, 2, 2))
     assert mixed[:, :2].tolist() == [[1.0, 0.0], [1.0, 0.0]] and mixed[:, 2].isnan().all()
@@ -166,7 +166,7 @@ def test_masks_are_spans_of_the_mean_up_to_the_given_width(options: TrainOptions
     ],
     ids=["stretch", "pitch", "level", "noise", "spec_augment"],
 )
-def test_halves_of_a_batch_are_changed_as_the_whole(change: Callable[[Tensor, StepRandom], Tensor]) -> None:
+def test_halves_of_a_batch_are_augmented_like_the_whole(change: Callable[[Tensor, StepRandom], Tensor]) -> None:
     whole = change(MEL, _random())
     halves = torch.cat([change(MEL[:3], _random(0, 3)), change(MEL[3:], _random(3, 6))])
     torch.testing.assert_close(halves, whole)

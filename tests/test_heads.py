@@ -303,7 +303,7 @@ def test_platt_is_scikit_learns_calibration(material: Noise) -> None:
     assert (slope, offset) == pytest.approx((-calibrator.a_, -calibrator.b_), rel=1e-3)
 
 
-def test_class_weights_favour_what_is_rare(material: Noise) -> None:
+def test_class_weights_favour_rare_tags(material: Noise) -> None:
     rare = (material.colour == 2) & (material.groups % 3 == 0)
     y = np.stack([rare, material.colour == 0], axis=1)
     rows = LabelledRows.checked(material.x, y, material.groups, "tags", ("a", "b"))
@@ -318,9 +318,9 @@ def test_a_tag_of_one_track_is_fitted_and_noted(material: Noise) -> None:
     rows = LabelledRows.checked(material.x, y, material.groups, "tags", ("lone", "dull"))
     reporter = Reporter()
     head = fit_head(rows, TrainOptions(head="svm"), reporter)
-    assert len(head.notes) == 1
-    assert head.notes[0].startswith("too few tracks or artists to fit probabilities for lone:")
-    assert reporter.lines[1:] == list(head.notes)
+    assert len(head.description["fitted"]["notes"]) == 1
+    assert head.description["fitted"]["notes"][0].startswith("too few tracks or artists to fit probabilities for lone:")
+    assert reporter.lines[1:] == list(head.description["fitted"]["notes"])
     assert [float(head.tensors[name][0]) for name in ("slope", "offset")] == [1, 0]
 
 
@@ -332,7 +332,7 @@ def test_a_sample_of_rows_has_every_tag(material: Noise, monkeypatch: pytest.Mon
     head = fit_head(rows, TrainOptions(head="knn"))
     assert head.tensors["vectors"].shape == (40, 96)
     assert head.tensors["labels"][:, 0].sum() >= 5
-    assert head.notes == ("head fitted on 40 of 120 rows: more take too much memory and time",)
+    assert head.description["fitted"]["notes"] == ["head fitted on 40 of 120 rows: more take too much memory and time"]
 
 
 @pytest.mark.parametrize(
@@ -419,10 +419,10 @@ def test_no_tracks_give_no_embeddings(plugins: Path) -> None:
     assert len(embeddings) == len(numbers) == 0
 
 
-def test_a_backbone_with_a_part_called_head_cannot_have_one(material: Noise, plugins: Path) -> None:
+def test_a_backbone_with_a_module_called_head_cannot_have_one(material: Noise, plugins: Path) -> None:
     backbone = build("mine", 3, {}, [plugins])
     backbone.head = torch.nn.Linear(1, 1)
-    with pytest.raises(BadRequestError, match="a part called head"):
+    with pytest.raises(BadRequestError, match="a module called head"):
         pack(backbone, 3, fitted(material, "logistic", "tags"))
 
 

@@ -215,7 +215,7 @@ def test_dropout_before_the_dense_layer_is_not_frozen() -> None:
     assert {name.split(".")[0] for name, weight in backbone.named_parameters() if weight.requires_grad} == {"dense"}
 
 
-def test_freezing_needs_a_part_of_that_name() -> None:
+def test_freezing_needs_a_layer_of_that_name() -> None:
     class Odd(Backbone):
         name = "odd"
 

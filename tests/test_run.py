@@ -159,7 +159,7 @@ def test_tracks_that_cannot_be_scored_are_reported(cache: Path, tmp_path: Path) 
     music = write_genres(tmp_path / "music", 8)
     request = _request(music, cache, tmp_path / "out", {"epochs": 1})
     broken = read_dataset("folders", music).split("test")[0].path
-    broken.write_bytes(b"no music")
+    broken.write_bytes(b"no audio")
     _, lines = _run(request)
     reported = [line for line in lines if "test split cannot be scored" in line]
     assert len(reported) == 1 and reported[0].startswith("1 tracks of") and str(broken) in reported[0]
@@ -326,7 +326,7 @@ class TestBadData:
             for file in (music / genre).iterdir():
                 (tmp_path / "some" / genre / file.name).symlink_to(file)
         for number in range(20, 24):
-            (tmp_path / "some" / "Folk" / f"{number}.wav").write_bytes(b"RIFF but no sound" * 10)
+            (tmp_path / "some" / "Folk" / f"{number}.wav").write_bytes(b"RIFF but no audio" * 10)
         outcome, lines = _run(_request(tmp_path / "some", cache, tmp_path / "out", {"epochs": 1}))
         assert outcome.weights and any("cannot be used and are left out" in line for line in lines)
         assert any("Folk/2" in line for line in lines)
@@ -360,7 +360,7 @@ class TestBadData:
         manifest = tmp_path / "tracks.jsonl"
         manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
         changes = {"dataset": "manifest", "dataset_options": {"task": "tags"}, "metric": "accuracy"}
-        with pytest.raises(BadRequestError, match="metric accuracy is of tracks with one genre each"):
+        with pytest.raises(BadRequestError, match="metric accuracy needs tracks with one genre each"):
             _run(_request(manifest, tmp_path / "cache", tmp_path / "out", changes))
         assert not (tmp_path / "cache").exists()
 

@@ -86,7 +86,7 @@ class TestLearning:
         faint = np.array([1e-3, 3e-3, 0.3], np.float32)
         soft = material(24).target
         options = small_options(epochs=20, balanced=True, teachers=("a",))
-        trainer = _trainer(tmp_path, options, task="tags", target=lambda *part: faint * (0.1 + soft(*part)))
+        trainer = _trainer(tmp_path, options, task="tags", target=lambda *excerpt: faint * (0.1 + soft(*excerpt)))
         before = trainer._backbone.get_parameter("dense.bias").sigmoid()
         assert before[0] < before[1] < before[2]
         result = trainer.fit()
@@ -95,7 +95,7 @@ class TestLearning:
     @pytest.mark.parametrize("ema", [0.0, 0.9])
     def test_only_a_fresh_dense_layer_gets_its_output_bias(self, tmp_path: Path, ema: float) -> None:
         options = small_options(balanced=True, teachers=("a",), ema=ema)
-        changes: dict[str, Any] = {"task": "tags", "target": lambda *part: np.array([0.01, 0.1, 0.5], np.float32)}
+        changes: dict[str, Any] = {"task": "tags", "target": lambda *excerpt: np.array([0.01, 0.1, 0.5], np.float32)}
         torch.manual_seed(0)
         for fresh in (True, False):
             backbone = build("fcn", 3, CONFIG, ())
@@ -178,7 +178,7 @@ class TestResume:
     def test_resumed_run_with_standardised_targets_and_noise_is_the_same(self, tmp_path: Path) -> None:
         options = small_options(balanced=True, teachers=("a",), noise=0.5, mixup=0.2, ema=0.9)
         soft = material(24).target
-        changes: dict[str, Any] = {"task": "tags", "target": lambda *part: 0.1 + 0.5 * soft(*part)}
+        changes: dict[str, Any] = {"task": "tags", "target": lambda *excerpt: 0.1 + 0.5 * soft(*excerpt)}
         whole = _trainer(tmp_path / "whole", options, **changes)
         whole.fit()
         _trainer(tmp_path / "halves", options, stop_after=4, **changes).fit()
@@ -217,11 +217,11 @@ class TestResume:
         with pytest.raises(BadRequestError, match="digest of all tracks and their tags"):
             _trainer(tmp_path, small_options(epochs=1), train=others).resume()
 
-    @pytest.mark.parametrize("part", ["identity", "backbone", "optimiser", "state"])
-    def test_incomplete_checkpoint_is_refused(self, tmp_path: Path, part: str) -> None:
+    @pytest.mark.parametrize("entry", ["identity", "backbone", "optimiser", "state"])
+    def test_incomplete_checkpoint_is_refused(self, tmp_path: Path, entry: str) -> None:
         _trainer(tmp_path, small_options(epochs=1)).fit()
         state = torch.load(tmp_path / checkpoint.NAME, weights_only=True)
-        torch.save({name: value for name, value in state.items() if name != part}, tmp_path / checkpoint.NAME)
+        torch.save({name: value for name, value in state.items() if name != entry}, tmp_path / checkpoint.NAME)
         with pytest.raises(MusictaggerError, match="remove it and start again"):
             _trainer(tmp_path, small_options(epochs=1)).resume()
 
@@ -240,7 +240,7 @@ class TestResume:
         assert more.fit().epochs == 2
 
 
-class TestTrouble:
+class TestFailures:
     def test_nan_loss_names_the_step_and_the_tracks(self, tmp_path: Path) -> None:
         whole = material(24)
 
@@ -304,7 +304,7 @@ def test_too_few_windows_for_all_processes(tmp_path: Path, monkeypatch: pytest.M
 
 
 class TestFreezing:
-    def test_frozen_parts_do_not_change(self, tmp_path: Path) -> None:
+    def test_frozen_layers_do_not_change(self, tmp_path: Path) -> None:
         trainer = _trainer(tmp_path, small_options(epochs=2, init="some", freeze="cnn"))
         before = {name: value.clone() for name, value in trainer._backbone.state_dict().items()}
         trainer.fit()

@@ -56,7 +56,7 @@ def gain_and_tilt(mel: Tensor, front_end: FrontEnd, options: TrainOptions, rando
 
 
 def time_stretch(mel: Tensor, options: TrainOptions, random: StepRandom) -> Tensor:
-    """Random tempo: interpolate the columns of `mel` [batch, n_mels, columns]; faster ones repeat from their start."""
+    """Random tempo: interpolate the columns of `mel` [batch, n_mels, columns]; faster windows repeat their start."""
     if not options.stretch:
         return mel
     speed = 1 + random.symmetric() * options.stretch
@@ -64,7 +64,7 @@ def time_stretch(mel: Tensor, options: TrainOptions, random: StepRandom) -> Tens
 
 
 def pitch_shift(mel: Tensor, front_end: FrontEnd, options: TrainOptions, random: StepRandom) -> Tensor:
-    """Random pitch: interpolate the bands of `mel` [batch, n_mels, columns]; the top one stands for those above."""
+    """Random pitch: interpolate the bands of `mel` [batch, n_mels, columns]; beyond the outermost, repeat it."""
     if not options.pitch_semitones:
         return mel
     factor = 2 ** (random.symmetric() * options.pitch_semitones / 12)
@@ -93,14 +93,14 @@ def _interpolated(values: Tensor, positions: Tensor) -> Tensor:
 
 
 def apply_gain(mel: Tensor, gain_db: Tensor, front_end: FrontEnd) -> Tensor:
-    """Levels of the same audio amplified by `gain_db` (broadcast over `mel`)."""
+    """The mel of the same audio amplified by `gain_db` (broadcast over `mel`)."""
     if front_end.compression == "db":
         return mel + gain_db * front_end.mel_exponent
     return _level(_power(mel, front_end) * 10 ** (gain_db / 10), front_end)
 
 
 def add_noise(mel: Tensor, front_end: FrontEnd, options: TrainOptions, random: StepRandom) -> Tensor:
-    """Steady noise, white to pink, in a share `options.noise` of the windows: hiss, rain, an old tape.
+    """Add steady noise, white to pink, to a share `options.noise` of the windows: hiss, rain, an old tape.
 
     `mel` is [batch, n_mels, columns], before the maximum of the frame is taken.
     """
@@ -153,9 +153,9 @@ def _level(power: Tensor, front_end: FrontEnd) -> Tensor:
 
 
 def mixup(mel: Tensor, target: Tensor, options: TrainOptions, random: StepRandom) -> tuple[Tensor, Tensor]:
-    """Mixup (Zhang et al. 2018): each window with the one before it in this process's rows, and so are their targets.
+    """Mixup (Zhang et al. 2018) of each window and its target with those of the window before it in this process.
 
-    An output that is unknown (NaN) in one of the two targets keeps the value of the other.
+    An output that is unknown (NaN) in one of the two targets takes the value of the other.
     """
     if not options.mixup or len(mel) < 2:
         return mel, target

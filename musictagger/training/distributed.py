@@ -1,4 +1,4 @@
-"""The processes of one training: one, or several that `torchrun` started. With one, everything here is free."""
+"""The processes of one training: one, or several that `torchrun` started. With one, nothing is communicated."""
 
 from __future__ import annotations
 

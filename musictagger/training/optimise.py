@@ -30,7 +30,7 @@ _HIGHEST_TENTH = NormalDist().inv_cdf(DECISION_QUANTILE)
 MIN_DEVIATION = 0.25
 """Lower bound of a tag's deviation, in logits: without it, rounding would matter for a tag that hardly varies."""
 SHARPNESS = 2.0
-"""Deviation of standardised logits, large enough that the output of a typical track is a clear no (0.07)."""
+"""Deviation of standardised logits, large enough that a typical track has a low score (0.07)."""
 
 
 def make_optimiser(trained: Sequence[nn.Parameter], options: TrainOptions) -> torch.optim.Optimizer:
@@ -210,7 +210,7 @@ def warm_up_batch_norm(backbone: nn.Module, step: int) -> None:
     """Make BatchNorm's running statistics the mean over all steps so far, in the first ten steps of a run.
 
     They start at mean 0 and deviation 1 while decibels lie around -40: with torch's momentum it would take 60 steps
-    until evaluation sees what training sees, and a run on 50 tracks has two steps an epoch.
+    until evaluation normalises as training does, and a run on 50 tracks has two steps an epoch.
     """
     if step > 1 / BATCH_NORM_MOMENTUM:
         return

@@ -48,15 +48,17 @@ class Prepared:
     material: Material
     failures: Mapping[Path, str]
     thresholds: Mapping[str, float] = field(default_factory=dict)
-    """The teachers', by tag, for tags of the student whose thresholds cannot be fitted."""
+    """The teachers' thresholds by tag, for tags of the student whose thresholds cannot be fitted."""
 
 
 def check_dataset(dataset: Dataset, options: TrainOptions, progress: Progress) -> None:
     """Report the dataset; raise BadRequestError where it is unsuitable for training, or an artist is in two splits."""
     if options.metric == "accuracy" and (options.teachers or dataset.task == "tags"):
-        raise BadRequestError("metric accuracy is of tracks with one genre each; here they have tags: auc or loss")
+        raise BadRequestError(
+            "metric accuracy needs tracks with one genre each; these have tags, so choose auc or loss"
+        )
     if options.calibration == "lift" and dataset.task == "genre" and not options.teachers:
-        raise BadRequestError("calibration lift is for tags; genres that exclude each other compare already: platt")
+        raise BadRequestError("calibration lift is for tags; for genres that exclude each other choose platt")
     for line in describe(dataset):
         progress.say(line)
     require_usable(dataset, TRAINING_SPLITS, with_teachers=bool(options.teachers))
@@ -66,7 +68,7 @@ def check_dataset(dataset: Dataset, options: TrainOptions, progress: Progress) -
 
 
 def _report_merged(dataset: Dataset, progress: Progress) -> None:
-    """Report tags that are trained apart and shown as one. Raises BadRequestError where all have one meaning."""
+    """Report tags that are trained separately and shown as one. Raises BadRequestError where all mean the same."""
     tags = tags_for(dataset.tags, 0.5)
     for tag in tags:
         if len(tag.outputs) > 1:
@@ -88,7 +90,7 @@ def prepare(
     Raises BadRequestError where the usable tracks are unsuitable for training or the same audio is in two splits, and
     ModelError for a teacher that cannot be loaded.
     """
-    # First, since decoding may take an hour and a teacher may not load.
+    # Before decoding, which may take an hour: a teacher may fail to load.
     teachers = load_teachers(options.teachers, settings, progress)
     cache = MelCache(cache_folder, front_end)
     # With teachers, the student is measured by their scores on the test split.
@@ -111,7 +113,7 @@ def prepare(
         for line in split_lines(usable):
             progress.say(line)
     require_usable(usable, TRAINING_SPLITS, with_teachers=bool(teachers))
-    # Now, since the test split is not decoded before the training is over, and a leak would waste that.
+    # Before training, because the test split is decoded only after it, and a leak would make the training useless.
     digests = cache.digests([example.path for example in dataset.examples], decoding=decoding, progress=progress)
     if progress.stopping:
         return None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,10 @@ from musictagger.models.inference import Predictor, pick_device
 from musictagger.models.weights import load_model
 from musictagger.progress import SILENT, Progress
 from musictagger.training import checkpoint
-from musictagger.training.board import require_tensorboard, tensorboard_log
 from musictagger.training.build import Origin, build_backbone, origin_of
 from musictagger.training.distributed import Processes, joined
 from musictagger.training.export import export_model, tags_of_outputs
-from musictagger.training.heads.fit import LabelledRows, embed_tracks, fit_head, groups_of, pack
+from musictagger.training.heads.fit import HEAD_FRAMES, train_head
 from musictagger.training.melcache.cache import MelCache
 from musictagger.training.memory import keep_freed_memory
 from musictagger.training.optimise import freeze_layers
@@ -45,9 +44,6 @@ from musictagger.training.options import TrainOptions
 from musictagger.training.prepare import Prepared, check_dataset, prepare, without
 from musictagger.training.trainer import BEST, Record, Trainer, TrainResult
 from musictagger.training.windows import steps_per_epoch
-
-HEAD_FRAMES = 8
-"""Frames of a track that a head is fitted on at most: further frames of the same track add little."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +150,7 @@ class Run:
                 "name a model with --init, or take --backbone mfcc"
             )
         if self._request.tensorboard:
-            require_tensorboard()
+            _require_tensorboard()
         return backbone
 
     def _fill_caches(self, dataset: Dataset) -> Prepared | None:
@@ -188,7 +184,7 @@ class Run:
         elif request.resume:
             trainer.resume()
             self._progress.say(f"resuming after {trainer.state.epoch} epochs and {trainer.state.step} steps")
-        with tensorboard_log(request.out / "tensorboard" if request.tensorboard else None) as on_record:
+        with _tensorboard_log(request.out / "tensorboard" if request.tensorboard else None) as on_record:
             self._result = trainer.fit(on_record)
         if self._result.interrupted or not self._processes.first:
             return None
@@ -204,17 +200,13 @@ class Run:
             return None
         material, options = prepared.material, self._options
         backbone = build_backbone(self._origin, material.outputs, options.seed, self._settings).eval()
-        self._progress.start("embedding", len(material.train), "tracks")
-        embeddings, numbers = embed_tracks(backbone, material, HEAD_FRAMES, self._device, self._progress)
-        if self._progress.stopping:
+        examples = prepared.dataset.split("train")
+        head = train_head(backbone, material, examples, options, self._device, self._progress)
+        if head is None:
             self._result = TrainResult(interrupted=True)
             return None
-        targets = material.train_targets() > 0.5
-        groups = np.asarray(groups_of(prepared.dataset.split("train")))
-        rows = LabelledRows.checked(embeddings, targets[numbers], groups[numbers], material.task, material.outputs)
-        head = fit_head(rows, options, self._progress)
-        tensors, description = pack(backbone, len(material.outputs), head)
-        return _Trained(tensors, {"head": list(head.notes)}, description)
+        tensors, description = head
+        return _Trained(tensors, {"head": description["fitted"]["notes"]}, description)
 
     def _export(self, prepared: Prepared, trained: _Trained) -> Path:
         """Write the model, and return the path of its weights."""
@@ -254,7 +246,7 @@ class Run:
         predictor = Predictor(load_model(weights, settings.plugin_folders), settings.device, settings.batch_size)
         track_scores = self._score(predictor, dataset, "valid")
         if track_scores.interrupted:
-            # Thresholds fitted on some of the tracks would look like those of all.
+            # Thresholds fitted on some of the tracks would look like those of all tracks.
             return self._outcome(weights=weights, card=predictor.card, interrupted=True)
         card = fit_card(
             predictor.card,
@@ -278,7 +270,7 @@ class Run:
                 card, track_scores, dataset, split, aggregator=settings.aggregate, resampling=resampling
             )
         except BadRequestError as error:
-            # A trained model is kept even if there are too few tracks to measure it.
+            # Keep the trained model even if there are too few tracks to measure it.
             self._progress.say(f"not measured: {error}")
             return self._outcome(weights=weights, card=card)
         self._progress.say(save_metrics(weights, evaluation))
@@ -351,8 +343,10 @@ def _has_same_options(request: RunRequest) -> bool:
 
 
 def _plan_lines(request: RunRequest, dataset: Dataset, origin: Origin, backbone: Backbone) -> list[str]:
-    """The size of a run: disk space, weights, steps."""
+    """The size of a run: disk space, weights, steps. Raises BadRequestError for an unknown teacher."""
     options = request.options
+    teachers = {name: find_model(name, request.settings.model_folders) for name in options.teachers}
+    missing = "missing; the training fetches it first"
     train = dataset.split("train")
     durations = {e.path: e.duration_s for e in dataset.examples if e.duration_s is not None}
     cache = MelCache(request.cache_folder, origin.front_end)
@@ -363,18 +357,12 @@ def _plan_lines(request: RunRequest, dataset: Dataset, origin: Origin, backbone:
     if options.head != "dense":
         training = f"head {options.head} on at most {HEAD_FRAMES} frames of each of {len(train):,} tracks"
     return [
-        *(_plan_teacher(name, request.settings) for name in options.teachers),
+        *(f"teacher {name}: {printable(path) if path else missing}" for name, path in teachers.items()),
         str(cache.estimate(paths, durations)),
         f"{origin.backbone}: {weights:,} weights",
         training,
         f"a window has {origin.front_end.frame_s:.2f} s: {origin.front_end.n_mels} x {origin.front_end.columns} values",
     ]
-
-
-def _plan_teacher(name: str, settings: Settings) -> str:
-    """Raises BadRequestError for an unknown model."""
-    weights = find_model(name, settings.model_folders)
-    return f"teacher {name}: {printable(weights) if weights else 'missing; the training fetches it first'}"
 
 
 def _speed_facts(records: Sequence[Record]) -> dict[str, str]:
@@ -384,3 +372,29 @@ def _speed_facts(records: Sequence[Record]) -> dict[str, str]:
     speed = np.mean([record["windows_per_s"] for record in records])
     share = np.mean([record["loader_share"] for record in records])
     return {"Training": f"{speed:.1f} windows a second, {share:.1%} of the time waiting for data"}
+
+
+def _require_tensorboard() -> Any:
+    """TensorBoard's SummaryWriter. Raises BadRequestError where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise BadRequestError("--tensorboard needs TensorBoard: pip install 'musictagger[tensorboard]'") from error
+    return SummaryWriter
+
+
+@contextmanager
+def _tensorboard_log(folder: Path | None) -> Iterator[Callable[[Record], None]]:
+    """A function that writes an epoch's metrics into `folder`; without a folder, it does nothing."""
+    if folder is None:
+        yield lambda record: None
+        return
+    with _require_tensorboard()(str(folder)) as writer:
+
+        def write(record: Record) -> None:
+            for name, value in record.items():
+                if isinstance(value, float):
+                    writer.add_scalar(name, value, record["epoch"])
+            writer.flush()
+
+        yield write

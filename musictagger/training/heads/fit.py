@@ -34,6 +34,8 @@ from musictagger.training.heads.classifiers import CLASSIFIERS, Classifier, Para
 from musictagger.training.options import TrainOptions
 from musictagger.training.windows import Material
 
+HEAD_FRAMES = 8
+"""Maximum number of frames of a track that a head is fitted on: more frames of a track add little."""
 FOLDS = 3
 SEARCH_ROWS = 2_000
 """Embeddings in the search for hyper-parameters. An RBF SVM takes rows^2 of memory and more than that of time: 10
@@ -48,11 +50,32 @@ class FittedHead:
     """A classifier as a model stores it."""
 
     description: Mapping[str, Any]
-    """Card.head without `backbone_outputs`, which `pack` adds."""
+    """Card.head without `backbone_outputs`, which `pack` adds. `fitted.notes` are what a reader of the metrics should
+    know: unused rows, tags whose probabilities could not be fitted."""
     tensors: Mapping[str, Tensor]
     """By name without the prefix `head.`."""
-    notes: tuple[str, ...] = ()
-    """What a reader of the metrics should know: unused rows, tags whose probabilities could not be fitted."""
+
+
+def train_head(
+    backbone: Backbone,
+    material: Material,
+    examples: Sequence[Example],
+    options: TrainOptions,
+    device: torch.device,
+    progress: Progress,
+) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Fit a classifier on the frozen embedding of the training tracks, whose `examples` name their artists.
+
+    Returns the tensors of the model's file and Card.head, or None when stopped. Raises BadRequestError for tracks that
+    no classifier can be fitted on.
+    """
+    progress.start("embedding", len(material.train), "tracks")
+    embeddings, numbers = embed_tracks(backbone, material, HEAD_FRAMES, device, progress)
+    if progress.stopping:
+        return None
+    targets, groups = material.train_targets() > 0.5, np.asarray(groups_of(examples))
+    rows = LabelledRows.checked(embeddings, targets[numbers], groups[numbers], material.task, material.outputs)
+    return pack(backbone, len(material.outputs), fit_head(rows, options, progress))
 
 
 def embed_tracks(
@@ -92,7 +115,7 @@ def pack(backbone: Backbone, outputs: int, head: FittedHead) -> tuple[dict[str, 
     """
     state = dict(backbone.state_dict())
     if any(name.startswith(PREFIX) for name in state):
-        raise BadRequestError(f"backbone {backbone.name} has a part called head, so no head can be stored beside it")
+        raise BadRequestError(f"backbone {backbone.name} has a module called head, so no head can be stored beside it")
     tensors = state | {PREFIX + name: tensor for name, tensor in head.tensors.items()}
     return tensors, {**head.description, "backbone_outputs": outputs}
 
@@ -173,7 +196,7 @@ def fit_head(rows: LabelledRows, options: TrainOptions, progress: Progress = SIL
     for line in (f"{options.head}: {chosen}; {metric} {value:.3f} of rows in cross-validation", *notes):
         progress.say(line)
     fitted = {"head": options.head, **params, f"cv_{metric}": round(value, 4), "rows": len(rows.x), "notes": notes}
-    return FittedHead({**describe(head), "fitted": fitted}, head.state_dict(), tuple(notes))
+    return FittedHead({**describe(head), "fitted": fitted}, head.state_dict())
 
 
 def _search(classifier: Classifier, rows: LabelledRows, options: TrainOptions) -> tuple[Params, float]:
