@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -28,7 +28,6 @@ LEAST_STEPS = 16
 """Minimum of steps in an epoch by default. 50 tracks would be two steps: too few between two validations."""
 
 Group = Literal["cnn", "rnn", "dense"]
-GROUPS: tuple[Group, ...] = get_args(Group)
 """The sub-modules of a backbone that are frozen and regularised separately (Wang et al. 2019, III and V.G)."""
 
 _Count = Annotated[int, Meta(ge=1, le=10**9)]
