@@ -14,7 +14,7 @@ from conftest import make_card
 from musictagger.audio.walk import FoundFile
 from musictagger.library.query import parse
 from musictagger.library.store import Store
-from musictagger.library.view import TrackView, View, look, queryable, search
+from musictagger.library.view import TrackView, View, queryable, search, track_views
 from musictagger.records import Analysed
 from musictagger.scores.genres import GenreChoice
 from musictagger.tags.fields import FileTags
@@ -51,7 +51,7 @@ def found(name: str) -> FoundFile:
 
 def tracks(store: Store, view: View = VIEW) -> dict[str, TrackView]:
     rows = [row for chunk in store.tracks(store.model_id(CARD)) for row in chunk]
-    return {track.row.path.name: track for track in look(rows, view)}
+    return {track.row.path.name: track for track in track_views(rows, view)}
 
 
 def test_every_track_has_a_status(store: Store) -> None:
@@ -115,7 +115,7 @@ def test_another_models_scores_are_not_shown(store: Store) -> None:
 
 
 def test_no_tracks_are_empty_columns() -> None:
-    assert look([], VIEW) == []
+    assert track_views([], VIEW) == []
     table = queryable([], VIEW)
     assert table.scores.shape == (0, len(CARD.tags))
     assert parse("genre:rock , blue", CARD).matches(table).tolist() == []

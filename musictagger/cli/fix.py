@@ -50,7 +50,7 @@ def command(
             raise BadRequestError(f"{name!r} is not a genre: its name must have visible characters only")
     from musictagger.audio.walk import absolute
     from musictagger.library.store import Store
-    from musictagger.library.view import look
+    from musictagger.library.view import track_views
     from musictagger.pipeline.writing import plan_tracks
     from musictagger.tags.plan import Plan
 
@@ -61,7 +61,7 @@ def command(
             _decide(store, row, genre, excluded, lock, forget)
         store.commit()
         rows = _rows(store, model_id, wanted) if genre else []
-        plan = Plan(tuple(plan_tracks(look(rows, view), settings)))
+        plan = Plan(tuple(plan_tracks(track_views(rows, view), settings)))
     if not genre:
         click.echo(f"{len(wanted)} remembered; `musictagger plan` shows what would be written")
         return 0

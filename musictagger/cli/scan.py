@@ -91,11 +91,11 @@ def _require_paths(paths: tuple[Path, ...]) -> None:
 def _in_scope(store: Store, card: Card, settings: Settings, paths: tuple[Path, ...]) -> Iterator[TrackView]:
     """Yield the library's tracks under the scanned paths."""
     from musictagger.audio.walk import absolute
-    from musictagger.library.view import look, view_of
+    from musictagger.library.view import track_views, view_of
 
     view = view_of(card, settings)
     for rows in store.tracks(store.model_id(card), under=[absolute(path) for path in paths]):
-        yield from look(rows, view)
+        yield from track_views(rows, view)
 
 
 def _print(report: ScanReport, tracks: Iterator[TrackView], settings: Settings, dry_run: bool) -> None:

@@ -26,10 +26,10 @@ def command(file: Path, as_json: bool, settings: Settings) -> int:
     Bold tags reach their threshold; a * marks the genres that a scan writes.
     """
     from musictagger.audio.walk import absolute
-    from musictagger.library.view import look
+    from musictagger.library.view import track_views
 
     with opened_view(settings) as (store, model_id, view):
-        tracks = [track for rows in store.tracks(model_id, [absolute(file)]) for track in look(rows, view)]
+        tracks = [track for rows in store.tracks(model_id, [absolute(file)]) for track in track_views(rows, view)]
         location = store.location
     if not tracks:
         raise BadRequestError(f"{printable(file)}: is not in {location}; run `musictagger scan` on it first")

@@ -23,13 +23,13 @@ def command(as_json: bool, settings: Settings) -> int:
     from rich.markup import escape
 
     from musictagger.cli import render
-    from musictagger.library.view import look, queryable
+    from musictagger.library.view import queryable, track_views
 
     with opened_view(settings) as (store, model_id, view):
         limits = view.thresholds
         counts = np.zeros(len(limits), np.int64)
         for rows in store.tracks(model_id):
-            counts += (queryable(look(rows, view), view).scores >= limits).sum(axis=0)
+            counts += (queryable(track_views(rows, view), view).scores >= limits).sum(axis=0)
     tags = sorted(zip(view.card.tags, limits, counts, strict=True), key=lambda row: (row[0].category, row[0].name))
     if as_json:
         listed = [

@@ -107,7 +107,7 @@ class TrackView:
         return moods(self.scores, self.view.card, min_score=self.view.choice.min_score)
 
 
-def look(rows: Sequence[TrackRow], view: View) -> list[TrackView]:
+def track_views(rows: Sequence[TrackRow], view: View) -> list[TrackView]:
     """Each row with its tag scores."""
     analysed = [row for row in rows if row.scores]
     outputs = len(view.card.outputs)
@@ -133,7 +133,7 @@ def search(library: LibraryReader, model_id: int, view: View, query: Query) -> l
     """The tracks that match a query, in its order. Of the others it keeps 10,000 in memory at a time."""
     found: list[TrackView] = []
     for rows in library.tracks(model_id):
-        tracks = look(rows, view)
+        tracks = track_views(rows, view)
         mask = query.matches(queryable(tracks, view))
         found.extend(track for track, matches in zip(tracks, mask, strict=True) if matches)
     return [found[index] for index in query.order(queryable(found, view))]

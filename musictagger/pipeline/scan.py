@@ -16,7 +16,7 @@ from musictagger.audio.walk import FoundFile, LeftOver, absolute, walk
 from musictagger.config import Settings, frame_rule
 from musictagger.errors import printable
 from musictagger.library.store import Todo
-from musictagger.library.view import look, view_of
+from musictagger.library.view import track_views, view_of
 from musictagger.models.inference import Predictor
 from musictagger.pipeline.analyse import FileOutcome, analyse
 from musictagger.pipeline.pool import Decoding
@@ -220,7 +220,9 @@ class Scan:
     def _write(self) -> None:
         """Plan and write the fields of the tracks noted."""
         paths, self._to_write = [file.path for file in self._to_write], []
-        tracks = [track for rows in self._store.tracks(self._model_id, paths) for track in look(rows, self._view)]
+        tracks = [
+            track for rows in self._store.tracks(self._model_id, paths) for track in track_views(rows, self._view)
+        ]
         changes = plan_tracks(tracks, self.settings)
         self._report.untaggable.update(
             track.row.container for track in tracks if track.genres and not writable(track.row.container)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def alone(name: str, folder: Path, progress: Progress) -> Iterator[bool]:
+def install_lock(name: str, folder: Path, progress: Progress) -> Iterator[bool]:
     """Hold the right to install a model `name` into `folder`, which is created; yields whether that took waiting.
 
     Raises ModelError where the folder cannot be written, before anything is fetched.

@@ -18,7 +18,7 @@ from musictagger.models.card import Card, require_model_name, sha256_of
 from musictagger.models.published import catalogue
 from musictagger.models.published.catalogue import CatalogueEntry, WebFile, Wheel
 from musictagger.models.published.fetch import Wanted, fetch
-from musictagger.models.published.install import alone, disk_errors, install
+from musictagger.models.published.install import disk_errors, install, install_lock
 from musictagger.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def pull(name: str, folder: Path, *, progress: Progress = SILENT, downloads: Pat
 
     wanted, weights = catalogue.entry(name), folder / f"{name}.safetensors"
     with contextlib.ExitStack() as stack:
-        if stack.enter_context(alone(name, folder, progress)) and weights.exists():
+        if stack.enter_context(install_lock(name, folder, progress)) and weights.exists():
             return weights
         _check_name_is_free(wanted, folder)
         if isinstance(wanted.source, WebFile):
@@ -116,7 +116,7 @@ def import_file(
     if name in catalogue.names() and (known is None or known.name != name):
         is_what = f"is {known.name}" if known else "is another file"
         raise BadRequestError(f"{name} is a published model, and {printable(file)} {is_what}; give another --name")
-    with alone(name, folder, progress):
+    with install_lock(name, folder, progress):
         if name in taken or weights.exists():
             raise BadRequestError(f"there is already a model {name!r}; give another --name")
         converted = convert(file, form)
