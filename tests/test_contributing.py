@@ -9,9 +9,14 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import click
+import media
 import numpy as np
 import pytest
+import test_containers
+import test_digest
+import test_second_reader
 import torch
+import training_material
 from conftest import TAGS, make_card
 from helpers import run
 from test_query import track_row
@@ -19,7 +24,7 @@ from training_material import write_genres
 
 from musictagger.audio.formats import stream
 from musictagger.library import query
-from musictagger.tags.containers import ape
+from musictagger.tags.containers import ape, table
 from musictagger.training import augment
 
 ROOT = Path(__file__).parent.parent
@@ -40,22 +45,26 @@ def test_the_backbone_example_is_listed_trained_and_used(tmp_path: Path, monkeyp
     monkeypatch.setenv("MUSICTAGGER_CONFIG", str(tmp_path / "config.toml"))
     (tmp_path / "config.toml").touch()
     monkeypatch.chdir(tmp_path)
-    write_genres(Path("sorted"))
     text = section("Add a backbone")
     (code,) = blocks(text, "python")
     Path("plugins").mkdir()
     Path("plugins/mean_spectrum.py").write_text(code, encoding="utf-8")
     (console,) = blocks(text, "console")
-    commands = [line.removeprefix("$ musictagger ") for line in console.splitlines()]
-    assert [command.split()[0] for command in commands] == ["plugins", "train", "scan"]
+    material, *commands = console.replace("/tmp/", f"{tmp_path}/").removeprefix("$ uv run ").split("\n$ uv run ")
+    program, folder = material.split("#")[0].removeprefix("python ").split()
+    assert (ROOT / program).samefile(training_material.__file__)
+    write_genres(Path(folder))
     results = []
-    for command in commands:
-        results.append(run(*shlex.split(command)))
+    for command, name in zip(commands, ("plugins", "train", "scan"), strict=True):
+        program, *arguments = shlex.split(command)
+        assert (program, arguments[0]) == ("musictagger", name)
+        results.append(run(*arguments))
         assert results[-1].code == 0, results[-1]
     plugins, train, scan = results
     assert re.search(r"mean_spectrum +.*Each mel band's mean and deviation", plugins.out), plugins
     assert Path("first/first.safetensors").is_file() and Path("first/first.json").is_file(), train
     assert "30 tagged" in scan.out and " 0 failed" in scan.out, scan
+    assert not (tmp_path / "data" / "library.db").exists(), "the reader's own library"
 
 
 def defined(code: str, module: ModuleType | None = None) -> dict[str, Any]:
@@ -65,12 +74,24 @@ def defined(code: str, module: ModuleType | None = None) -> dict[str, Any]:
     return names
 
 
-def test_the_container_example_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = blocks(section("Add a container"), "python")
-    magic, row = code.split("\n\n")
+def test_the_container_example_is_written_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, maker = blocks(section("Add a container"), "python")
+    magic, row = rows.split("\n\n")
     monkeypatch.setattr(stream, "TAK", defined(magic)["TAK"], raising=False)
     container = eval(row, vars(ape))
-    assert container.name == "tak" and container.magic == (b"tBaK",) and container.systems == ("APEv2",)
+    monkeypatch.setattr(table, "CONTAINERS", {**table.CONTAINERS, container.name: container})
+    names = defined(maker, media)
+    assert names["MADE_UP"] == {"tak"}
+    monkeypatch.setitem(media.EXTENSIONS, "tak", names["EXTENSIONS"]["tak"])
+    monkeypatch.setitem(media._MAKERS, "tak", names["_MAKERS"]["tak"])
+    path = media.make("tak", tmp_path)
+    assert table.container_of(path) is container and stream.STREAM.matches(path.read_bytes()[:16])
+    test_containers.test_only_the_given_fields_are_written("tak", 300, tmp_path)
+    test_containers.test_untagged_files_get_a_tag_and_lose_it("tak", tmp_path)
+    test_containers.test_another_reader_sees_the_values("tak", tmp_path)
+    test_digest.test_retagging_keeps_the_digest("tak", tmp_path)
+    test_second_reader.test_ffmpeg("tak", tmp_path)
+    test_second_reader.test_mutagen("tak", tmp_path)
 
 
 def test_the_query_field_example_finds_tracks(monkeypatch: pytest.MonkeyPatch) -> None:

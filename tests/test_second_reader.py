@@ -31,6 +31,8 @@ MUTAGEN_KEYS = {
     "MP4Tags": ("\xa9gen", "----:com.apple.iTunes:MOOD", "----:com.apple.iTunes:MUSICTAGGER"),
     "ASFTags": ("WM/Genre", "WM/Mood", "MUSICTAGGER"),
 }
+UNKNOWN_TO_TAGLIB: frozenset[str] = frozenset()
+"""Containers that TagLib cannot read."""
 VORBIS = ("flac", "vorbis", "opus", "speex", "oggflac")
 
 
@@ -93,7 +95,7 @@ def taglib_tags(path: Path) -> tuple[dict[str, list[str]], list[str]]:
         return file.tags, file.unsupported
 
 
-@pytest.mark.parametrize("container", media.TAGGABLE)
+@pytest.mark.parametrize("container", [name for name in media.TAGGABLE if name not in UNKNOWN_TO_TAGLIB])
 def test_taglib(container: str, tmp_path: Path) -> None:
     seen, unnamed = taglib_tags(written(container, tmp_path))
     genres, moods = list(NEW["genre"]), list(NEW["mood"])

@@ -256,7 +256,7 @@ def test_review_accepts_a_whole_album_and_saves_a_plan(
 @pytest.mark.parametrize("container", media.TAGGABLE)
 def test_every_container_is_written_and_restored(container: str, tmp_path: Path) -> None:
     """After scan, apply and undo, the tags, all else and the audio are the same as before."""
-    if container in {"speex", "ape", "musepack"}:
+    if container in media.MADE_UP:
         pytest.skip("no encoder makes a decodable one here")
     folder = tmp_path / "one"
     folder.mkdir()

@@ -89,4 +89,10 @@ def _is_mpeg_sync(head: bytes) -> bool:
     return len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x06 != 0x06
 
 
-STREAM = Format("stream", ("mp3", "aac", "ape", "wv", "mpc"), lambda head: True, _hash_payload, is_music=_is_music)
+STREAM = Format(
+    "stream",
+    suffixes=("mp3", "aac", "ape", "wv", "mpc"),
+    matches=lambda head: True,
+    hash_payload=_hash_payload,
+    is_music=_is_music,
+)
