@@ -2,18 +2,8 @@
 
     genre:rock mood:mellow score.jazz:0.3.. -tag:metal , artist:"Miles Davis" duration:..3:00 sort:score.jazz-
 
-A space means and. A comma that stands alone or ends a word means or; "and" binds tighter. A leading `-` means not.
-Within one word, commas separate alternatives: `genre:rock,jazz`.
-
-    tag:NAME                  the track has this tag: its score reaches the tag's threshold
-    genre:NAME mood:NAME ...  the same for a tag of that category
-    score.NAME:LO..HI         the score is in this range; either end may be left open
-    duration:LO..HI           length in seconds or MINUTES:SECONDS
-    artist: title: album: path: filegenre:
-                              the text contains this, ignoring case; with `=` in front it equals this.
-                              filegenre is the content of the file's genre field
-    a bare word               artist, title, album or path contains it
-    sort:FIELD sort:FIELD-    by score.NAME, duration, artist, title, album or path; `-` from high to low
+"Queries" in docs/commands.md describes the language. A query becomes a predicate and an order: alternatives (commas) of
+words that all have to match (spaces).
 """
 
 from __future__ import annotations
