@@ -42,7 +42,11 @@ def read_checkpoint(index: bytes, data: bytes) -> dict[str, npt.NDArray[Any]]:
         entries = _table(index)
         if not entries or entries[0][0] != b"":
             raise _DamagedError("the header is missing")
-        _check_header(_message(entries[0][1])[0])
+        header, _ = _message(entries[0][1])  # a BundleHeaderProto: 1 number of shards, 2 endianness (0 is little)
+        if header[1] != 1:
+            raise _DamagedError(f"it has {header[1]} data files; only one is supported")
+        if header[2] != 0:
+            raise _DamagedError("its numbers are big-endian, which is not supported")
         tensors = [(name.decode(), *_message(value)) for name, value in entries[1:]]
         if sum(numbers[5] for _, numbers, _ in tensors) > len(data):
             raise _DamagedError("the data file is truncated, or its tensors overlap")
@@ -128,14 +132,6 @@ def _message(data: bytes) -> tuple[_Numbers, _Strings]:
             case _:
                 raise _DamagedError(f"a message has a field of unknown kind {wire}")
     return numbers, strings
-
-
-def _check_header(numbers: _Numbers) -> None:
-    """Check a BundleHeaderProto. Fields: 1 number of shards, 2 endianness (0 is little)."""
-    if numbers[1] != 1:
-        raise _DamagedError(f"it has {numbers[1]} data files; only one is supported")
-    if numbers[2] != 0:
-        raise _DamagedError("its numbers are big-endian, which is not supported")
 
 
 def _tensor(numbers: _Numbers, strings: _Strings, data: bytes) -> npt.NDArray[Any]:
