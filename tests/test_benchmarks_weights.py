@@ -114,7 +114,7 @@ class TestCorpus:
     ) -> None:
         for text, message in (
             ("[1]\n", "line 1: is not a JSON object"),
-            ('{"path": "a"}\n{"path"', "line 2: is no JSON"),
+            ('{"path": "a"}\n{"path"', "line 2: is not valid JSON"),
             ('{"artist": "A"}\n', 'has neither "file" nor "path"'),
         ):
             with pytest.raises(SystemExit):
