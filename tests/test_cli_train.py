@@ -282,11 +282,11 @@ def test_unsuitable_data_is_refused(music: Path, tmp_path: Path) -> None:
         assert "internal error" not in found.err and not (tmp_path / "run").exists()
         return found.err
 
-    assert "give the data with --data PATH (dataset folders: One folder a genre" in message_for()
+    assert "give the data with --data PATH (dataset folders: One folder per genre" in message_for()
     assert "MagnaTagATune" in message_for("--recipe", "wang2019-crnn-tf")
     assert "no such folder" in message_for("--data", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    assert "one folder a genre" in message_for("--data", tmp_path / "empty")
+    assert "one folder per genre" in message_for("--data", tmp_path / "empty")
     shutil.copytree(music / "Rock", tmp_path / "one" / "Rock")
     assert "only one tag, 'Rock'" in message_for("--data", tmp_path / "one")
     shutil.copytree(music / "Jazz", tmp_path / "few" / "Jazz")
