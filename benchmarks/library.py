@@ -3,7 +3,8 @@
     uv run python -m benchmarks.library [FILES]
 
 Makes FILES (10,000) small files and a library in which the default model has analysed each of them with seven frames,
-then times what a user waits for. The best of three counts. Start-up (Python, torch, the model) is not included.
+then times the work that a user waits for, and reports the best of three times. Start-up (Python, torch, the model) is
+not included.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from musictagger.tags.fields import FileTags
 from musictagger.tags.journal import Journal
 
 FRAMES = 7
-"""Of a track three and a half minutes long."""
+"""The frames of a track of three and a half minutes."""
 
 
 def main() -> None:

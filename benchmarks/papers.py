@@ -98,7 +98,7 @@ class Bench:
 
 
 def _is_finished(card: Card, values: Mapping[str, Any]) -> bool:
-    """Whether the model was measured and its run had these options."""
+    """Return whether the model was measured and its run had these options."""
     options = card.training.get("options", {})
     return bool(card.metrics) and all(options.get(name) == value for name, value in values.items())
 

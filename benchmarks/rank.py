@@ -55,8 +55,8 @@ def same_album_neighbours(embeddings: npt.NDArray[Any], groups: Sequence[Hashabl
     counted = np.flatnonzero(others)
     if not len(counted):
         return Neighbours(k, float("nan"), float("nan"), 0)
-    # Of vectors of length 1, the nearest are those of the smallest angle. Without an argument a track is no neighbour
-    # of itself.
+    # Among vectors of length 1, the nearest have the smallest angle. `kneighbors()` does not count a track as its own
+    # neighbour.
     found = NearestNeighbors(n_neighbors=min(k, len(group) - 1)).fit(normalize(embeddings))
     nearest = found.kneighbors(return_distance=False)[counted]
     share = float((group[nearest] == group[counted, None]).mean())

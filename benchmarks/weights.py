@@ -8,7 +8,7 @@ metrics. OUT/predictions keeps the scores, so that an interrupted run continues;
 
 heldout      tracks held out by artist and package: AUC of each tag against the teachers' decisions, rank correlation,
              and how often the nearest neighbour by embedding is of the same album
-labels       labels by people, which no model was trained on: genres in file tags, styles in a catalogue
+labels       labels assigned by people, which no model was trained on: genres in file tags, styles in a catalogue
 genres       the first genre that a scan would write, and whether it fits the label
 instruments  General MIDI instruments, each alone (fluidsynth and two soundfonts): AUC, and how many recordings of the
              instrument and of others get its tag

@@ -138,9 +138,9 @@ def _strike(track: mido.MidiTrack, pitches: Sequence[int], eighths: int, random:
 
 
 def write_variants(tracks: Sequence[Path], folder: Path) -> dict[str, list[Path]]:
-    """The middle minute of each track that can be decoded, as it is and in every variant; made unless it is there.
+    """The middle minute of each decodable track, unchanged and in every variant; existing files are kept.
 
-    Raises BadRequestError with a reason where none of them can be.
+    Raises BadRequestError with a reason where no track can be decoded.
     """
     written: dict[str, list[Path]] = {}
     reason = "there are none"
@@ -249,12 +249,12 @@ class Contender:
 
     @property
     def card(self) -> Card:
-        """Its card."""
+        """The model's card."""
         return self.predictor.card
 
     @cached_property
     def tags(self) -> tuple[str, ...]:
-        """Names of its tags."""
+        """Names of the model's tags."""
         return tuple(tag.name for tag in self.card.tags)
 
     def predict(self, paths: Sequence[Path]) -> Predictions:

@@ -59,7 +59,7 @@ class Tagger:
     """A model on a device, ready to tag files.
 
     `model` is a name (`musictagger models` lists them; a published model is fetched when it is missing) or the path of
-    a .safetensors file; the default model is used without one. Keyword arguments are those of
+    a .safetensors file; without it, the default model is used. Keyword arguments are those of
     `musictagger.config.Settings`, for example `device="cpu"`, `trim_edges=0.0`, `aggregate="median"`.
 
     Raises BadRequestError for an unknown model or setting, ModelError when the model cannot be fetched or loaded.

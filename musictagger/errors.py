@@ -1,4 +1,4 @@
-"""The errors that a user can meet. Each message names the path, the cause and the remedy."""
+"""The errors that a user can encounter. Each message names the path, the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _FileError(MusictaggerError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[_FileError], tuple[str, str]]:
-        """Exceptions are pickled by their message, which does not suffice here."""
+        """Pickle by path and reason; by default an exception is pickled by its message alone."""
         return type(self), (self.path, self.reason)
 
 
@@ -52,11 +52,11 @@ class AudioError(_FileError):
 
 
 class TagWriteError(_FileError):
-    """One file's tags could not be written; the file is as it was."""
+    """One file's tags could not be written; the file is unchanged."""
 
 
 def reason_of(error: Exception) -> str:
-    """The cause of an error in one line: for errors of the system without the number and the path."""
+    """The cause of an error in one line; for operating system errors, without the number and the path."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full; free some space"
     text = (isinstance(error, OSError) and error.strerror) or str(error)

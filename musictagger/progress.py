@@ -11,8 +11,8 @@ class Progress:
     """Shows nothing and never stops; subclasses override what they show.
 
     The methods are called in order from the thread that does the work. Work that can be interrupted checks `stopping`
-    between two units. Once it is True, no more units are begun, those begun are finished if that takes seconds, and
-    the call returns what it has.
+    between two units. Once it is True, no more units are started, those already started are finished if that takes only
+    seconds, and the call returns what it has.
     """
 
     stopping: bool = False

@@ -1,4 +1,4 @@
-"""Plain values that rooms hand to each other. Imports neither torch nor a database."""
+"""Plain values that packages pass to each other. Imports neither torch nor a database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float32]
 Aggregator = Literal["mean", "median", "geometric", "max"]
-"""How the scores of a track's frames become one (see aggregate_tracks)."""
+"""How the scores of a track's frames are combined into one (see aggregate_tracks)."""
 MergeMode = Literal["fill", "append", "replace", "none"]
 """How new values of a field are combined with those already there (see merge_genres)."""
 

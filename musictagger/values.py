@@ -1,6 +1,6 @@
 """The loader of values from outside: JSON, TOML, environment variables and command lines become typed values.
 
-An annotation says what is allowed: `Annotated[int, Meta(ge=1)] | None`. msgspec converts by it; this module adds the
+An annotation states what is allowed: `Annotated[int, Meta(ge=1)] | None`. msgspec converts by it; this module adds the
 messages, which name the value, what is allowed and what was found.
 """
 
@@ -23,7 +23,7 @@ from msgspec import Meta, inspect
 from musictagger.errors import BadRequestError, MusictaggerError, hint
 
 MAX = sys.float_info.max
-"""An upper limit of MAX refuses infinity. NaN lies within no limits."""
+"""An upper limit of MAX refuses infinity. Any limit refuses NaN."""
 
 Count = Annotated[int, Meta(ge=1)]
 Finite = Annotated[float, Meta(ge=-MAX, le=MAX)]
@@ -158,7 +158,7 @@ def _to_path(kind: type, value: Any) -> Path:
         raise ValueError(value)
     try:
         return Path(value).expanduser()
-    except RuntimeError as error:  # the home of a user who does not exist
+    except RuntimeError as error:  # `~name` where no user has this name
         raise ValueError(value) from error
 
 
@@ -172,7 +172,7 @@ def _allowed(value: object, kind: Any, *, lenient: bool = False) -> str:
 
 
 def _described(kind: Any) -> str:
-    if get_origin(kind) is Literal:  # msgspec sorts the words
+    if get_origin(kind) is Literal:  # msgspec sorts the choices
         return f"one of {', '.join(get_args(kind))}"
     match info := inspect.type_info(kind):
         case inspect.VarTupleType(item):

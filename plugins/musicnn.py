@@ -189,7 +189,7 @@ class _Windows:
         weights = filters.flatten(1).t().contiguous()
         rows = x.unfold(2, self.steps, 1).permute(0, 2, 1, 3).reshape(-1, x.shape[1] * self.steps)
         self.response = rows[:, : len(weights)] @ weights
-        dtype = self.response.dtype  # autocast's, which leaves `out=` alone
+        dtype = self.response.dtype  # that of autocast, which does not convert `out=`
         self.rows, self.weights = rows.to(dtype), weights.to(dtype)
 
     def __call__(self, frequency: int) -> Tensor:
@@ -214,7 +214,7 @@ class _Temporal(_Front):
         out_steps = padded - steps + 1
         x = F.pad(x, (0, -out_steps % _STRIP_STEPS))
         width = steps + _STRIP_STEPS - 1
-        banded = filters.new_zeros(_STRIP_STEPS, channels, width)  # row t: the filters, moved on by t steps
+        banded = filters.new_zeros(_STRIP_STEPS, channels, width)  # row t: the filters, shifted by t steps
         for t in range(_STRIP_STEPS):
             banded[t, :, t : t + steps] = filters[:, 0]
         weights = banded.flatten(0, 1).t()

@@ -1,1 +1,1 @@
-"""Makers of corpora, of releases and of the README's picture. Nothing in the package imports them."""
+"""Scripts that make corpora, releases and the README's picture. Nothing in the package imports them."""

@@ -5,7 +5,7 @@
 RUN is the folder of a finished `musictagger train --recipe musictagger-...` run, named after its model. Its weights and
 card are copied into weights/, with the licence and the attribution. A run that was not measured on its test split, or
 whose card does not record its training tracks, is refused.
-Then (or immediately, without RUN) all models in weights/ and those of --beside are measured in turns. The speeds go
+Then (or at once, without RUN) all models in weights/ and those of --beside are measured in turns. The speeds go
 into the cards in weights/, and `musictagger models` shows them. Run nothing else on the machine meanwhile.
 """
 

@@ -41,7 +41,7 @@ _TRIES = 8
 _RARE = 3
 """A tag that any split has on fewer tracks is left out, because it could not be measured."""
 _ENERGETIC, _CALM = 32.0, 16.0
-"""Notes a second, counting each note of a chord. Of 240 arrangements a quarter are above and a quarter below."""
+"""Notes per second, counting each note of a chord. Of 240 arrangements a quarter are above and a quarter below."""
 
 
 @dataclass(frozen=True)

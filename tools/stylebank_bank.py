@@ -22,7 +22,7 @@ SOUNDFONTS: Mapping[Split, tuple[str, ...]] = {
     "test": ("FluidR3",),
 }
 _SALT = "stylebank 7651"
-"""Chosen so that genres with styles of drums alone have some of them in train and in test."""
+"""Chosen so that genres with drum-only styles have some of them in train and in test."""
 
 
 @dataclass(frozen=True)

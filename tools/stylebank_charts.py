@@ -77,7 +77,7 @@ def _blues(random: Random) -> _Drawn:
 
 
 def _jazz(random: Random) -> _Drawn:
-    """Sections of eight or sixteen bars of cadences to near keys."""
+    """Sections of eight or sixteen bars of cadences to closely related keys."""
     mode: Mode = "minor" if random.random() < 0.3 else "major"
     home = (0, random.choice(("m7", "m6")) if mode == "minor" else random.choice(("M7", "6", "M7")))
 
@@ -187,7 +187,7 @@ def _latin(random: Random) -> _Drawn:
 
 
 def _bossa(random: Random) -> _Drawn:
-    """As jazz, with chords that fall by semitones at the start of some sections."""
+    """Like jazz, with chords that fall by semitones at the start of some sections."""
     mode, sections = _jazz(random)
 
     def slid(section: tuple[Bar, ...]) -> tuple[Bar, ...]:

@@ -77,7 +77,7 @@ def parse_grooves(text: str) -> Grooves:
 
 @dataclass(frozen=True)
 class Backing:
-    """The accompaniment of styles that have drums only; see [backing] in stylebank.toml."""
+    """The accompaniment of drum-only styles; see [backing] in stylebank.toml."""
 
     bass: float
     bass_voice: tuple[str, ...]
@@ -229,7 +229,7 @@ class Note:
 
     @property
     def drum(self) -> bool:
-        """Whether it is on the drum channel."""
+        """True for a note on the drum channel."""
         return self.channel == _DRUMS
 
 
@@ -284,7 +284,7 @@ def _track(midi: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int,
 
 
 def _number(midi: bytes, at: int) -> tuple[int, int]:
-    """A number of variable length, and the offset after it."""
+    """A variable-length number, and the offset after it."""
     value = 0
     while True:
         value = value << 7 | midi[at] & 0x7F

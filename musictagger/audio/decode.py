@@ -90,7 +90,7 @@ def decode_frames(path: Path, rate_hz: int, rule: FrameRule, beat: Callable[[], 
     """Yield `(index, frame)`, frame float32 [rule.frame_samples] mono at `rate_hz`; return a `Decoded`.
 
     An index of 0 starts the track over: the first decoder failed and the second one began from the start.
-    `beat` is called for every block read, so that a watchdog can tell slow from hung.
+    `beat` is called for every block read, so that a watchdog can distinguish slow from hung.
 
     Raises AudioError with the reasons of both decoders when neither can decode the file.
     """
@@ -112,7 +112,7 @@ def _openers(path: Path) -> list[Any]:
 
 
 def _mp3_of_unknown_length(path: Path) -> bool:
-    """Whether the file is an MP3 without a Xing, Info or VBRI header.
+    """Return whether the file is an MP3 without a Xing, Info or VBRI header.
 
     libsndfile estimates its length from the bit rate of the first frame and stops there: of a VBR file of 60 s with a
     quiet start, 14 s were read.

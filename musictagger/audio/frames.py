@@ -4,7 +4,7 @@ Source: Roy et al. 2020 ("Multiframe", IV): drop the first and last seconds, cut
 length without overlap, drop the last one if it is shorter. The paper leaves two cases open: here, the edges are
 dropped only when at least one whole frame remains, and a track shorter than one frame is repeated to fill it.
 
-All lengths are in samples; this module knows no sample rate, no file and no decoder.
+All lengths are in samples; this module does not depend on sample rates, files or decoders.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Wave = npt.NDArray[np.float32]
 """Mono samples, float32 [samples], nominally within -1..1."""
 
 Status = Literal["ok", "too short", "silent"]
-"""Whether a track has frames and, if it has none, why."""
+"""The status of a track: ok, or the reason why it has no frames."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class FrontEnd:
         "log1p": log10(1 + gain * mel) (Pons & Serra 2019).
     `mel_exponent` is 2 in the reference code of Choi et al. 2017, which squares a power spectrogram again.
     `standardise` subtracts each frame's mean and divides by its standard deviation (Flores 2017).
-    The limits exclude values with which nothing was ever trained, and which end in NaN or exhaust the memory.
+    The limits exclude values that no model was ever trained with and that lead to NaN or exhaust the memory.
     """
 
     sample_rate_hz: Annotated[int, Meta(ge=1_000, le=384_000)] = 12_000
@@ -81,7 +81,7 @@ class FrontEnd:
                 "it was made by a newer musictagger, so update musictagger"
             )
         load(values, cls, "the model's front end", ModelError)
-        # Not the loaded one, whose 80 is 80.0: the key of a card is a digest of the numbers as they are written.
+        # Not the loaded value, in which 80 becomes 80.0: the key of a card is a digest of its numbers as written.
         front_end = cls(**values)
         if reason := front_end._contradiction():
             raise ModelError(f"the model's front end is impossible: {reason}")

@@ -43,7 +43,7 @@ class LogMel(nn.Module):
         """Apply to `spectrogram` what depends on a whole frame: range, reference level, standard deviation."""
         front_end = self.front_end
         if front_end.compression == "db":
-            # The maximum is each frame's own, so a score never depends on what shares its batch.
+            # The maximum is each frame's own, so a score never depends on the other frames in its batch.
             loudest = mel.amax(dim=(-2, -1), keepdim=True)
             if front_end.top_db is not None:
                 mel = torch.maximum(mel, loudest - front_end.top_db)

@@ -98,12 +98,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        # A dangling or looping link is no folder; if its name looks like music it is reported as unreadable.
+        # A dangling or looping link is not a folder; if its name looks like music it is reported as unreadable.
         return False
 
 
 def stat_file(path: Path) -> FoundFile | WalkProblem:
-    """Return a file as it is now, or why it cannot be read."""
+    """Return a file in its present state, or the reason why it cannot be read."""
     try:
         status = path.stat()
     except OSError as error:

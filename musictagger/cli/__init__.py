@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         code = cli(list(arguments), prog_name="musictagger", standalone_mode=False, obj=tuple(arguments))
     except (BrokenPipeError, SystemExit):
-        # click and rich end like this if the reader of the output (`head`, a pager) has quit, which is no error.
+        # click and rich end like this if the reader of the output (`head`, a pager) has quit, which is not an error.
         if not _reader_has_quit():
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -80,7 +80,7 @@ def _rows(store: Store, model_id: int, paths: list[Path]) -> list[TrackRow]:
 def _decide(
     store: Store, row: TrackRow, genre: tuple[str, ...], excluded: tuple[str, ...], lock: bool | None, forget: bool
 ) -> None:
-    """Add to earlier decisions, or replace them with `forget`."""
+    """Add to the earlier decisions or, with `forget`, replace them."""
     assert row.digest is not None
     genres = None if forget else row.chosen_genres
     never = [] if forget else list(row.excluded_genres or [])

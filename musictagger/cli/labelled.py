@@ -36,7 +36,7 @@ measuring_options = chain(
 
 
 def data_of(data: str | None, dataset: str, settings: Settings) -> Path | str:
-    """Return where a dataset is read from. Raises BadRequestError if it is not given, except for the library."""
+    """Return the location of a dataset. Raises BadRequestError if it is not given, except for the library."""
     from musictagger.datasets import DATASETS
     from musictagger.datasets.library import NAME as LIBRARY
 

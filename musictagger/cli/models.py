@@ -64,7 +64,7 @@ def _print(models: Sequence[FoundModel], absent: Sequence[CatalogueEntry], defau
     console = render.console()
 
     def paragraph(text: str, style: str = "", indent: str = "") -> None:
-        # Words longer than a line, such as paths, are wrapped by the terminal, so that they can be copied whole.
+        # Paths and other words longer than a line are left to the terminal to wrap, so that they can be copied whole.
         wrapped = textwrap.wrap(
             text, min(console.width, 110), break_long_words=False, break_on_hyphens=False, subsequent_indent=indent
         )

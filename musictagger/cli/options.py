@@ -79,7 +79,7 @@ def _setting(*names: str, **attributes: Any) -> Callable[[Command], Command]:
 
 
 def _switch(name: str, help_text: str) -> Callable[[Command], Command]:
-    # None, not False: a switch that is not given leaves the configuration file to decide.
+    # None, not False, so that the configuration file decides for a switch that is not given.
     return _setting(name, is_flag=True, default=None, help=help_text)
 
 

@@ -31,7 +31,7 @@ class _Console(Console):
 
 def console() -> Console:
     """Return standard output: styled on a terminal, else plain and, without COLUMNS, 160 cells wide."""
-    # No emoji: a file may be called `:smile:.mp3`.
+    # Emoji codes are off, because a file may be called `:smile:.mp3`.
     plain = _Console(highlight=False, emoji=False)
     if plain.is_terminal or os.environ.get("COLUMNS", "").strip("0").isdigit():
         return plain

@@ -36,7 +36,7 @@ def command(file: Path, as_json: bool, settings: Settings) -> int:
     if as_json:
         documents.print_json(documents.track_document(tracks[0]))
         return 0
-    # Here, since the JSON document does not need rich.
+    # Imported here, because the JSON document does not need rich.
     from musictagger.cli import render
 
     console = render.console()

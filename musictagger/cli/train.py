@@ -150,7 +150,7 @@ def overrides(flags: dict[str, Any]) -> dict[str, Any]:
 def nested(values: dict[str, str], option: str) -> dict[str, Any]:
     """{"config.x": "1"} -> {"config": {"x": 1}}: values of dotted names and values in braces are parsed as JSON.
 
-    All other values stay texts, to be converted to the type of the option. Raises BadRequestError for a name that is
+    All other values remain texts, to be converted to the type of the option. Raises BadRequestError for a name that is
     given both as a whole and in parts.
     """
     found: dict[str, Any] = {}
@@ -169,7 +169,7 @@ def nested(values: dict[str, str], option: str) -> dict[str, Any]:
 
 
 def read_value(text: str) -> Any:
-    """Return the JSON value of `text`, such as a number, true, null or a list; a text that is not JSON stays."""
+    """Return the JSON value of `text`, such as a number, true, null or a list; other texts are unchanged."""
     import msgspec
 
     try:

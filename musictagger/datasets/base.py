@@ -136,7 +136,7 @@ def artist_key(artist: str | None) -> str | None:
 
 
 def shared_artists(examples: Iterable[Example]) -> list[str]:
-    """Artists with tracks in more than one split, so that a test on the one profits from training on the other."""
+    """Artists with tracks in more than one split, so that a test on one benefits from training on the other."""
     spelt: dict[str, dict[Split, str]] = {}
     for example in examples:
         if (key := artist_key(example.artist)) is not None:

@@ -47,8 +47,9 @@ def read(
     """The excerpts, split for 10-fold cross-validation or by the fault-filtered lists.
 
     Folds are stratified and drawn by `seed`; fold number `fold` (0 to 9) is test, the next one valid, the rest train.
-    The lists gtzan_train_filtered.txt, gtzan_valid_filtered.txt and gtzan_test_filtered.txt are looked for in `lists`,
-    or else beside the data. Raises BadRequestError for excerpts or lists that are missing or not in this format.
+    The lists gtzan_train_filtered.txt, gtzan_valid_filtered.txt and gtzan_test_filtered.txt are searched for in
+    `lists`, or else beside the data. Raises BadRequestError for excerpts or lists that are missing or not in this
+    format.
     """
     root = absolute(folder)
     files = _find(root)

@@ -1,1 +1,1 @@
-"""How good a model is on labelled music: metrics, intervals, comparisons, reports. Knows no training loop."""
+"""How good a model is on labelled music: metrics, intervals, comparisons, reports. Independent of training."""

@@ -37,7 +37,7 @@ class Interval:
 
     @classmethod
     def from_json(cls, values: Any) -> Interval | None:
-        """The inverse of `to_json`; None for a value of another shape."""
+        """The inverse of `to_json`; None for a value with another structure."""
         if not isinstance(values, Mapping) or not {"value", "low", "high"} <= set(values):
             return None
         return cls(values["value"], values["low"], values["high"])

@@ -44,12 +44,12 @@ def fit_card(
 ) -> Card:
     """Return the card with calibration and thresholds fitted on `track_scores` of the validation split.
 
-    A tag's threshold is that of its best F1 with at least `min_precision`. The threshold of a genre in a genre model is
-    at most what gives `GIVEN_SHARE` of the tracks their most probable genre, unless `min_precision` is given.
-    With calibration "lift" all thresholds are LIFT_THRESHOLD, since the curves are aligned to it (`fit_lift`).
-    A tag that cannot be fitted keeps the threshold that the card has (for a genre at most its ceiling);
+    A tag's threshold is that of its best F1 with at least `min_precision`. Unless `min_precision` is given, the
+    threshold of a genre in a genre model is at most the one at which `GIVEN_SHARE` of the tracks get their most
+    probable genre. With calibration "lift" all thresholds are LIFT_THRESHOLD, since the curves are aligned to it
+    (`fit_lift`). A tag that cannot be fitted keeps the threshold that the card has (for a genre at most its ceiling);
     `training["thresholds"]` of the card lists these tags, the F1 of the others and the data. If card and dataset have
-    no tag in common, or no track has a label, nothing else of the card changes.
+    no tag in common, or no track has a label, nothing else in the card changes.
     """
     matching = match_tags(card, dataset, require=False)
     lifted = calibration == "lift"
@@ -105,7 +105,7 @@ def _fit_thresholds(
 
 
 def top_ceilings(scores: FloatArray, share: float = GIVEN_SHARE) -> npt.NDArray[np.float64]:
-    """For each genre, the highest threshold that `share` of the tracks reach for which it is the best genre, [genres].
+    """For each genre, the highest threshold that `share` of the tracks with this best genre reach, [genres].
 
     `scores` are [tracks, genres] of at least one track. A genre that is best for no track gets the value
     of all tracks.

@@ -1,4 +1,4 @@
-"""Metrics of scores against the ground truth: arrays in, numbers out, no file and no model.
+"""Metrics of scores against the ground truth, computed from arrays, without files or models.
 
 Sources: Wang et al. 2019 (V.D) for tags and genres, Roy et al. 2020 (III) for frame level and song level.
 

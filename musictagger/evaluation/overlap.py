@@ -1,6 +1,6 @@
 """Training overlap: the tracks that a model was trained on, as digest prefixes small enough for its card.
 
-Metrics on such tracks are too good, so that they are neither saved nor shown without a warning.
+Metrics on such tracks are too good, so they are not saved, and are shown only with a warning.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Plots of training and evaluation: values in, a matplotlib Figure out. Without pyplot, so that no state is shared.
+"""Plots of training and evaluation as matplotlib figures, made without pyplot, so that no state is shared.
 
 Colours are those of Okabe and Ito (2008), which are distinct for people with any colour vision, without the yellow,
 which is invisible on white; lines also differ in their dashes or markers. Text and axes have the colour `INK`, which

@@ -1,4 +1,4 @@
-"""The report of a training run or an evaluation: one HTML file that needs nothing else, no network and no script."""
+"""The report of a training run or an evaluation: one self-contained HTML file without scripts."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _embedding_map(labelled: LabelledScores) -> dict[str, Any] | None:
-    """Positions and labels of a sample of the tracks; None where there is nothing to see."""
+    """Positions and labels of a sample of the tracks; None where a map would show nothing."""
     tracks = len(labelled.paths)
     # Equal embeddings (an untrained model) have no map.
     if tracks < MIN_MAPPED or not labelled.embeddings.std(axis=0).any():

@@ -91,7 +91,7 @@ class GenreLevel:
     left_out: list[str]
     """Genres without a row."""
     confusion: list[list[int]]
-    """A row for each true genre, with how many were predicted to be of each genre."""
+    """A row for each true genre, with the number of predictions of each genre."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def score_tracks(
     """Score tracks exactly as a scan with these settings does; errors of single files are among the failures.
 
     `progress` is advanced by tracks, within a stage that the caller has started. Once it is stopping, no more tracks
-    are begun.
+    are started.
     """
     started_s = time.monotonic()
     settings, wanted = settings or Settings(), dict.fromkeys(paths)

@@ -116,7 +116,7 @@ def fit_calibration(
 
 
 def fit_lift(scores: npt.ArrayLike, names: Sequence[str], alternatives: Collection[str] = ()) -> Calibration:
-    """Fit a curve for each tag that expresses its score as a lift over the usual one, from [tracks, tags] in 0 to 1.
+    """Fit a curve for each tag that expresses its score as lift over its usual score, from [tracks, tags] in 0 to 1.
 
     A calibrated score is 0.5 where the model's odds are LIFT times the usual odds, the geometric mean over these
     tracks. This makes common and rare tags comparable; where all tags are equally likely a priori, the highest lift is

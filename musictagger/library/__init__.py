@@ -1,1 +1,1 @@
-"""The database: schema, migrations, the one writer, the query language. Knows no audio and no network."""
+"""The database: schema, migrations, the one writer, the query language. Contains no audio or network code."""

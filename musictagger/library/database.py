@@ -91,7 +91,7 @@ def _migrate(engine: Engine, location: str, create: bool) -> None:
 
 
 def _upgrade(engine: Engine, location: str, current: str | None) -> None:
-    # Here, since it takes 0.2 s and an up-to-date database does not need it.
+    # Imported here, because it takes 0.2 s and an up-to-date database does not need it.
     from alembic import command
     from alembic.config import Config
     from alembic.script import ScriptDirectory

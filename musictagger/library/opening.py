@@ -24,7 +24,7 @@ def open_library(location: str) -> Iterator[LibraryReader]:
     if not _is_up_to_date(connect):
         from musictagger.library.database import open_database
 
-        # It migrates a library of an earlier version, and raises the error that any other file deserves.
+        # It migrates a library of an earlier version, and raises the appropriate error for any other file.
         open_database(location, create=False).dispose()
     with readable_errors(location, LIBRARY_ADVICE):
         connection = connect()

@@ -1,4 +1,4 @@
-"""The query language: from text to a predicate over tracks. Pure: it knows no database and no terminal.
+"""The query language: from text to a predicate over tracks. Pure: it uses no database and no terminal.
 
     genre:rock mood:mellow score.jazz:0.3.. -tag:metal , artist:"Miles Davis" duration:..3:00 sort:score.jazz-
 

@@ -121,7 +121,7 @@ class Store(LibraryReader):
         """Record that a file cannot be read or decoded, and why.
 
         After a transient failure (drive disconnected, no permission) the analysis stays, and the next scan tries again.
-        After any other the file has another content than the one analysed.
+        After any other failure, the content of the file differs from the one analysed.
         """
         with self._errors():
             row = self._file(file)

@@ -1,6 +1,6 @@
 """Views of stored scores: merged into tags, aggregated over frames, calibrated, compared with thresholds.
 
-Nothing here is stored: changing the aggregator, a threshold or the number of genres never analyses a track again.
+Nothing here is stored: changing the aggregator, a threshold or the number of genres requires no new analysis.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SCORE_BYTES = 2
 
 @dataclass(frozen=True)
 class View:
-    """The user's settings for the use of scores."""
+    """The user's settings for interpreting scores."""
 
     card: Card
     aggregator: Aggregator = "mean"

@@ -1,1 +1,1 @@
-"""Backbones, trained models, their cards and inference. Knows no database and no training loop."""
+"""Backbones, trained models, their cards and inference. Independent of databases and training."""

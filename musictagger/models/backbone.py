@@ -10,9 +10,10 @@ A plugin is one Python file with one class:
         def __init__(self, n_tags: int, *, width: int = 64) -> None: ...
         def forward(self, features: Tensor) -> Output: ...
 
-It does no I/O and knows no vocabulary, front end or training loop. Every keyword of `__init__` must have a default and
-be a JSON value: the model card stores them, and `Backbone(n_tags, **config)` builds the backbone again. At its start
-`values.check_arguments(MyBackbone.__init__, locals(), ModelError)` refuses values that the annotations exclude.
+It does no I/O and does not depend on a vocabulary, front end or training loop. Every keyword of `__init__` must have a
+default and be a JSON value: the model card stores them, and `Backbone(n_tags, **config)` builds the backbone again. At
+its start `values.check_arguments(MyBackbone.__init__, locals(), ModelError)` refuses values that the annotations
+exclude.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class FoundModel:
     card: Card | None = None
     error: str = ""
     hides: tuple[Path, ...] = ()
-    """Weights of the same name in later folders, which only their path can select."""
+    """Weights of the same name in later folders, which can only be selected by their path."""
 
 
 def find_models(folders: Sequence[Path]) -> list[FoundModel]:

@@ -2,9 +2,9 @@
 
 Source: Roy et al. 2020 and Wang et al. 2019 (V.G) put such classifiers on the features of a frozen network.
 
-A head maps an embedding [batch, dim] to logits [batch, n_tags], of which the sigmoid (tags) or softmax (one genre)
-are the probabilities of the classifier. It standardises the embedding itself. Its tensors are in the model's file,
-with names that begin with `head.`; its sizes are in the card's `head`:
+A head maps an embedding [batch, dim] to logits [batch, n_tags], whose sigmoid (tags) or softmax (one genre) gives the
+probabilities of the classifier. It standardises the embedding itself. Its tensors are in the model's file, with names
+that begin with `head.`; its sizes are in the card's `head`:
 
     kind              linear, kernel or neighbours
     dim               length of the embedding

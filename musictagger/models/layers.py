@@ -1,6 +1,6 @@
 """Layers shared by backbones: the input from a log-mel batch, and conv -> BatchNorm -> activation -> pool.
 
-`musictagger.models.fuse` makes `ConvBlock` fast for inference; backbones built from it need nothing for that.
+`musictagger.models.fuse` makes `ConvBlock` fast for inference; backbones built from it need no changes for that.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ def cut(mel: Tensor, columns: int) -> Tensor:
 def mean_score_logits(logits: Tensor) -> Tensor:
     """Patch logits [batch, patches, tags] -> the logits [batch, tags] whose sigmoid is the mean patch score.
 
-    In log space, since a score of 1 - 1e-9 is 1 in float32, of which the logit is infinite.
+    In log space, since a score of 1 - 1e-9 is 1 in float32, whose logit is infinite.
     """
     return F.logsigmoid(logits).logsumexp(1) - F.logsigmoid(-logits).logsumexp(1)
 

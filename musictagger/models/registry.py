@@ -28,7 +28,7 @@ from musictagger.paths import bundled_folder
 ENTRY_POINT_GROUP = "musictagger.backbones"
 
 SLOW_IMPORT_S = 5.0
-"""Time after which the plugin being imported is named: one that never ends would look like a hang of ours."""
+"""Time after which the plugin being imported is named: one that never ends would look as if this program hung."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def quiet_output() -> contextlib.AbstractContextManager[object]:
 
 @contextlib.contextmanager
 def _importing(origin: str) -> Iterator[None]:
-    """Surround the import of a plugin, whose output is redirected, and which is named when the import takes long."""
+    """Surround the import of a plugin, whose output is redirected, and which is named if the import is slow."""
     warn = logging.getLogger("musictagger").warning
     timer = threading.Timer(SLOW_IMPORT_S, warn, ("still importing plugin %s; move it away if it never ends", origin))
     timer.daemon = True

@@ -1,4 +1,4 @@
-"""Categories, display names and synonyms of tag words. The data stand in tags.toml."""
+"""Categories, display names and synonyms of tag words. The data is in tags.toml."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Files to scores to files: decode workers, batches of many tracks, scans and tag writing. Knows no terminal."""
+"""From files to scores to tags in files: decode workers, batches of many tracks, scans, writing. Uses no terminal."""

@@ -86,7 +86,7 @@ class WorkerPool:
         self.close()
 
     def submit(self, job: Job) -> None:
-        """Queue a job. Decoding takes precedence over inspecting, so that tracks begun are finished first."""
+        """Queue a job. Decoding takes precedence over inspecting, so that tracks already started are finished first."""
         self.pending += 1
         if isinstance(job, Inspect):
             self._jobs.append(job)

@@ -100,7 +100,7 @@ class Scan:
     def run(self, roots: Sequence[Path]) -> ScanReport:
         """Scan files and folders.
 
-        Once `progress.stopping`, tracks already begun are finished and stored, and no more are begun.
+        Once `progress.stopping`, tracks already started are finished and stored, and no more are started.
         Raises BadRequestError for a root that does not exist, StoreError when the database fails; errors of single
         files are in the report.
         """

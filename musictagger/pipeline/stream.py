@@ -1,4 +1,4 @@
-"""The one driver of the worker pool: files in, a stream of events out.
+"""The one driver of the worker pool, which turns files into a stream of events.
 
 It keeps the workers supplied, inspects files whose digest is missing, decodes the audio that several files share once,
 and tries the next copy when one fails. Consumers only accumulate what they are given.
@@ -60,12 +60,12 @@ def stream(
     progress: Progress,
     known: Callable[[str], bool] = lambda digest: False,
 ) -> Iterator[Iterator[Event]]:
-    """Give the events of `sources`, files with distinct paths. Leaving the context ends the workers.
+    """Provide the events of `sources`, files with distinct paths. Leaving the context ends the workers.
 
     A file without a digest gives one `Inspected` first. Then `Known` ends a file whose audio `known` recognises by its
     digest or that is a copy of a finished one; `Finished` ends a decoded file, after frames in order, float32
     [samples] at `rate_hz`, of which index 0 starts the track over; `Failed` may come at any point. Tracks are
-    interleaved. Once `progress.stopping`, no more files are begun, and the stream ends with those that were.
+    interleaved. Once `progress.stopping`, no more files are started, and the stream ends with those already started.
     """
     if not sources:
         yield iter(())

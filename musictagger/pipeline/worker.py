@@ -1,7 +1,7 @@
 """The work of one worker process: inspect a file, or decode it to frames. Imports no torch.
 
 A job comes in through the pipe and its answers go out: any number of `Frame`, then one `Inspected`, `Finished` or
-`Failed`. A `Heartbeat` tells a slow job from a hung one.
+`Failed`. A `Heartbeat` distinguishes a slow job from a hung one.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def decode(job: Decode, beat: Callable[[], None] = lambda: None) -> Iterator[Fra
 
 
 def _require_unchanged(file: FoundFile) -> None:
-    """Scores must never be filed under the digest of other audio."""
+    """Raise ChangedMeanwhileError if the file has changed: scores must never be stored under another audio's digest."""
     status = file.path.stat()
     if (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns):
         raise ChangedMeanwhileError(file.path, "changed while it was being scanned; scan it again")

@@ -125,7 +125,7 @@ class TagWriter:
         """Write changes; a file that is not as planned is refused, and the others are written.
 
         Two paths of one file (a link and its target) are one write. `done` holds the files written, when the changes
-        come in several calls. Once `progress.stopping` is True, no more are begun.
+        come in several calls. Once `progress.stopping` is True, no more are started.
         """
         outcome = WriteOutcome()
         done = set() if done is None else done

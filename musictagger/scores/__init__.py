@@ -1,1 +1,1 @@
-"""From scores of frames to names of genres: pure functions. Knows no file, database or terminal."""
+"""From scores of frames to names of genres: pure functions. Independent of files, databases and terminals."""

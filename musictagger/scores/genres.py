@@ -61,7 +61,7 @@ class GenreChooser:
 
         Genres are ranked by score, as `show` lists them, not by how far they exceed their threshold; equal scores by
         name. A genre that another one implies is left out (Rock beside Indie Rock), and the other takes its rank,
-        unless it is weak in comparison: see `most_specific` and `believable`. The number is cut last, so that the
+        unless it is weak in comparison: see `most_specific` and `believable`. The number is limited last, so that the
         choice of one genre is the first of the choice of two.
         """
         values = scores[self.positions]
@@ -89,7 +89,7 @@ def ranked(scores: FloatArray, tags: Sequence[Tag]) -> list[tuple[Tag, float]]:
 
 
 def thresholds(card: Card, min_score: float | None = None) -> FloatArray:
-    """The score from which a track has each tag, float32 [tags]: the card's, or one for all."""
+    """The lowest score at which a track has each tag, float32 [tags]: the card's, or one for all."""
     return np.array([tag.threshold if min_score is None else min_score for tag in card.tags], np.float32)
 
 
@@ -113,7 +113,7 @@ def chooser(card: Card, choice: GenreChoice) -> GenreChooser:
 def believable(scores: Mapping[str, float], above: Mapping[str, frozenset[str]]) -> list[str]:
     """The names in `scores`, in their order, without those whose score is below SPECIFIC_SHARE of a genre they imply.
 
-    Electronic 0.5 and House 0.1 is Electronic: with so low a score the model is not sure of the subgenre.
+    Electronic 0.5 and House 0.1 is Electronic: with such a low score the model is not sure of the subgenre.
     """
     return [
         name

@@ -1,4 +1,4 @@
-"""The tree of genres: spellings of the same genre, and the genres that each implies. The data stand in genres.toml.
+"""The tree of genres: spellings of the same genre, and the genres that each implies. The data is in genres.toml.
 
 A genre may have several parents: Indie Rock is Rock and Indie. A user's own genres.toml changes names and parents.
 """
@@ -42,14 +42,14 @@ class GenreTree:
         return self.above.get(self.canonical(name), frozenset())
 
     def key(self, name: str) -> str:
-        """A key that is equal for two names of the same genre, also for one that is not in the tree."""
+        """A key that is equal for two names of the same genre, even one that is not in the tree."""
         return genre_key(self.canonical(name))
 
 
 def genre_key(name: str) -> str:
     """A name without case, spaces, punctuation and accents, with `and` for `&`: `Forró` = `forro`, `R & B` = `r and b`.
 
-    Marks that are part of the letters of a script, as in Hindi or Japanese, stay.
+    Marks that are part of the letters of a script, as in Hindi or Japanese, are kept.
     """
     folded = unicodedata.normalize("NFKD", name).casefold().replace("&", "and")
     return "".join(c for c in folded if _is_significant(c)) or folded

@@ -1,1 +1,1 @@
-"""SQLite files for the library and the journal: opening them, readable errors, column types. Knows no table."""
+"""SQLite files for the library and the journal: opening them, readable errors, column types. Uses no table."""

@@ -75,8 +75,8 @@ def connector(
         except OSError as error:
             raise StoreError(f"{path}: cannot be created: {reason_of(error)}; {advice.elsewhere}") from error
     writable = os.access(path if path.exists() else path.parent, os.W_OK) and os.access(path.parent, os.W_OK)
-    # A database on read-only media can still be queried; without `immutable` SQLite wants to create a -shm file.
-    # With a write-ahead log beside it another process is writing, and only a reader that looks there is up to date.
+    # A database on read-only media can still be queried; without `immutable` SQLite tries to create a -shm file. A
+    # write-ahead log beside it means that another process is writing, and only a reader of the log is up to date.
     immutable = not path.with_name(path.name + "-wal").exists()
     mode = "rwc" if create else "rw" if writable else "ro&immutable=1" if immutable else "ro"
     uri = f"{path.absolute().as_uri()}?mode={mode}"

@@ -1,1 +1,1 @@
-"""The tags inside music files: reading, planning, journalled and verified writing. Knows no model and no score."""
+"""The tags inside music files: reading, planning, journalled and verified writing. Independent of models and scores."""

@@ -88,7 +88,7 @@ def snapshot(path: Path, but: Collection[Field] = FIELDS) -> dict[str, str]:
 
 
 def _check(values: Values) -> None:
-    """Raises MalformedError for half a surrogate pair, which no encoding can hold."""
+    """Raise MalformedError for half a surrogate pair, which no encoding can hold."""
     for field, texts in values.items():
         for text in texts:
             if any("\ud800" <= character <= "\udfff" for character in text):
@@ -103,7 +103,7 @@ def _open_to_read(path: Path, join: str = DEFAULT_JOIN) -> TagFile[Any]:
 
 
 def _open(path: Path, join: str = DEFAULT_JOIN) -> TagFile[Any]:
-    """Raises MalformedError for a container that cannot be tagged, or for damage."""
+    """Raise MalformedError for a container that cannot be tagged, or for damage."""
     container = container_of(path)
     if container.open is None:
         raise MalformedError(container.refusal)

@@ -1,7 +1,7 @@
 """The journal of all tag writes: the values before and after, so that each can be undone.
 
-An entry is durable before its file is changed. The journal is a SQLite file of its own: a library can be scanned
-again, the former tags cannot.
+An entry is durable before its file is changed. The journal is a SQLite file of its own: a library can be rebuilt by a
+scan, but former tags cannot.
 """
 
 from __future__ import annotations
@@ -205,13 +205,13 @@ class Journal:
         return found
 
     # A process that writes holds a lock file of its own until it ends, however it ends: whoever can acquire the lock
-    # knows that the process is gone. Process ids would not do, because they are reused after a reboot.
+    # knows that the process is gone. Process ids are not suitable, because they are reused after a reboot.
 
     def _lock_file(self, owner: str) -> Path:
         return self._path.with_name(f"{self._path.name}-{owner}.lock")
 
     def _acquired(self, owner: str) -> BaseFileLock | None:
-        """The lock of a process, or None while that holds it. Raises StoreError where it cannot be created."""
+        """The lock of a process, or None while that process holds it. Raises StoreError where it cannot be created."""
         lock = FileLock(self._lock_file(owner), thread_local=False)
         try:
             lock.acquire(timeout=0)

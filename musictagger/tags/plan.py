@@ -78,7 +78,7 @@ def save_plan(plan: Plan, path: Path) -> None:
 
 
 def load_plan(path: Path) -> Plan:
-    """Read a saved plan. Raises BadRequestError with the path and what is wrong with it."""
+    """Read a saved plan. Raises BadRequestError with the path and the fault."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,7 +1,7 @@
 """Write tags so that at every moment a file is either the complete old one or the complete new one.
 
-The file is copied beside itself. The copy is tagged, read again, compared with the original and made durable, and only
-then replaces the original in one step. A failure before that leaves the original untouched.
+The file is copied within its folder. The copy is tagged, read back, compared with the original and made durable, and
+only then replaces the original in one step. A failure before that leaves the original untouched.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def write_fields(edit: Edit, options: WriteOptions = DEFAULT_OPTIONS, step: Step
         finally:
             with contextlib.suppress(OSError):  # it is hidden, and the next sweep removes it
                 temporary.unlink(missing_ok=True)
-    # The file is now the new one: no error may claim otherwise.
+    # The file is now the new one, so no error may suggest otherwise.
     with contextlib.suppress(OSError):
         step("sync folder")
         sync_folder(target.parent)
@@ -305,7 +305,7 @@ def _check_unchanged(target: Path, original: os.stat_result) -> None:
 
 
 def _check_no_writer(target: Path) -> None:
-    """Raises TagWriteError if another program has the file open for writing: what it writes would be lost.
+    """Raise TagWriteError if another program has the file open for writing: what it writes would be lost.
 
     Linux refuses a read lease on such a file. Where leases are not available, nothing is checked.
     """

@@ -1,1 +1,1 @@
-"""From labelled music to a model: options, features, the training loop, export. Knows no terminal."""
+"""From labelled music to a model: options, features, the training loop, export. Uses no terminal."""

@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
 
     A step allocates and frees gigabytes, and every page that is requested anew must be mapped and cleared. Without
     that, a step of 16 windows takes 1.4 s of processor time instead of 2.2 s (CRNN-TF) and 1.0 s instead of 1.4 s
-    (FCN). The process never shrinks. Not possible with other C libraries: macOS, Windows, musl.
+    (FCN). The memory of the process never shrinks. Not possible with other C libraries: macOS, Windows, musl.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,4 +1,4 @@
-"""From a dataset to what the trainer takes: caches filled, leaks and unusable tracks found, targets ready."""
+"""From a dataset to the input of the trainer: fills caches, finds leaks and unusable tracks, prepares targets."""
 
 from __future__ import annotations
 

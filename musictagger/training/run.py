@@ -91,7 +91,7 @@ class _Trained:
 def run_training(request: RunRequest, progress: Progress) -> Outcome:
     """Train a model. Under torchrun every process calls this with its own `progress`, silent in all but the first.
 
-    Raises BadRequestError for unsuitable options or data, and MusictaggerError for failures during the run, of which
+    Raises BadRequestError for unsuitable options or data, and MusictaggerError for failures during the run, after which
     every finished epoch is in the checkpoint.
     """
     keep_freed_memory()

@@ -1,4 +1,4 @@
-"""The training loop: windows in, the best epoch's weights out.
+"""The training loop: from windows to the weights of the best epoch.
 
 Source of the procedures: Wang et al. 2019 (V.C), Panwar et al. 2017 (IV), Roy et al. 2020 (III). The loop is plain
 torch and writes only into its own folder: the checkpoint, the best weights and log.jsonl.
@@ -278,10 +278,10 @@ class Trainer:
             write_log(self._folder / LOG, self.state.records)
 
     def _identity(self) -> dict[str, Any]:
-        """What a run must have in common with a checkpoint to continue from it.
+        """The properties that a run must share with a checkpoint to continue from it.
 
-        Free are patience, the number of epochs where the schedule does not depend on it, and options that only matter
-        after training.
+        Not among them are patience, the number of epochs where the schedule does not depend on it, and options that
+        only matter after training.
         """
         options = self._options.to_json()
         free = {"patience", "min_precision", "calibration"}

@@ -29,7 +29,7 @@ ReadMel = Callable[[str], npt.NDArray[np.float16]]
 """Digest -> cached mel of the whole track, float16 [columns, n_mels]."""
 
 PREFETCHED_BATCHES = 4
-"""Batches that are read before the training step asks for them: one would do, more cover a slow disk."""
+"""Batches that are read before the training step requests them: one would suffice, more bridge a slow disk."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Batch:
     """float32 [windows, outputs]."""
     tracks: tuple[Track, ...]
     rows: slice
-    """Where these windows stand in the step's batch over all processes."""
+    """The position of these windows in the step's batch over all processes."""
     windows: int
     """Windows in the step over all processes."""
 

@@ -1,1 +1,1 @@
-"""How each format stores its audio, all listed in `table`. Knows nothing of tags' fields."""
+"""The formats of audio files, all listed in `table`. Independent of the fields of tags."""

@@ -85,7 +85,7 @@ def first_bytes(file: ByteReader, start: int) -> Sequence[bytes]:
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file by the way it keeps its audio."""
+    """A kind of file, defined by the way it stores its audio."""
 
     name: str
     """Hashed in front of the audio, so that two formats never share a digest. Never change one."""
@@ -96,6 +96,6 @@ class Format:
     hash_payload: Callable[[ByteReader, int, Digest], int]
     """Hash the audio of a file in which the format starts at an offset; returns the number of audio bytes."""
     is_music: Callable[[bytes], bool] | None = None
-    """As `matches`, for files without a known extension, where it has to be another rule."""
+    """Like `matches`, for files without a known extension, where another rule is needed."""
     heads: Callable[[ByteReader, int], Sequence[bytes]] = first_bytes
     """The beginnings by which the containers that share this format are distinguished."""

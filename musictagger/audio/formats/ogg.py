@@ -42,7 +42,7 @@ def _first_packets(file: ByteReader, start: int) -> Sequence[bytes]:
 
 @dataclass
 class _LogicalStream:
-    """One logical stream as it is read. Lacing values and bytes are hashed apart, so page boundaries do not count."""
+    """One logical stream as it is read. Lacing and bytes are hashed separately, so page boundaries do not count."""
 
     body: Digest = field(default_factory=hashlib.sha256)
     lacing: Digest = field(default_factory=hashlib.sha256)
@@ -87,7 +87,7 @@ class _LogicalStream:
 
 
 def _hash_payload(file: ByteReader, start: int, digest: Digest) -> int:
-    """Of every logical stream the packets and their lacing, without the comment packet."""
+    """The packets and lacing of every logical stream, without its comment packet."""
     current: dict[int, _LogicalStream] = {}
     in_order: list[_LogicalStream] = []
     offset = start

@@ -1,7 +1,7 @@
 """Files with tags in front and behind and audio between: MP3, AAC, Monkey's Audio, WavPack, Musepack, and the rest.
 
-In front stands ID3v2; behind, ID3v1, enhanced ID3v1, Lyrics3, APE or appended ID3v2. Other formats are found between
-such tags too.
+ID3v2 tags come first; ID3v1, enhanced ID3v1, Lyrics3, APE or appended ID3v2 tags come last. Other formats are found
+between such tags too.
 """
 
 from __future__ import annotations

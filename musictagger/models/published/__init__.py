@@ -1,1 +1,1 @@
-"""Models that others published: fetching, converting and installing them. Knows no track and no database."""
+"""Models published by others: fetching, converting and installing them. Independent of tracks and databases."""

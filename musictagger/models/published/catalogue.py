@@ -1,4 +1,4 @@
-"""The published models that musictagger can fetch or recognise. Their data stands in catalogue.toml.
+"""The published models that musictagger can fetch or recognise. Their data is in catalogue.toml.
 
 Importing this module imports neither torch nor numpy, so that names can be listed and checked quickly.
 """

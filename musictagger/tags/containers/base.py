@@ -26,10 +26,10 @@ class TagFile(ABC, Generic[Item]):
     """The tag system of the file, or the one that it will get."""
     item_name = "item"
     one_item = False
-    """Whether all values of a key belong into one item."""
+    """Whether all values of a key belong in one item."""
     _items: list[Item]
     _around: Mapping[str, str] = {}
-    """Fingerprints of what else is neither an item nor audio."""
+    """Fingerprints of everything that is neither an item nor audio."""
 
     @abstractmethod
     def save(self) -> None:
@@ -88,7 +88,7 @@ class TagFile(ABC, Generic[Item]):
 
 @dataclass(frozen=True)
 class Container:
-    """A kind of file by the tags that it holds. Several containers may share one format of the audio."""
+    """A kind of file, defined by the tags that it holds. Several containers may share one format of the audio."""
 
     name: str
     """The key in CONTAINERS, which is stored in libraries."""
@@ -103,7 +103,7 @@ class Container:
     magic: tuple[bytes, ...] = ()
     """Beginnings of a head (see Format.heads) that only this container of its format has."""
     probe: Callable[[Path], bool] = lambda path: True
-    """Whether a file of the format without any known magic is of this container."""
+    """Whether a file of the format without any known magic has this container."""
 
 
 def fingerprint(data: bytes) -> str:

@@ -34,13 +34,13 @@ class Id3Frame:
 
 
 class Id3File(TagFile[Id3Frame]):
-    """A file with an ID3v2 tag, wherever in the file it lies."""
+    """A file with an ID3v2 tag anywhere in the file."""
 
     item_name = "frame"
     one_item = True
 
     def __init__(self, path: Path, tag: bytes, join: str, around: Mapping[str, str]) -> None:
-        """`tag`: the whole tag, b"" for none. `around`: fingerprints of what else in the file is not audio.
+        """`tag`: the whole tag, b"" for none. `around`: fingerprints of everything else that is not audio.
 
         Raises MalformedError unless all of the tag can be copied exactly.
         """

@@ -40,7 +40,7 @@ CONTAINERS: Mapping[str, Container] = {
         *_REFUSED,
     )
 }
-"""By name, in the order of the documentation. Of one format, those without a magic are tried in this order."""
+"""By name, in the order of the documentation. Containers of one format without a magic are tried in this order."""
 
 
 def container_of(path: Path) -> Container:

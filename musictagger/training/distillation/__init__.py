@@ -1,1 +1,1 @@
-"""What teachers score, computed once and cached, and the soft targets of any window. Knows no student."""
+"""Teachers' scores, computed once and cached, and the soft targets of any window. Independent of the student."""

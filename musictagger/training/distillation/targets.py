@@ -1,7 +1,7 @@
 """Targets of a student: the scores of its teachers for any excerpt of a track, and the track's own labels.
 
-`cache_teacher_scores` scores each track once; the targets of an excerpt at any offset are weighted means of what is on
-disk: `CachedTeachers(teachers, cache).scores(digest, start_s, length_s)`.
+`cache_teacher_scores` scores each track once; the targets of an excerpt at any offset are weighted means of the scores
+on disk: `CachedTeachers(teachers, cache).scores(digest, start_s, length_s)`.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _weights(start_s: DoubleArray, end_s: DoubleArray, from_s: float, length_s: 
         weights = laps * (end_s - start_s) + _overlap(start_s, end_s, begin_s, begin_s + rest_s)
         weights += _overlap(start_s, end_s, 0.0, begin_s + rest_s - track_s)
     if not weights.any():
-        # Only an excerpt of no length overlaps with none.
+        # Only an excerpt of length zero overlaps no window.
         weights[np.argmin(np.abs((start_s + end_s) / 2 - from_s))] = 1.0
     return weights
 

@@ -69,7 +69,7 @@ def make_teacher(model: Model) -> Teacher:
     """Make a teacher of a model.
 
     A backbone that averages over patches (musicnn) scores them one by one, so that the scores of any excerpt can be
-    computed from theirs; any other scores what it was trained on, one frame, every quarter of a frame.
+    computed from theirs; any other backbone scores whole frames, as in training, at every quarter of a frame.
     """
     front_end = model.card.front_end
     patch = model.bare.patch_columns

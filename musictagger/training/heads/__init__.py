@@ -1,1 +1,1 @@
-"""Scikit-learn classifiers on the embedding of a frozen backbone. Knows no file and no training loop."""
+"""Scikit-learn classifiers on the embedding of a frozen backbone. Independent of files and the training loop."""

@@ -83,7 +83,7 @@ def embed_tracks(
 ) -> tuple[FloatArray, npt.NDArray[np.intp]]:
     """Embeddings float32 [frames, dim] of frames of the training tracks, and the number of each frame's track [frames].
 
-    Of each track up to `max_frames` evenly spaced frames are taken, sliced as in a scan, edges included. `progress` is
+    Up to `max_frames` evenly spaced frames of each track are taken, sliced as in a scan, edges included. `progress` is
     advanced by tracks. Once it is stopping, the embeddings so far are returned.
     """
     ready, log_mel = fuse(backbone).to(device), LogMel(material.front_end).to(device)

@@ -1,1 +1,1 @@
-"""Spectrograms of whole tracks on disk, computed once. Knows no model and no labels."""
+"""Spectrograms of whole tracks on disk, computed once. Independent of models and labels."""

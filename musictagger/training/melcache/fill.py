@@ -83,7 +83,7 @@ def fill_mels(
     """Write the mel files of `sources`; digests found on the way go into `index`.
 
     Returns the digests of the files whose tracks are cached, and why the others cannot be used. Ends early once
-    `progress.stopping`, dropping the tracks begun.
+    `progress.stopping`, dropping unfinished tracks.
     """
     if sources:
         progress.start("mel cache", len(sources), "tracks")
