@@ -36,8 +36,8 @@ def command(
     The output has metrics with 95 % intervals, the best and worst tags, and the confusion of genres.
 
     \b
-      musictagger evaluate --model NAME --data ~/sorted
-      musictagger evaluate --model musicnn-mtt --dataset mtat --data ~/MagnaTagATune --report mtt.html
+      musictagger evaluate --model NAME --data ~/sorted --report report.html
+      musictagger evaluate --model NAME --dataset mtat --data ~/mtat
 
     Tracks are decoded, sliced and scored as in a scan, so that the metrics are those of its results.
     """

@@ -36,7 +36,9 @@ def command(
     forget: bool,
     settings: Settings,
 ) -> int:
-    """Decide for PATHS yourself. Decisions belong to the audio, so they survive renaming, rescans and new models.
+    """Set or exclude genres of PATHS, or lock them.
+
+    Decisions belong to the audio, so they survive renaming, rescans and new models.
 
     \b
       musictagger fix song.mp3 --genre Jazz        set the genre; written at once

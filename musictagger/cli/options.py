@@ -50,6 +50,17 @@ def chain(*options: Callable[[Command], Command]) -> Callable[[Command], Command
     return decorate
 
 
+def at_least(minimum: int) -> Callable[[click.Context, click.Parameter, int | None], int | None]:
+    """Return a callback that refuses a smaller number. Unlike an IntRange it adds no `[x>=0]` to the help."""
+
+    def check(context: click.Context, parameter: click.Parameter, value: int | None) -> int | None:
+        if value is not None and value < minimum:
+            raise click.BadParameter(f"{value} is less than {minimum}")
+        return value
+
+    return check
+
+
 def given_settings() -> dict[str, Any]:
     """Return the settings given as options to the command that is running, by name."""
     given: dict[str, Any] = click.get_current_context().meta.setdefault(_GIVEN, {})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from musictagger.cli import documents
-from musictagger.cli.options import json_output, opened_view, pass_settings, view_options
+from musictagger.cli.options import at_least, json_output, opened_view, pass_settings, view_options
 
 if TYPE_CHECKING:
     from musictagger.config import Settings
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command("query")
 @click.argument("query", nargs=-1)
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Show at most N tracks.")
+@click.option("--limit", type=int, callback=at_least(0), metavar="N", help="Show at most N tracks.")
 @click.option("--paths", "as_paths", is_flag=True, help="Print only the paths, one per line.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a column for every tag's score.")
 @json_output
@@ -32,13 +32,14 @@ def command(
 
     \b
       genre:rock mood:mellow      both (a space means and)
-      genre:jazz , genre:blues    either (a comma means or; so does genre:jazz,blues)
+      genre:jazz , genre:blues    either (a comma means or; also genre:jazz,blues)
       -tag:vocals                 not
-      score.jazz:0.3..            the score of Jazz is 0.3 or more (also ..0.8, 0.3..0.8)
+      score.jazz:0.3..            Jazz scores 0.3 or more (also ..0.8, 0.3..0.8)
       tag: genre: mood: instrument: voice: era: other:   has this tag
-      artist: title: album: path: filegenre:   contains this (=word: is exactly this)
+      artist: title: album: path: filegenre:   contains this (=word: equals it)
       duration:3:00..5:00         length in minutes or seconds
-      sort:score.jazz-            order, - from high to low (also duration, artist, title, album, path)
+      sort:score.jazz-            order; - means from high to low
+      sort:duration sort:artist sort:title sort:album sort:path
 
     Put the query in quotation marks, and -- before one that begins with -.
     """

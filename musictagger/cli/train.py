@@ -14,6 +14,7 @@ from musictagger.cli import documents
 from musictagger.cli.labelled import assigned, data_of, dataset_options
 from musictagger.cli.options import (
     ANY_PATH,
+    at_least,
     device_option,
     json_output,
     pass_settings,
@@ -61,7 +62,7 @@ HEADS = ("dense", "svm", "logistic", "knn")
 @click.option("--cache-dir", type=ANY_PATH, metavar="FOLDER", help="Folder of the cached mel spectrograms.")
 @device_option
 @workers_option
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: torch's choice.")
+@click.option("--threads", type=int, callback=at_least(1), metavar="N", help="CPU threads. Default: torch's choice.")
 @click.option("--resume", is_flag=True, help="Continue the interrupted run in --out.")
 @click.option("--dry-run", is_flag=True, help="Report the data and the work to do; train nothing.")
 @click.option("--tensorboard", is_flag=True, help="Also write curves for TensorBoard.")
@@ -75,9 +76,9 @@ def command(arguments: tuple[str, ...], /, as_json: bool, quiet: bool, settings:
     """Train a model on labelled music and measure it.
 
     \b
-      musictagger train --data ~/sorted                                    one folder per genre
-      musictagger train --recipe wang2019-crnn-tf --data ~/MagnaTagATune   as in a paper
-      musictagger train --data ~/sorted --init MODEL --freeze cnn          start from a model
+      musictagger train --data ~/sorted                             genre folders
+      musictagger train --recipe wang2019-crnn-tf --data ~/mtat     as in a paper
+      musictagger train --data ~/sorted --init MODEL --freeze cnn   from a model
 
     `musictagger scan --model NAME` then tags music with it.
 

@@ -18,10 +18,11 @@ def command() -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @debug_option
 def pull(names: tuple[str, ...]) -> int:
-    """Fetch the published models NAME, verify them and convert them to safetensors with a card.
+    """Fetch published models and convert them to safetensors with a card.
 
-    `musictagger models` lists the names. Models are stored in the user's data folder. An interrupted download of the
-    models won-* and choi-* is resumed by the next pull; the other models are fetched with pip, which starts again.
+    `musictagger models` lists the names. Each download is verified. Models are stored in the user's data folder. An
+    interrupted download of the models won-* and choi-* is resumed by the next pull; the other models are fetched with
+    pip, which starts again.
     """
     import tempfile
 
@@ -62,9 +63,10 @@ def pull(names: tuple[str, ...]) -> int:
 )
 @debug_option
 def import_(file: Path, form: str, name: str, vocabulary: str) -> int:
-    """Convert the weights in FILE, in their authors' format, to a model in the user's data folder.
+    """Make a model of the published weights in FILE.
 
-    Use it like any other model: `musictagger scan --model NAME`.
+    FILE is in its authors' format; the model is stored in the user's data folder. Use it like any other model:
+    `musictagger scan --model NAME`.
     """
     from musictagger.cli import progress
     from musictagger.config import load_settings
