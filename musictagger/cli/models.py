@@ -97,13 +97,13 @@ def _print(models: Sequence[FoundModel], absent: Sequence[CatalogueEntry], defau
         published = _columns([_facts(entry.name, entry.source.size_bytes, entry) for entry in absent])
         # A download may contain more than the weights that are kept.
         table({"Download" if title == "Size" else title: cells for title, cells in published.items()}, "dim")
-    if columns["Accuracy"]:
+    if columns["Metric"]:
         console.print()
         paragraph(_EXPLANATION)
 
 
 _EXPLANATION = (
-    "Accuracy: the metric in the card, on the data in brackets (for a model with teachers: agreement with them); "
+    "Metric: from the card, on the data in brackets (for a model with teachers: agreement with them); "
     "metrics on different data cannot be compared. Speed: times real time, without decoding, on the device in "
     "brackets; the models that come with the program were measured together. `musictagger compare` measures both on "
     "your machine."
@@ -140,7 +140,7 @@ def _facts(name: str, size_bytes: int, of: Card | CatalogueEntry) -> dict[str, s
 
     return {
         "Model": name,
-        "Accuracy": _accuracy(of.metrics),
+        "Metric": _metric(of.metrics),
         "Speed": _speed(of.training),
         "Size": render.size(size_bytes),
         "Tags": str(len(of.tags)),
@@ -149,14 +149,14 @@ def _facts(name: str, size_bytes: int, of: Card | CatalogueEntry) -> dict[str, s
     }
 
 
-_TITLES = ("Model", "Accuracy", "Speed", "Size", "Tags", "Backbone", "Licence")
+_TITLES = ("Model", "Metric", "Speed", "Size", "Tags", "Backbone", "Licence")
 
 
 def _columns(rows: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
     return {title: [row[title] for row in rows] for title in _TITLES}
 
 
-def _accuracy(metrics: Mapping[str, Any]) -> str:
+def _metric(metrics: Mapping[str, Any]) -> str:
     """The first metric of a card: the share of correct genres, or the AUC over all tags."""
     for data, measured in metrics.items():
         for name, text in (("accuracy", "{:.0%} right"), ("auc", "AUC {:.3f}")):
