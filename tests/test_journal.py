@@ -316,7 +316,7 @@ def test_a_missing_journal(file: Path) -> None:
 def test_places_where_a_journal_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path, reason in (
-        (tmp_path, "cannot be opened"),
+        (tmp_path, "is a folder"),
         (tmp_path / "file" / "journal.db", "cannot be created"),
         (Path("/proc/nowhere/journal.db"), "cannot be created"),
     ):

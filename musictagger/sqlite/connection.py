@@ -67,6 +67,8 @@ def connector(
     Transactions begin with an explicit BEGIN: Python's sqlite3 would commit before DDL, and a migration killed half-way
     must leave nothing. Raises StoreError when the file does not exist (unless `create`), or its folder cannot be made.
     """
+    if path.is_dir():
+        raise StoreError(f"{path}: is a folder; {advice.elsewhere}")
     if not create and not path.exists():
         raise StoreError(f"{path}: {advice.missing}")
     if create:
