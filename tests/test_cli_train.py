@@ -282,7 +282,7 @@ def test_unsuitable_data_is_refused(music: Path, tmp_path: Path) -> None:
         assert "internal error" not in found.err and not (tmp_path / "run").exists()
         return found.err
 
-    assert "give the data with --data PATH (dataset folders: One folder per genre" in message_for()
+    assert "give the data with --data PATH: a folder of music with one folder per genre (docs" in message_for()
     assert "MagnaTagATune" in message_for("--recipe", "wang2019-crnn-tf")
     assert "no such folder" in message_for("--data", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()

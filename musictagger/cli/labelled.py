@@ -37,14 +37,14 @@ measuring_options = chain(
 
 def data_of(data: str | None, dataset: str, settings: Settings) -> Path | str:
     """Return the location of a dataset. Raises BadRequestError if it is not given, except for the library."""
-    from musictagger.datasets import DATASETS
     from musictagger.datasets.library import NAME as LIBRARY
 
     if data:
         return data if dataset == LIBRARY else Path(data).expanduser()
     if dataset == LIBRARY:
         return settings.db_location
-    raise BadRequestError(f"give the data with --data PATH (dataset {dataset}: {DATASETS[dataset].summary})")
+    kind = "a folder of music with one folder per genre" if dataset == "folders" else f"the data of dataset {dataset}"
+    raise BadRequestError(f"give the data with --data PATH: {kind} (docs/training.md describes all datasets)")
 
 
 def require_writable(file: Path | None) -> None:

@@ -22,7 +22,6 @@ class Source:
     name: str
     source: str
     licence: str
-    summary: str
     read: Callable[..., Dataset]
 
     @property
@@ -33,8 +32,7 @@ class Source:
 
 
 def _source(module: ModuleType) -> Source:
-    summary = (inspect.getdoc(module) or "").partition("\n")[0]
-    return Source(module.NAME, module.SOURCE, module.LICENCE, summary, module.read)
+    return Source(module.NAME, module.SOURCE, module.LICENCE, module.read)
 
 
 DATASETS: Mapping[str, Source] = MappingProxyType(

@@ -155,7 +155,7 @@ class Scan:
                 self._fail(found.path, found.reason)
 
     def _analyse(self, todo: Sequence[Todo]) -> None:
-        self.progress.say(f"{len(todo):,} files to analyse")
+        self.progress.say(f"{len(todo):,} {'file' if len(todo) == 1 else 'files'} to analyse")
         self.progress.start("analysing", len(todo), "files")
         front_end = self.predictor.card.front_end
         with stream(
