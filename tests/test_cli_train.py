@@ -251,7 +251,7 @@ def test_a_resumed_run_gives_the_same_model(music: Path, tmp_path: Path, monkeyp
         (["--name", "x\ny"], "at most 200 bytes of visible characters"),
         (["--device", "abacus"], "there is no device 'abacus'"),
         (["--workers", "0"], "workers must be a whole number of at least 1, not 0"),
-        (["--threads", "0"], "0 is not in the range"),
+        (["--threads", "0"], "0 is less than 1"),
         (["--set", "config.chanels=[4]", "--backbone", "fcn"], "chanels"),
     ],
 )
@@ -283,7 +283,9 @@ def test_unsuitable_data_is_refused(music: Path, tmp_path: Path) -> None:
         return found.err
 
     assert "give the data with --data PATH: a folder of music with one folder per genre (docs" in message_for()
-    assert "MagnaTagATune" in message_for("--recipe", "wang2019-crnn-tf")
+    assert "give the data with --data PATH: the data of dataset mtat (docs" in message_for(
+        "--recipe", "wang2019-crnn-tf"
+    )
     assert "no such folder" in message_for("--data", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     assert "one folder per genre" in message_for("--data", tmp_path / "empty")

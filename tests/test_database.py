@@ -145,7 +145,7 @@ def test_a_location_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="--db"), exclusive(str(tmp_path / name)):
             pass
     (tmp_path / "folder.db").mkdir()
-    with pytest.raises(StoreError, match="cannot be opened or created there"):
+    with pytest.raises(StoreError, match="is a folder; choose another place with --db"):
         open_database(str(tmp_path / "folder.db"), create=True)
 
 
