@@ -26,7 +26,7 @@ def test_every_dataset_has_a_tree() -> None:
 class TestEveryDataset:
     def test_has_a_source_and_a_licence(self, name: str, tmp_path: Path) -> None:
         source = DATASETS[name]
-        assert source.name == name and source.source and source.licence and source.summary and source.read.__doc__
+        assert source.name == name and source.source and source.licence and source.read.__doc__
 
     def test_is_usable_and_leaks_nothing(self, name: str, tmp_path: Path) -> None:
         dataset = read(name, tmp_path)

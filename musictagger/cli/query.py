@@ -38,8 +38,8 @@ def command(
       tag: genre: mood: instrument: voice: era: other:   has this tag
       artist: title: album: path: filegenre:   contains this (=word: equals it)
       duration:3:00..5:00         length in minutes or seconds
-      sort:score.jazz-            order; - means from high to low
-      sort:duration sort:artist sort:title sort:album sort:path
+      sort:score.jazz-            in this order, from high to low with the -
+      sort:duration sort:artist sort:title sort:album sort:path   likewise
 
     Put the query in quotation marks, and -- before one that begins with -.
     """

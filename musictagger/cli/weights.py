@@ -18,7 +18,7 @@ def command() -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @debug_option
 def pull(names: tuple[str, ...]) -> int:
-    """Fetch published models and convert them to safetensors with a card.
+    """Fetch published models and convert them to our format.
 
     `musictagger models` lists the names. Each download is verified. Models are stored in the user's data folder. An
     interrupted download of the models won-* and choi-* is resumed by the next pull; the other models are fetched with
