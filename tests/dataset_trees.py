@@ -13,7 +13,7 @@ from musictagger.library.store import Store
 from musictagger.tags.fields import FileTags
 
 Tree = Callable[[Path], Path]
-"""Makes a tree in an empty folder; returns what `read` is given."""
+"""Makes a tree in an empty folder; returns the path for `read`."""
 
 
 def listed(text: str) -> tuple[str, ...]:
@@ -22,7 +22,7 @@ def listed(text: str) -> tuple[str, ...]:
 
 
 def touch(path: Path, content: bytes = b"sound") -> Path:
-    """A file that is there, with folders."""
+    """An existing file, with its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
@@ -44,7 +44,7 @@ def folders_tree(folder: Path) -> Path:
 
 
 def music_tree(folder: Path) -> Path:
-    """Ten packages of three tracks, some of them deeper down."""
+    """Ten packages of three tracks, some of them in subfolders."""
     for index in range(30):
         name = f"package {index // 3}/{'music/' * (index % 2)}{index:02d}.mp3"
         touch(folder / name, f"sound {index}".encode())

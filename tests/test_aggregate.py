@@ -78,7 +78,7 @@ def test_one_frame_of_zero_pulls_the_geometric_mean_down_but_not_out() -> None:
 
 
 @pytest.mark.parametrize("how", AGGREGATORS)
-def test_no_tracks_are_no_rows(how: Aggregator) -> None:
+def test_no_tracks_give_no_rows(how: Aggregator) -> None:
     assert aggregate_tracks(np.zeros((0, 5), np.float32), [], how).shape == (0, 5)
 
 

@@ -81,7 +81,7 @@ def test_frames_of_many_tracks_share_batches() -> None:
 
 
 @pytest.mark.parametrize("batch_frames", [1, 2, 8])
-def test_index_0_starts_the_track_over(batch_frames: int) -> None:
+def test_index_0_restarts_the_track(batch_frames: int) -> None:
     events: list[Event] = [
         *(frame("a", 0, 0.9), frame("a", 1, 0.9), frame("b", 0, 0.4), frame("a", 0, 0.1), frame("a", 1, 0.2)),
         *(finished("a", 2), finished("b", 1)),

@@ -603,7 +603,7 @@ class TestParts:
         assert write_variants([tones / "0.wav"], tmp_path) == written
         assert {path: path.stat().st_mtime_ns for path in before} == before
 
-    def test_variants_of_nothing(self, tones: Path, tmp_path: Path) -> None:
+    def test_variants_need_a_track_that_can_be_decoded(self, tones: Path, tmp_path: Path) -> None:
         soundfile.write(tmp_path / "empty.wav", np.zeros(0, np.float32), 16_000)
         for tracks, reason in (
             ([tones / "broken.wav"], r"1 tracks .*broken\.wav"),

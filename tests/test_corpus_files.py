@@ -1,4 +1,4 @@
-"""The corpus of broken files: what lies there is what the script makes, and what it is said to be."""
+"""The corpus of broken files: it is what the script makes, and decoding it gives the expected outcomes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ids(value: Any) -> str:
 
 
 def decoded_outcome(path: Path) -> str:
-    """What becomes of `path` once it is to be scanned, in the words of expected.json."""
+    """The outcome of scanning `path`, in the terms of expected.json."""
     frames = decode_frames(path, RATE_HZ, RULE)
     while True:
         try:
@@ -74,7 +74,7 @@ def test_encoded_files_come_out_the_same_twice(defect: Defect) -> None:
     assert defect.make() == defect.make()
 
 
-def test_a_walk_passes_over_what_is_expected_to_be_skipped() -> None:
+def test_a_walk_skips_the_files_expected_to_be_skipped() -> None:
     found = {item.path.name for item in walk([CORPUS])}
     assert found == {name for name, entry in EXPECTED.items() if entry["outcome"] != SKIPPED}
 

@@ -29,7 +29,7 @@ def test_tracks_with_their_files_genres(tmp_path: Path) -> None:
     assert library.read(tmp_path / "library.db", seed=1).examples != dataset.examples
 
 
-def test_genres_are_named_as_this_program_writes_them(tmp_path: Path) -> None:
+def test_genres_have_the_names_that_this_program_writes(tmp_path: Path) -> None:
     tracks = rows("hiphop") + rows("Hip Hop") + rows("my style") + rows("My-Style", artists=3) + rows("Jazz")
     dataset = library.read(library_of(tmp_path, tracks))
     assert dataset.tags == ("Hip-Hop", "Jazz", "my style")

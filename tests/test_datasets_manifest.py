@@ -76,7 +76,7 @@ def test_missing_files_are_listed(tmp_path: Path) -> None:
     assert dataset.missing == (tmp_path / "music" / "3.mp3",) and len(dataset.examples) == 11
 
 
-def test_absolute_paths_stay(tmp_path: Path) -> None:
+def test_absolute_paths_are_kept(tmp_path: Path) -> None:
     track = touch(tmp_path / "elsewhere" / "a.mp3")
     path = write(tmp_path / "lists" / "l.csv", f"path,tags,split\n{track},rock,train\n../elsewhere/b.mp3,jazz,test\n")
     dataset = manifest.read(path)

@@ -78,7 +78,7 @@ class TestSplit:
         assert first == read_dataset("music", tmp_path, seed=1)
         assert first.examples != read_dataset("music", tmp_path, seed=2).examples
 
-    def test_every_split_gets_a_group_where_there_are_enough(self, tmp_path: Path) -> None:
+    def test_every_split_gets_a_group_if_there_are_enough(self, tmp_path: Path) -> None:
         for index in range(30):
             touch(tmp_path / f"album {min(index, 2)}" / f"{index}.ogg")
         dataset = read_dataset("music", tmp_path)

@@ -1,4 +1,4 @@
-"""Every command, option and setting is documented, in --help and in docs/commands.md, and links lead somewhere."""
+"""Every command, option and setting is documented, in --help and in docs/commands.md, and links have targets."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def prose(document: Path) -> str:
     return re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-def test_links_in_documents_lead_somewhere() -> None:
+def test_links_in_documents_have_targets() -> None:
     documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "weights" / "README.md"]
     for document in documents:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", prose(document)):

@@ -146,7 +146,7 @@ def test_scores_are_those_of_a_scan(
     assert mine == pytest.approx(shown, abs=1e-4)
 
 
-def test_progress_counts_tracks_and_no_track_is_begun_after_a_stop(music: Path, predictor: Predictor) -> None:
+def test_progress_counts_tracks_and_no_track_is_started_after_a_stop(music: Path, predictor: Predictor) -> None:
     steps = Steps()
     paths = sorted(music.glob("jazz/*"))
     score_tracks(predictor, paths, Settings(workers=1, frames=1), steps)

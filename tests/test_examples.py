@@ -26,7 +26,7 @@ def has_genre(path: Path) -> bool:
     return bool(mutagen.File(path, easy=True).get("genre"))
 
 
-def test_there_are_about_six_tracks_in_all_common_formats() -> None:
+def test_about_six_tracks_cover_all_common_formats() -> None:
     assert 5 <= len(TRACKS) <= 8
     assert {path.suffix for path in TRACKS} == AUDIO
 

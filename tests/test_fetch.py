@@ -229,7 +229,7 @@ def published(server: Server, monkeypatch: pytest.MonkeyPatch) -> catalogue.Cata
 
 
 @pytest.mark.usefixtures("published")
-def test_of_two_simultaneous_pulls_the_second_uses_the_download_of_the_first(server: Server, tmp_path: Path) -> None:
+def test_the_second_of_two_simultaneous_pulls_uses_the_first_download(server: Server, tmp_path: Path) -> None:
     server.gate.clear()
     first: list[Path] = []
     thread = threading.Thread(target=lambda: first.append(pull("won-msd-fcn", tmp_path)))

@@ -55,7 +55,7 @@ def test_missing_settings_have_their_defaults() -> None:
     assert FrontEnd.from_json({"n_mels": 128}) == FrontEnd(n_mels=128)
 
 
-def test_numbers_stay_as_they_are_written() -> None:
+def test_numbers_keep_their_notation() -> None:
     """The key of a card depends on them, and stored scores depend on the key."""
     assert repr(FrontEnd.from_json({"top_db": 80}).to_json()["top_db"]) == "80"
 

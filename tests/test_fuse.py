@@ -173,7 +173,7 @@ class Stranger(Backbone):
 
 
 @pytest.mark.parametrize("blocks", [False, True])
-def test_unknown_modules_stay_as_they_are(blocks: bool) -> None:
+def test_unknown_modules_are_unchanged(blocks: bool) -> None:
     plain = shaken(Stranger(blocks))
     fused = fuse(plain)
     mel = torch.randn(3, 4, 6)

@@ -51,10 +51,10 @@ def choose_genres(
         ({"rock": 0.45, "jazz": 0.35}, ("Jazz",)),
         ({"rock": 0.5}, ("Rock",)),
         ({"rock": 0.499}, ()),
-        # Never anything but a genre.
+        # Only genres are chosen.
         ({"mellow": 1.0, "guitar": 1.0, "80s": 1.0, "rock": 0.5}, ("Rock",)),
         ({"mellow": 1.0}, ()),
-        # Equal scores go by name.
+        # Equal scores are sorted by name.
         ({"hiphop": 0.6, "rock": 0.6, "rnb": 0.6}, ("Hip-Hop", "R&B")),
     ],
 )
@@ -69,7 +69,7 @@ def test_the_number_of_genres_can_be_chosen() -> None:
 
 
 @pytest.mark.parametrize(("least", "genres"), [(0.0, ("Rock", "Jazz")), (0.15, ("Rock", "Jazz")), (0.18, ("Rock",))])
-def test_one_threshold_can_stand_for_all(least: float, genres: tuple[str, ...]) -> None:
+def test_one_threshold_can_apply_to_all(least: float, genres: tuple[str, ...]) -> None:
     assert choose_genres(scores(rock=0.2, jazz=0.17), CARD, GenreChoice(min_score=least)) == genres
 
 
@@ -140,17 +140,17 @@ def choose(scores: Mapping[str, float], excluded: Sequence[str] = (), **options:
             {"Rock": 0.9, "Jazz": 0.6, "Indie Rock": 0.5, "Alternative Rock": 0.46},
             ("Indie Rock", "Jazz", "Alternative Rock"),
         ),
-        # A place that falls free goes to the next best, though it came before.
+        # A place that becomes free goes to the next best, even if that came before.
         (
             {"Rock": 0.9, "Indie": 0.8, "Jazz": 0.7, "Indie Rock": 0.6, "Electronic": 0.5},
             ("Indie Rock", "Jazz", "Electronic"),
         ),
         # Over several steps.
         ({"Electronic": 0.9, "Deep House": 0.46}, ("Deep House",)),
-        # Too weak beside what it implies to be believed.
+        # Too weak compared with the genre that it implies.
         ({"Electronic": 0.9, "Deep House": 0.44}, ("Electronic",)),
         ({"Rock": 0.9, "Jazz": 0.8, "Indie": 0.7, "Indie Rock": 0.44}, ("Rock", "Jazz", "Indie")),
-        # What does not pass implies nothing.
+        # A genre below its threshold implies nothing.
         ({"Rock": 0.9, "Indie Rock": 0.1}, ("Rock",)),
         ({"Indie Rock": 0.5, "Jazz": 0.5}, ("Indie Rock", "Jazz")),
         ({"Rock": 0.5, "Indie Rock": 0.5}, ("Indie Rock",)),
@@ -219,7 +219,7 @@ def test_genres_renamed_to_the_same_name_count_once(tmp_path: Path) -> None:
     assert choose(values, tree=tree, allow=frozenset({"jazz", "more"})) == ("Jazz & More",)
 
 
-def test_spellings_of_a_genre_that_the_tree_does_not_have_are_one() -> None:
+def test_spellings_of_a_genre_outside_the_tree_count_as_one() -> None:
     tags = (Tag("Space Polka", "genre", ("a",), 0.1), Tag("space-polka", "genre", ("b",), 0.1))
     card = make_card(outputs=("a", "b"), tags=tags)
     for values in ([0.5, 0.4], [0.4, 0.5]):
@@ -272,7 +272,7 @@ def test_every_genre_is_among_the_most_specific_or_implied_by_them(names: list[s
     assert set(names) <= set(left) | implied
 
 
-def test_a_chooser_serves_many_tracks() -> None:
+def test_a_chooser_works_for_many_tracks() -> None:
     choose_one = chooser(ROCKS, GenreChoice(max_genres=1))
     for index, tag in enumerate(ROCKS.tags[:-1]):
         values = np.eye(len(ROCKS.tags), dtype=np.float32)[index]

@@ -19,7 +19,7 @@ GENRES = sorted({name for name, category in known_words().values() if category =
 
 
 def test_every_genre_of_the_vocabulary_is_in_the_tree_under_its_own_name() -> None:
-    # Models tell Electronica from Electronic; nobody wants both in a file.
+    # Models distinguish Electronica from Electronic; nobody wants both in a file.
     expected = {name: name for name in GENRES} | {"Electronica": "Electronic"}
     assert {name: TREE.canonical(name) for name in GENRES} == expected
     assert set(expected.values()) <= set(TREE.above)
@@ -74,7 +74,7 @@ def test_different_names_have_different_keys(one: str, other: str) -> None:
         ("Indie Rock", {"Rock", "Indie"}), ("indie-rock", {"Rock", "Indie"}), ("Deep House", {"House", "Electronic"}),
         ("Grunge", {"Alternative Rock", "Alternative", "Rock"}), ("Techno", {"Electronic"}), ("Rap", {"Hip-Hop"}),
         ("Heavy Metal", {"Metal"}), ("Punk Rock", {"Punk"}), ("Soul", {"Soul/R&B"}), ("World", {"International"}),
-        # Each on a shelf of its own, see the decision.
+        # Each stands alone: see docs/decisions/0005-genres.md.
         *((name, set()) for name in ("Metal", "Punk", "Ambient", "Emo", "Dancehall", "New Wave", "Rock", "Nonsense")),
     ],
 )  # fmt: skip
@@ -94,7 +94,7 @@ def test_no_two_names_differ_by_case_accents_or_punctuation_only() -> None:
     assert set(TREE.above) == names
 
 
-def test_every_genre_that_ends_like_another_stands_under_it() -> None:
+def test_a_genre_whose_name_ends_like_another_is_under_it() -> None:
     """Every genre with Pop in its name implies Pop, except for unrelated ones."""
     another = {"Electro Swing", "New Age", "Post-Hardcore", "Post-Punk", "Punk Rock"}
     for name in set(own_names()) - another:
@@ -130,11 +130,11 @@ def user_tree(folder: Path, text: str) -> GenreTree:
         ('[aliases]\n"Hip-Hop" = "Hip Hop"', {"hiphop": "Hip Hop", "Rap/Hip-Hop": "Hip Hop", "Rap": "Rap"}),
         ('[aliases]\n"hip hop" = "Urban"', {"hiphop": "Urban", "Rap/Hip-Hop": "Urban", "urban": "Urban"}),
         ('[aliases]\n"DnB" = "D\'n\'B"', {"Drum & Bass": "D'n'B", "drum n bass": "D'n'B"}),
-        # One genre into another, and on.
+        # Chains of merged genres.
         ('[aliases]\n"Rap" = "hip hop"', {"Rap": "Hip-Hop"}),
         ('[aliases]\n"Rap" = "Hip-Hop"\n"Hip-Hop" = "Beats"', {"Rap": "Beats", "HipHop": "Beats"}),
         ('[aliases]\n"Indie" = "Alt"\n"Alternative" = "Alt"', {"Indie": "Alt", "alternative": "Alt", "ALT": "Alt"}),
-        # A spelling more.
+        # An additional spelling.
         ('[aliases]\n"Heavy Music" = "Metal"', {"heavy music": "Metal"}),
         ('[aliases]\n"Sea Shanties" = "Sea Shanties"', {"sea shanties": "Sea Shanties"}),
         ('\ufeff[parents]\n"Sea Shanties" = "Folk"', {"SEA SHANTIES": "Sea Shanties"}),

@@ -313,7 +313,7 @@ def test_a_missing_journal(file: Path) -> None:
     Journal(file, create=False).close()
 
 
-def test_places_where_a_journal_cannot_be_created(tmp_path: Path) -> None:
+def test_locations_where_a_journal_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path, reason in (
         (tmp_path, "is a folder"),

@@ -29,7 +29,7 @@ RATE_HZ = 12_000
 SHORT = FrontEnd(frame_hops=250)
 """The papers' front end on 5.3 s, where 29.12 s would only take longer."""
 
-# The lowest of 96 bands at 12 kHz hold no FFT bin, and librosa says so.
+# The lowest of 96 bands at 12 kHz hold no FFT bin, and librosa warns about it.
 pytestmark = pytest.mark.filterwarnings("ignore:Empty filters")
 
 

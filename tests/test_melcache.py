@@ -384,7 +384,7 @@ def test_stopping_after_the_last_track_interrupts_nothing(cache: MelCache, pool:
     assert not fill(cache, paths, progress=Stopped()).interrupted
 
 
-def test_a_track_begun_is_dropped_with_the_run(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
+def test_an_unfinished_track_is_dropped_with_the_run(cache: MelCache, pool: InlinePool, tmp_path: Path) -> None:
     paths = tones(tmp_path, 1, seconds=70)
 
     class Interrupted(Progress):
@@ -519,7 +519,7 @@ def test_front_ends_share_equal_spectrograms(cache: MelCache, pool: InlinePool, 
     assert cache.mel(entry.digest).shape[1] == 96
 
 
-def test_few_tracks_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_few_tracks_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert OPEN_FILES == 256
     monkeypatch.setattr(cache_module, "OPEN_FILES", 16)
     cache = MelCache(tmp_path, FRONT_END)

@@ -35,7 +35,7 @@ def names_of(tags: int) -> list[str]:
 
 
 def tagged(seed: int, *, ties: bool, tracks: int = TRACKS, tags: int = TAGS) -> tuple[Truth, FloatArray]:
-    """Scores from 0 to 1 that know something about the truth; each track and tag has a positive."""
+    """Scores from 0 to 1 that correlate with the truth; each track and tag has a positive."""
     random = np.random.default_rng(seed)
     truth = random.random((tracks, tags)) < 0.2
     truth[np.arange(tracks), random.integers(tags, size=tracks)] = True
@@ -268,7 +268,7 @@ def test_the_order_of_tracks_and_tags_has_no_influence(case: tuple[Truth, FloatA
 
 
 @given(any_tags(), st.sampled_from([np.exp, lambda x: x**3, lambda x: 7 * x - 40]))
-def test_only_the_order_of_scores_counts(case: tuple[Truth, FloatArray], rising: Any) -> None:
+def test_only_the_order_of_scores_matters(case: tuple[Truth, FloatArray], rising: Any) -> None:
     assert all_metrics(case[0], rising(case[1])) == pytest.approx(all_metrics(*case), nan_ok=True)
 
 

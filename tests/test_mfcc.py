@@ -59,7 +59,7 @@ def test_only_the_dense_layer_has_parameters_or_state() -> None:
 
 
 @pytest.mark.parametrize("config", [{"n_mfcc": 0}, {"n_mfcc": 97}, {"n_mfcc": 2.5}, {"n_mels": 10}])
-def test_senseless_values_are_refused(config: dict[str, Any]) -> None:
+def test_invalid_values_are_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match="n_mfcc"):
         build("mfcc", 3, config)
 

@@ -169,7 +169,7 @@ def test_nonsense_is_refused(name: str, values: tuple[object, ...]) -> None:
         MusiCNN(0)
 
 
-def test_the_fewest_bands_there_can_be() -> None:
+def test_the_minimum_number_of_bands_works() -> None:
     assert small(n_mels=3)(mel(1, 187, 3)).logits.shape == (1, 3)
 
 
@@ -179,7 +179,7 @@ def test_a_mel_of_another_front_end_is_refused() -> None:
 
 
 @pytest.mark.parametrize("changed", [{}, WON])
-def test_it_trains_through_every_parameter(changed: dict[str, Any]) -> None:
+def test_gradients_reach_every_parameter(changed: dict[str, Any]) -> None:
     backbone = small(dropout=0.0, **changed).train()
     output = backbone(mel(3, 400))
     loss = nn.functional.binary_cross_entropy_with_logits(output.logits, torch.ones(3, 3))
@@ -188,7 +188,7 @@ def test_it_trains_through_every_parameter(changed: dict[str, Any]) -> None:
     assert missing == []
 
 
-def test_frozen_in_evaluation_gradients_still_flow_to_the_input() -> None:
+def test_gradients_reach_the_input_in_evaluation_mode() -> None:
     x = mel(1, 200).requires_grad_()
     small()(x).logits.sum().backward()
     assert x.grad is not None and x.grad.abs().sum() > 0

@@ -165,7 +165,7 @@ def test_a_bar_ends_at_its_value_and_tags_without_a_value_are_not_shown() -> Non
     assert [label.get_text() for label in axes.get_yticklabels()] == NAMES[:2]
 
 
-def test_of_too_many_tags_both_ends_are_shown_with_a_note() -> None:
+def test_both_ends_of_too_many_tags_are_shown_with_a_note() -> None:
     names = [f"tag {index:03}" for index in range(100)]
     axes = plots.auc_bars(intervals(names)).axes[0]
     labels = [label.get_text() for label in axes.get_yticklabels()]

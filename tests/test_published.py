@@ -1,4 +1,4 @@
-"""Published checkpoints, imported: their scores through our front end and the fused predictor are their authors'.
+"""Published checkpoints, imported: with our front end and the fused predictor they give their authors' scores.
 
 The reference data are not in the repository; without them these tests skip.
 """

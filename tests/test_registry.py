@@ -197,7 +197,7 @@ def test_a_backbone_that_cannot_be_built_is_named(crash: str, tmp_path: Path) ->
         build("crashing", 3, {}, [tmp_path])
 
 
-def test_prints_of_a_plugin_do_not_reach_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_of_a_plugin_does_not_reach_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, text="print('import')\n" + MINE.replace("super().__init__()", "super().__init__(); print('init')"))
     build("mine", 3, {}, [tmp_path])
     assert capsys.readouterr() == ("", "import\ninit\n")

@@ -14,7 +14,7 @@ ROOMS = (
     *("__main__", "cli", "training", "evaluation", "datasets", "__init__", "api", "pipeline", "library", "scores"),
     *("models", "tags", "config", "records", "audio", "progress", "version", "sqlite", "paths", "values", "errors"),
 )
-"""From the top of the house to the ground."""
+"""From the highest room to the lowest."""
 
 
 def module_name(file: Path) -> str:

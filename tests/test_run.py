@@ -40,7 +40,7 @@ MFCC: dict[str, Any] = {"backbone": "mfcc", "config": {"n_mels": 16, "n_mfcc": 8
 
 
 class Reporter(Progress):
-    """Keeps the messages, and asks to stop from the `stop_at`th time on that it is asked or in a stage."""
+    """Keeps the messages, and asks to stop from the `stop_at`th query on or in a given stage."""
 
     def __init__(self, stop_at: float = math.inf, stop_in: str = "") -> None:
         self.lines: list[str] = []

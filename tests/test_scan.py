@@ -308,7 +308,7 @@ def test_a_killed_scan_is_continued(tmp_path: Path) -> None:
         np.testing.assert_allclose(stored_scores(left), stored_scores(right), atol=2e-3)
 
 
-def test_interrupt_finishes_the_tracks_begun_and_exits_130(tmp_path: Path) -> None:
+def test_interrupt_finishes_the_started_tracks_and_exits_130(tmp_path: Path) -> None:
     music = _many(tmp_path / "music", 60)
     database = tmp_path / "x.db"
     process = _start(music, "--write", "none", "--db", database, "--batch-size", 2)
@@ -385,7 +385,7 @@ def test_memory_does_not_grow_with_the_length_of_a_track(tmp_path: Path) -> None
 
 
 class Meddler(Progress):
-    """Does something to the files between finding and analysing them."""
+    """Changes the files between finding and analysing them."""
 
     def __init__(self, meddle: Callable[[], object]) -> None:
         self._meddle = meddle
@@ -411,7 +411,7 @@ def test_a_folder_that_vanishes_while_it_is_scanned(music: Path) -> None:
 
 
 def test_a_file_replaced_while_it_is_scanned_never_gets_the_scores_of_another(music: Path, home: Path) -> None:
-    """Its digest was taken before, in an earlier scan; the scores of the new audio must not be filed under it."""
+    """Its digest was taken before, in an earlier scan; the scores of the new audio must not be stored under it."""
     scan(music, "--write", "none")
     before = {row[3]: row[13] for row in contents(home / "library.db")}
     make_model(home / "models", "other", seed=1)

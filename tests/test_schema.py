@@ -41,7 +41,7 @@ def test_any_file_name_is_stored_as_text_and_comes_back(name: bytes) -> None:
 
 
 @given(st.lists(names | tricky, min_size=2, max_size=2, unique=True))
-def test_two_names_are_two_texts(both: list[bytes]) -> None:
+def test_different_names_give_different_texts(both: list[bytes]) -> None:
     one, other = (Path(os.fsdecode(b"/" + name)) for name in both)
     assert (path_to_text(one) == path_to_text(other)) == (one == other)
 

@@ -74,7 +74,7 @@ def test_the_next_step_of_a_file(store: Store) -> None:
     assert need(store, file("a.mp3", mtime_ns=1), model, force=True) == ("inspection", "changed")
 
 
-def test_a_failed_file_is_left_alone_until_it_changes_or_is_asked_for(store: Store) -> None:
+def test_a_failed_file_is_skipped_until_it_changes_or_a_retry_is_requested(store: Store) -> None:
     model = store.model_id(CARD)
     store.record_failure(file("a.mp3"), "no audio in it", transient=False)
     assert need(store, file("a.mp3"), model) == ("nothing", "failed before")
@@ -117,7 +117,7 @@ def test_a_file_with_other_audio_loses_the_old_scores(store: Store) -> None:
     store.record_file(file("a.mp3", size=99), "d2", TAGS)
     assert rows(store, model)[0].scores is None
     assert need(store, file("a.mp3", size=99), model) == ("analysis", "not analysed by this model")
-    # The sound may come back with another file.
+    # The audio may come back with another file.
     assert store.known_status("d1", model, RULE) == "ok"
 
 
@@ -156,7 +156,7 @@ def test_models_coexist_the_last_used_first(store: Store) -> None:
     second = store.model_id(replace(CARD, name="second", weights_sha256="1" * 64))
     assert first != second
     record(store, "a.mp3", "d1", model=first)
-    # A model that has analysed nothing yet cannot be asked.
+    # A model that has not analysed anything yet is not listed.
     assert [(id_, card.name) for id_, card in store.models()] == [(first, "small")]
     record(store, "b.mp3", "d2", model=second)
     assert [(id_, card.name) for id_, card in store.models()] == [(second, "second"), (first, "small")]
@@ -269,7 +269,7 @@ def test_a_full_disk_is_an_error_with_advice_and_loses_nothing(tmp_path: Path) -
         assert [row.path.name for row in rows(store, store.model_id(CARD))] == ["a.mp3"]
 
 
-def test_reading_goes_on_in_a_library_that_needs_a_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_works_in_a_library_that_needs_a_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     location = str(tmp_path / "library.db")
     with Store(location, create=True) as store:
         record(store, "a.mp3", "d1", model=store.model_id(CARD))

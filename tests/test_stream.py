@@ -147,7 +147,7 @@ def test_few_jobs_are_pending_at_once(run: Run) -> None:
     assert pool.max_pending == stream_module.PREFETCH
 
 
-def test_a_stop_begins_no_more_files_and_finishes_those_begun(run: Run) -> None:
+def test_a_stop_starts_no_more_files_and_finishes_those_started(run: Run) -> None:
     class StopAfterOne(Progress):
         @property
         def stopping(self) -> bool:  # type: ignore[override]

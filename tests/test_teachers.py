@@ -245,7 +245,7 @@ class TestScoring:
         assert passes.failures[silent] == "teacher patches: too short"
         assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1
 
-    def test_a_readable_copy_will_do(self, music: dict[Path, str], tmp_path: Path) -> None:
+    def test_a_readable_copy_is_used(self, music: dict[Path, str], tmp_path: Path) -> None:
         broken = tmp_path / "broken.wav"
         broken.write_bytes(b"RIFF")
         tiny = next(path for path in music if path.stem == "tiny")

@@ -1,4 +1,4 @@
-"""The training loop on random mels: it learns, resumes bit for bit, and stops when and how it should."""
+"""The training loop on random mels: it learns, resumes bit for bit, and stops correctly."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _trainer(
 
 
 class TestLearning:
-    def test_learns_three_bands_apart(self, tmp_path: Path) -> None:
+    def test_learns_to_separate_three_bands(self, tmp_path: Path) -> None:
         result = _trainer(tmp_path, small_options(epochs=20)).fit()
         records = read_log(tmp_path)
         assert result.epochs == 20 and not result.interrupted

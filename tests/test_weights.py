@@ -134,7 +134,7 @@ def test_an_unknown_backbone_and_an_invalid_configuration_give_readable_messages
         load(save(tmp_path, config={"colour": 1}), tmp_path)
 
 
-def test_a_place_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_location_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ModelError, match="cannot be written"):
         save_weights(tensors(), tmp_path / "file" / "a.safetensors")
