@@ -57,7 +57,7 @@ Table = list[list[str]]
 
 @dataclass(frozen=True)
 class Bench:
-    """Where the labelled set is, where the runs go, and how long each network trains."""
+    """The folders of the labelled set and of the runs, and the epochs, seeds and scans of the runs."""
 
     data: Path
     out: Path

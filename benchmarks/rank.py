@@ -45,7 +45,7 @@ class Neighbours:
 
 
 def same_album_neighbours(embeddings: npt.NDArray[Any], groups: Sequence[Hashable], k: int = 1) -> Neighbours:
-    """How often the nearest tracks by cosine are in the same group (album, artist), from embeddings [tracks, dim].
+    """The share of nearest tracks by cosine in the same group (album, artist), from embeddings [tracks, dim].
 
     A track that is alone in its group can be a neighbour, but its own neighbours are not counted.
     """

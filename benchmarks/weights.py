@@ -53,7 +53,7 @@ from tools.corpus import listing_lines
 
 WORST = 10
 FEWEST = 3
-"""Tracks with a label; on fewer an AUC says nothing."""
+"""Minimum number of tracks with a label; an AUC of fewer is meaningless."""
 ROBUST_TRACKS = 24
 LABEL_WORDS: Mapping[str, frozenset[str]] = {
     "Classical": frozenset({"classical", "orchestral"}),
@@ -313,7 +313,7 @@ def _given(each: Contender, tag: str, scores: FloatArray, own: npt.NDArray[np.bo
 
 
 def robustness(bench: Bench) -> tuple[Table, Results]:
-    """How far scores move, and on how many tracks the first written genre changes or disappears."""
+    """The change of scores, and the share of tracks whose first written genre changes or disappears."""
     step = max(1, len(bench.held_out) // ROBUST_TRACKS)
     versions = write_variants(bench.held_out[::step][:ROBUST_TRACKS], bench.out / "variants")
     heading = [f"{each.card.name}: {what}" for each in bench.contenders for what in ("mean change", "genre changes")]

@@ -78,7 +78,7 @@ class Settings:
 
 
 def frame_rule(front_end: FrontEnd, settings: Settings) -> FrameRule:
-    """The slicing that the settings ask for, in samples at the front end's rate."""
+    """The slicing by the settings, in samples at the front end's rate."""
     return FrameRule(front_end.frame_samples, round(settings.trim_edges * front_end.sample_rate_hz), settings.frames)
 
 

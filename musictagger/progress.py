@@ -12,7 +12,7 @@ class Progress:
 
     The methods are called in order from the thread that does the work. Work that can be interrupted checks `stopping`
     between two units. Once it is True, no more units are started, those already started are finished if that takes only
-    seconds, and the call returns what it has.
+    seconds, and the call returns the results so far.
     """
 
     stopping: bool = False
@@ -34,7 +34,7 @@ class Progress:
         """Report a finished epoch of a training; `record` is its line in log.jsonl."""
 
     def failed(self, path: Path, reason: str) -> None:
-        """Report a file that could not be read, decoded or written; the work goes on without it."""
+        """Report a file that could not be read, decoded or written; the work continues without it."""
 
 
 SILENT = Progress()

@@ -1,7 +1,7 @@
 """The loader of values from outside: JSON, TOML, environment variables and command lines become typed values.
 
 An annotation states what is allowed: `Annotated[int, Meta(ge=1)] | None`. msgspec converts by it; this module adds the
-messages, which name the value, what is allowed and what was found.
+messages, which name the value, the allowed values and the value found.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ class MusiCNN(Backbone):
     """Scores a frame as the mean over its patches. Source: Pons & Serra 2019 (`patch_columns` 187 = 3 s at 16 kHz).
 
     The defaults are theirs. In the version of Won et al. 2020 the temporal filters have `temporal_steps` 129, 65 and 33
-    and filter the mean of all bands (`temporal_bands` "mean") instead of each band, of which the highest response is
-    taken ("each"); BatchNorm comes before the ReLU (`norm_first`), and there is none after pooling (`pooled_norm`).
+    and filter the mean of all bands (`temporal_bands` "mean") instead of each band, keeping the highest response
+    ("each"); BatchNorm comes before the ReLU (`norm_first`), and there is none after pooling (`pooled_norm`).
     `norm_eps`: TensorFlow's BatchNorm has 1e-3, torch's 1e-5. `n_mels` is at least 3: the timbral filters span 0.4 and
     0.7 of the bands. Raises ModelError for invalid values.
     """
@@ -136,7 +136,7 @@ class _Front(nn.Module):
         scale, shift = affine(self.norm, self.conv.weight.dtype)
         sign = torch.where(scale < 0, -1.0, 1.0)
         filters = self.conv.weight[:, 0] * sign[:, None, None]
-        # One convolution is faster on accelerators than what the subclasses do.
+        # One convolution is faster on accelerators than the matrix products of the subclasses.
         highest = self.highest(x, filters) if x.is_cpu else _Front.highest(self, x, filters)
         assert self.conv.bias is not None
         response = torch.addcmul(self.conv.bias, highest, sign)

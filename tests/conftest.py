@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from musictagger.audio.frontend import FrontEnd
 from musictagger.models.card import Card, Tag
 
-# On a busy machine examples can be slow, which is no fault of the code. The examples are the same on every run.
+# On a busy machine examples can be slow, which is not a fault of the code. The examples are the same on every run.
 settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 # For a long search for failures: `pytest --hypothesis-profile=hunt`.
 settings.register_profile("hunt", deadline=None, max_examples=2_000)

@@ -59,7 +59,7 @@ def write_tone(path: Path, seconds: float, hz: float = 220.0, rate_hz: int = 12_
 
 
 class Recorder(Progress):
-    """A progress that keeps what it was given."""
+    """A progress that records its calls."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

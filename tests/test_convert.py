@@ -374,7 +374,7 @@ def test_vgg(monkeypatch: pytest.MonkeyPatch) -> None:
     close(backbone(converted)(mel).logits, expected)
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------
+# --- refusals ----------------------------------------------------------------------------------------------------
 
 
 def test_a_pickle_that_would_run_code_is_not_read(tmp_path: Path) -> None:
@@ -443,7 +443,7 @@ def refused(path: Path, form: str) -> None:
     assert f"of format {form}" in str(caught.value) and "\n" not in str(caught.value)
 
 
-# --- what claims to be huge, or is no weights --------------------------------------------------------------------
+# --- huge claimed sizes, and content other than weights ----------------------------------------------------------
 
 
 def put_h5(path: Path) -> None:

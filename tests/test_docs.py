@@ -79,12 +79,12 @@ def names_option(line: str, option: str) -> bool:
 
 
 def names_command(cell: str, name: str) -> bool:
-    """Whether the column of commands names this one. A cell that says "all ..." or "the same" names a group."""
+    """Return whether the column of commands names this one. A cell that says "all ..." or "the same" names a group."""
     return name in re.split(r"[,; ]+", cell) or re.search(r"\ball\b|the same|others", cell) is not None
 
 
 def documented_with_its_command(option: str, name: str) -> bool:
-    """Whether the option stands in the row of its own command."""
+    """Return whether the option is in the row of its own command."""
     return any(line.startswith(f"| `musictagger {name}") and names_option(line, option) for line in PAGE.splitlines())
 
 

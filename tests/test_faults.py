@@ -70,7 +70,7 @@ class Scene:
 class Fault:
     """`arm` is called in the new process, just before the write, and returns the `step` of the write.
 
-    Its argument is to be called when the fault happens. `kill_after_s`: from outside, so long after the start.
+    Its argument is to be called when the fault happens. `kill_after_s`: the time from the start to a kill from outside.
     """
 
     kind: str

@@ -113,7 +113,7 @@ def killed_write(file: Path, path: Path, name: str, after: Any = JAZZ) -> None:
     assert in_child(action) == -signal.SIGKILL
 
 
-# ---- what it keeps ------------------------------------------------------------------------------------------------
+# ---- runs and entries ---------------------------------------------------------------------------------------------
 
 
 def test_runs_and_entries(file: Path) -> None:

@@ -63,7 +63,7 @@ def librosa_db(wave: FloatArray, front_end: FrontEnd) -> FloatArray:
 
 
 def assert_equal(got: FloatArray, expected: FloatArray) -> None:
-    """Within 1e-3 dB, except more than 60 dB below a pure tone: there a window in float32 is worth 2e-3 dB."""
+    """Within 1e-3 dB, except more than 60 dB below a pure tone: there a float32 window adds 2e-3 dB."""
     deviation = np.abs(got - expected)
     below_db = expected.max(axis=0) - expected
     assert deviation[below_db <= 60].max() < 1e-3

@@ -89,7 +89,7 @@ def test_no_text_is_cut_off_or_tiny(picture: Figure) -> None:
 
 
 def in_view(axes: Axes, text: Text) -> bool:
-    """Whether a label is drawn: matplotlib keeps labels of ticks beyond the axes."""
+    """Return whether a label is drawn: matplotlib keeps labels of ticks beyond the axes."""
     x, y = text.get_position()
     low_x, high_x = sorted(axes.get_xlim())
     low_y, high_y = sorted(axes.get_ylim())

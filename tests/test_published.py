@@ -158,7 +158,7 @@ def test_choi_gives_the_published_scores_from_audio(choi: Predictor, name: str) 
         assert given[choi.card.outputs.index(tag)] == pytest.approx(score, abs=tolerance)
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------
+# --- refusals ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["won", "choi", "musicnn"])

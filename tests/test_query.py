@@ -115,7 +115,7 @@ def test_a_query_matches_tracks(text: str, tracks: str) -> None:
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        # By path: what is upper case comes before what is lower, É after both.
+        # By path: upper case comes before lower case, É after both.
         ("", "bcead"), ("sort:path-", "daecb"),
         ("sort:score.rock-", "acdbe"), ("sort:score.rock", "bdcae"), ("sort:score.rock+", "bdcae"),
         ("sort:duration", "cdabe"), ("sort:duration-", "badce"), ("sort:artist", "abedc"), ("sort:artist-", "debac"),

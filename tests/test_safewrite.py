@@ -308,7 +308,7 @@ def test_read_only_files_and_folders(tmp_path: Path) -> None:
     folder.chmod(0o755)
 
 
-# ---- what is kept -------------------------------------------------------------------------------------------------
+# ---- preserved properties -----------------------------------------------------------------------------------------
 
 
 def test_attributes_are_kept(tmp_path: Path) -> None:

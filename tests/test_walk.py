@@ -122,7 +122,7 @@ def test_an_unreadable_folder_is_reported_and_stops_nothing(tmp_path: Path) -> N
 def test_a_folder_that_cannot_be_listed_is_reported_and_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As above, for tests run as root."""
+    """Like the test above, for tests run as root."""
     touch(tmp_path / "a/hidden.mp3")
     touch(tmp_path / "b/song.mp3")
     scandir = os.scandir

@@ -1,1 +1,1 @@
-"""From a folder to frames: files, samples, slicing and the log-mel spectrogram. Knows no tag, model or database."""
+"""From a folder to frames: files, samples, slicing and the log-mel spectrogram. Uses no tags, models or database."""

@@ -76,7 +76,7 @@ class BrokenAudio(Exception):  # noqa: N818 - an internal signal; what leaves th
 
 
 class Truncated(BrokenAudio):
-    """The file holds less than its header states; what the next decoder finds is compared with the same length."""
+    """The file holds less than its header states; the next decoder's result is compared with the same length."""
 
     def __init__(self, duration_s: float, stated_s: float) -> None:
         super().__init__(f"truncated: ends after {duration_s:.1f} s of {stated_s:.1f} s")
@@ -89,7 +89,7 @@ Frames = Generator[tuple[int, Wave], None, Decoded]
 def decode_frames(path: Path, rate_hz: int, rule: FrameRule, beat: Callable[[], None] = lambda: None) -> Frames:
     """Yield `(index, frame)`, frame float32 [rule.frame_samples] mono at `rate_hz`; return a `Decoded`.
 
-    An index of 0 starts the track over: the first decoder failed and the second one began from the start.
+    An index of 0 restarts the track: the first decoder failed and the second one began from the start.
     `beat` is called for every block read, so that a watchdog can distinguish slow from hung.
 
     Raises AudioError with the reasons of both decoders when neither can decode the file.

@@ -25,7 +25,7 @@ Status = Literal["ok", "too short", "silent"]
 
 @dataclass(frozen=True)
 class FrameRule:
-    """How a track is sliced. `edge_samples` are dropped at each end; `max_frames` limits the number of frames.
+    """The slicing of a track. `edge_samples` are dropped at each end; `max_frames` limits the number of frames.
 
     With `tail`, the last frame may be shorter, so that the frames in order are the whole track; it excludes the other
     two options.

@@ -112,7 +112,7 @@ def stat_file(path: Path) -> FoundFile | WalkProblem:
 
 
 def is_music(path: Path, all_files: bool = False) -> bool:
-    """Whether a file is music by its extension or, with `all_files`, by its first bytes."""
+    """Return whether a file is music by its extension or, with `all_files`, by its first bytes."""
     if path.suffix.lower() in AUDIO_SUFFIXES:
         return True
     try:

@@ -58,7 +58,7 @@ def track_document(track: TrackView) -> dict[str, Any]:
 
 
 def scan_document(report: ScanReport, tracks: Iterable[TrackView]) -> dict[str, Any]:
-    """Return the document of a scan: what it did, and the tracks under the scanned paths."""
+    """Return the document of a scan: its results, and the tracks under the scanned paths."""
     return {
         "schema": SCAN,
         "summary": {

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they open. Nothing heavy is imported at the top."""
+"""Options that several commands share, and functions that open what they name. Nothing heavy is imported at the top."""
 
 from __future__ import annotations
 

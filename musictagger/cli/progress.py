@@ -171,7 +171,7 @@ class Display(Quiet):
 
 
 def reporter(quiet: bool) -> Quiet:
-    """Return the reporter for this process: quiet if asked for, else what standard error can show."""
+    """Return the reporter for this process: quiet if requested, else what standard error can display."""
     console = Console(stderr=True, quiet=not first_process(), highlight=False, emoji=False)
     if quiet or not first_process():
         return Quiet(console)

@@ -32,7 +32,7 @@ KEYS: Mapping[Key, str] = {
 
 @dataclass
 class Decisions:
-    """The changes accepted so far, and the albums and artists of which all changes are accepted."""
+    """The changes accepted so far, and the albums and artists whose changes are all accepted."""
 
     accepted: list[FileChange] = field(default_factory=list)
     edited: list[FileChange] = field(default_factory=list)

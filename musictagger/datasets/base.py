@@ -68,7 +68,7 @@ def tag_names(examples: Iterable[Example]) -> tuple[str, ...]:
 
 
 def split_sizes(splits: Iterable[Split]) -> tuple[int, ...]:
-    """How many of the given splits are train, valid and test."""
+    """The numbers of train, valid and test among the given splits."""
     counts = Counter(splits)
     return tuple(counts[split] for split in SPLITS)
 

@@ -91,7 +91,7 @@ def _find(root: Path) -> dict[str, Path]:
 
 
 def _is_wav(path: Path) -> bool:
-    """Whether a .wav file begins like one; other files are not checked."""
+    """Return whether a .wav file begins like one; other files are not checked."""
     if path.suffix.lower() != ".wav":
         return True
     with path.open("rb") as file:

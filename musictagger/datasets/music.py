@@ -2,7 +2,7 @@
 
 MUSIC/any/depth/track.ogg
 or LISTING.jsonl             {"file": "a.ogg", "artist": "...", "album": "...", "genre": "...", "split": "train"},
-                             of which only the file is required; all lines have a split, or none
+                             only the file is required; all lines have a split, or none
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _track(
     tags = read_file_tags(path)
     artist, genres = tags.artist, tags.genres
     if line is not None:
-        # A folder may hold music by many, so the listing takes precedence.
+        # A folder may hold music by many artists, so the listing takes precedence.
         package = line.get("album") or (package if artist_key(line.get("artist")) is None else None)
         artist = line.get("artist") or artist
         genres = (line["genre"],) if line.get("genre") else genres

@@ -31,7 +31,7 @@ Row = tuple[int, list[str]]
 
 
 def present(path: Path) -> bool:
-    """Whether a file exists and is not empty."""
+    """Return whether a file exists and is not empty."""
     try:
         status = path.stat()
     except OSError:
@@ -114,7 +114,7 @@ def genre_names(written: Iterable[str], tree: GenreTree) -> dict[str, str]:
 def find_file(folder: Path, names: Sequence[str], what: str) -> Path:
     """The first of `names` (paths inside `folder`) that is a file, which messages call `what`.
 
-    Raises BadRequestError with the names that were looked for.
+    Raises BadRequestError with the names that were tried.
     """
     require_folder(folder)
     for name in names:
@@ -158,7 +158,7 @@ def read_rows(path: Path, *, delimiter: str = ",", quoted: bool = True, open_end
 def require_text(path: Path, line: int, fields: Iterable[str]) -> None:
     """Raise BadRequestError for a line with bytes that are not UTF-8."""
     try:
-        # Joined, since FMA's tables have 260 MB: checking each character would take a minute.
+        # Joined, because FMA's tables have 260 MB: checking each character would take a minute.
         "".join(fields).encode()
     except UnicodeEncodeError as error:
         around = error.object[max(0, error.start - 20) : error.end + 20]

@@ -1,1 +1,1 @@
-"""How good a model is on labelled music: metrics, intervals, comparisons, reports. Independent of training."""
+"""The quality of a model on labelled music: metrics, intervals, comparisons, reports. Independent of training."""

@@ -31,7 +31,7 @@ Need = Literal["nothing", "analysis", "inspection"]
 
 @dataclass(frozen=True)
 class Todo:
-    """What to do with a file, and why, for display. `has_genre`: its genre field was not empty when last read."""
+    """The next step for a file, and the reason. `has_genre`: its genre field was not empty when last read."""
 
     file: FoundFile
     need: Need
@@ -87,7 +87,7 @@ class Store(LibraryReader):
     def todo(
         self, files: Iterable[FoundFile], model_id: int, rule: str, *, force: bool = False, retry_failed: bool = False
     ) -> Iterator[Todo]:
-        """What to do with each file, in the order given. Runs one statement per chunk of files."""
+        """The next step for each file, in the order given. Runs one statement per chunk of files."""
         remaining = iter(files)
         while chunk := list(islice(remaining, CHUNK)):
             yield from self._todo_chunk(chunk, model_id, rule, force, retry_failed)
@@ -145,7 +145,7 @@ class Store(LibraryReader):
             return cast(Status | None, self._session.scalar(statement))
 
     def is_locked(self, digest: str) -> bool:
-        """Whether the user locked the files with this audio against writing."""
+        """Return whether the user locked the files with this audio against writing."""
         statement = select(Choice.locked).join(Audio).where(Audio.digest == digest)
         with self._errors():
             return bool(self._session.scalar(statement))

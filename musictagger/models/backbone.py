@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 
 class Output(NamedTuple):
-    """What a backbone returns for a batch of frames."""
+    """The output of a backbone for a batch of frames."""
 
     logits: Tensor
     """float32 [batch, n_tags]; the caller turns them into scores with a sigmoid (tags) or a softmax (one genre)."""

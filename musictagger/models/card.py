@@ -151,7 +151,7 @@ class Card:
 
 
 _SIZES = ("sample_rate_hz", "n_fft", "hop_samples", "frame_hops", "n_mels")
-"""Settings of the front end that every card must state: no default may stand in for what a model was trained on."""
+"""Settings of the front end that every card must state: no default may replace its training values."""
 _MAX_LEVELS = 32
 """Nesting of JSON values in a card, so that no reader or writer of it exceeds the recursion limit."""
 

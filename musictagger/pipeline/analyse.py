@@ -42,7 +42,7 @@ class BatchPredictor:
         self._batch: list[tuple[Path, Wave]] = []
 
     def add(self, path: Path, index: int, wave: Wave) -> Completed:
-        """Take the next frame of a track; index 0 starts the track over."""
+        """Take the next frame of a track; index 0 restarts the track."""
         if index == 0:
             self.discard(path)
         self._tracks.setdefault(path, _Predictions())

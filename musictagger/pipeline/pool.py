@@ -38,7 +38,7 @@ class Decoding:
 
     @classmethod
     def of(cls, settings: Settings, *, cpu_inference: bool) -> Decoding:
-        """Return what the settings ask for; by default a worker on every core but one.
+        """Return the values of the settings; by default a worker on every core but one.
 
         On a quarter of the cores with `cpu_inference`, which is the bottleneck and uses every core: one core decodes
         about 300 times as fast as real time.

@@ -178,7 +178,7 @@ class Scan:
         return self._store.known_status(digest, self._model_id, self._rule_text)
 
     def _record(self, outcome: FileOutcome) -> None:
-        """Store an outcome, and commit: a killed scan loses what is in memory and nothing more."""
+        """Store an outcome, and commit: a killed scan loses only what is in memory."""
         match outcome:
             case Inspected():
                 self._store.record_file(outcome.file, outcome.digest, outcome.tags)

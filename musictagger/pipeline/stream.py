@@ -63,9 +63,9 @@ def stream(
     """Provide the events of `sources`, files with distinct paths. Leaving the context ends the workers.
 
     A file without a digest gives one `Inspected` first. Then `Known` ends a file whose audio `known` recognises by its
-    digest or that is a copy of a finished one; `Finished` ends a decoded file, after frames in order, float32
-    [samples] at `rate_hz`, of which index 0 starts the track over; `Failed` may come at any point. Tracks are
-    interleaved. Once `progress.stopping`, no more files are started, and the stream ends with those already started.
+    digest or that is a copy of a finished one; `Finished` ends a decoded file, after frames in order, float32 [samples]
+    at `rate_hz`, where index 0 restarts the track; `Failed` may come at any point. Tracks are interleaved. Once
+    `progress.stopping`, no more files are started, and the stream ends with those already started.
     """
     if not sources:
         yield iter(())

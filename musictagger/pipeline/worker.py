@@ -61,7 +61,7 @@ class Inspected:
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame, float32 [samples]. Index 0 starts the track over (see decode_frames)."""
+    """One frame, float32 [samples]. Index 0 restarts the track (see decode_frames)."""
 
     file: FoundFile
     index: int

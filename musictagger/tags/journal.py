@@ -228,7 +228,7 @@ class Journal:
 
     @contextmanager
     def _taken_over(self, owner: str) -> Iterator[bool]:
-        """Whether this process owns the entries of `owner`, or has taken them over from one that is gone."""
+        """Return whether this process owns the entries of `owner`, or has taken them over from one that is gone."""
         mine = owner == self._owner
         lock = None if mine else self._acquired(owner)
         try:

@@ -56,7 +56,7 @@ _ADVICE = {
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """How files are replaced, and values joined (see Settings)."""
+    """Options for replacing files and joining values (see Settings)."""
 
     preserve_mtime: bool = False
     break_hardlinks: bool = False
@@ -264,7 +264,7 @@ def _verify(target: Path, temporary: Path, wanted: Values, others: Mapping[str, 
 
 
 def _copy_attributes(target: Path, temporary: Path, original: os.stat_result, preserve_mtime: bool) -> None:
-    """Copy owner, mode, flags and extended attributes from the original, and its modification time if asked for."""
+    """Copy owner, mode, flags and extended attributes from the original, and its modification time if requested."""
     if sys.platform != "win32":
         _copy_owner(temporary, original)
     shutil.copystat(target, temporary)

@@ -28,7 +28,7 @@ class Origin:
     model: Model | None = None
 
     def keeps_dense(self, outputs: tuple[str, ...]) -> bool:
-        """Whether the model has these outputs; otherwise its dense layer is reinitialised (Wang et al. 2019, V.G)."""
+        """True if the model has these outputs; otherwise its dense layer is reinitialised (Wang et al. 2019, V.G)."""
         return self.model is not None and self.model.card.outputs == outputs and self.model.card.head is None
 
 

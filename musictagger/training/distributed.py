@@ -47,7 +47,7 @@ class Processes:
         return float(value.item())
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process: all must stop at the same step."""
+        """Return whether the flag is set in any process: all must stop at the same step."""
         return self.sum(torch.tensor(float(flag), device=self._device)) > 0 if self.world > 1 else flag
 
     def shared(self, value: Any) -> Any:

@@ -97,7 +97,7 @@ def flattened(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _load(path: Path) -> Recipe:
-    """Read a recipe, with what it takes from the one that it extends.
+    """Read a recipe, including the values from the one that it extends.
 
     Raises BadRequestError for a file that is not TOML, or has unknown keys or invalid values.
     """

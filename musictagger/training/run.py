@@ -81,7 +81,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Trained:
-    """A trained model before it is written: its tensors, its head, and what the card records of the training."""
+    """A trained model before it is written: its tensors, its head, and the card's record of the training."""
 
     tensors: Mapping[str, Tensor]
     record: Mapping[str, Any]
@@ -334,7 +334,7 @@ def _require_free(request: RunRequest) -> None:
 
 
 def _has_same_options(request: RunRequest) -> bool:
-    """Whether the existing model was trained with these options, so that an interrupted run may replace it."""
+    """Return whether the existing model was trained with these options, so that an interrupted run may replace it."""
     try:
         training = Card.load(request.out / f"{request.name}.json").training
     except ModelError:

@@ -1,4 +1,4 @@
-"""MP4 (ISO/IEC 14496-12): a sequence of atoms, of which `mdat` holds the audio."""
+"""MP4 (ISO/IEC 14496-12): a sequence of atoms; the atom `mdat` holds the audio."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def _first_packets(file: ByteReader, start: int) -> Sequence[bytes]:
 
 @dataclass
 class _LogicalStream:
-    """One logical stream as it is read. Lacing and bytes are hashed separately, so page boundaries do not count."""
+    """A logical stream while it is read. Lacing and bytes are hashed separately, so page boundaries do not count."""
 
     body: Digest = field(default_factory=hashlib.sha256)
     lacing: Digest = field(default_factory=hashlib.sha256)

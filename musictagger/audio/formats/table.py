@@ -36,5 +36,5 @@ def sniff(file: ByteReader) -> tuple[Format, int]:
 
 
 def begins_like_music(head: bytes) -> bool:
-    """Whether a file with these first HEAD_BYTES bytes is music, whatever its name."""
+    """Return whether a file with these first HEAD_BYTES bytes is music, whatever its name."""
     return any((format_.is_music or format_.matches)(head) for format_ in FORMATS)

@@ -96,7 +96,7 @@ def _unusable(converted: Converted, tensors: dict[str, Tensor]) -> str:
 
 
 def _no_scores(model: Model) -> str:
-    """Why the model gives no usable scores for a frame of noise and a frame of a tone; empty where it does."""
+    """The reason why the scores of a frame of noise and a frame of a tone are unusable; empty where they are usable."""
     import torch
 
     from musictagger.audio.logmel import LogMel

@@ -23,7 +23,7 @@ class TagFile(ABC, Generic[Item]):
     """
 
     system: System
-    """The tag system of the file, or the one that it will get."""
+    """The tag system that the file has or will get."""
     item_name = "item"
     one_item = False
     """Whether all values of a key belong in one item."""
@@ -37,7 +37,7 @@ class TagFile(ABC, Generic[Item]):
 
     @abstractmethod
     def _is(self, item: Item, key: str) -> bool:
-        """Whether an item is under `key`."""
+        """Return whether an item is under `key`."""
 
     @abstractmethod
     def _texts(self, item: Item, errors: str = "replace") -> Sequence[str]:
@@ -56,7 +56,7 @@ class TagFile(ABC, Generic[Item]):
         return tuple(text for item in self._items if self._is(item, key) for text in self._texts(item))
 
     def set(self, key: str, values: tuple[str, ...]) -> None:
-        """Put `values` under `key`, or remove it when there are none. Raises MalformedError where it cannot."""
+        """Put `values` under `key`, or remove it when there are none. Raises MalformedError if it cannot."""
         old = [item for item in self._items if self._is(item, key)]
         if self._holds(key, values, old):
             return

@@ -165,7 +165,7 @@ class Id3File(TagFile[Id3Frame]):
 
     def others(self, keys: Collection[str]) -> dict[str, str]:
         """See TagFile."""
-        # A tag of nothing but our fields may come and go, so its version does not count.
+        # A tag that holds only our fields may appear and disappear, so its version does not count.
         return super().others(keys) | ({"version": self.system} if self._others(keys) else {})
 
     def _render(self, room: int) -> bytes:

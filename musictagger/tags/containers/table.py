@@ -60,5 +60,5 @@ def container_of(path: Path) -> Container:
 
 
 def writable(container: str) -> bool:
-    """Whether files of the container of this name can be tagged."""
+    """Return whether files of the container of this name can be tagged."""
     return bool(CONTAINERS[container].systems)

@@ -101,7 +101,7 @@ class CachedTeachers:
         return self.scores(digest, 0.0, math.inf)
 
     def has(self, digest: str) -> bool:
-        """Whether any teacher has scored a track."""
+        """Return whether any teacher has scored a track."""
         return any(read_scores(teacher, self._cache, digest) is not None for teacher in self._teachers)
 
     def _read(self, digest: str) -> tuple[_TrackScores, ...]:

@@ -62,7 +62,7 @@ def _logistic_grid(x: FloatArray) -> Iterator[Params]:
 
 
 def _logistic(x: FloatArray, y: Truth, params: Params, task: Task, balanced: bool) -> Head:
-    """Multinomial for a genre, one regression a tag otherwise. Source: scikit-learn's LogisticRegression."""
+    """Multinomial for a genre, one regression per tag otherwise. Source: scikit-learn's LogisticRegression."""
     head = LinearHead(x.shape[1], y.shape[1])
     scaled = _standardise(head, x)
     weights = "balanced" if balanced else None
@@ -92,7 +92,7 @@ def _svm_grid(x: FloatArray) -> Iterator[Params]:
 
 
 def _svm(x: FloatArray, y: Truth, params: Params, task: Task, balanced: bool) -> Head:
-    """One RBF SVM a tag, all on one kernel matrix. Source: scikit-learn's SVC."""
+    """One RBF SVM per tag, all on one kernel matrix. Source: scikit-learn's SVC."""
     empty = KernelHead(x.shape[1], y.shape[1], 1, params["gamma"])
     scaled = torch.from_numpy(_standardise(empty, x))
     kernel = rbf(scaled, scaled, params["gamma"]).numpy()
