@@ -65,4 +65,4 @@ def test_a_track_names_artist_title_and_licence(path: Path) -> None:
 def test_the_origin_of_a_track_is_attributed(path: Path) -> None:
     text = (EXAMPLES / "ATTRIBUTION.md").read_text(encoding="utf-8")
     section = text.split(f"## {path.name}\n")[1].split("\n## ")[0]
-    assert all(f"- {item}" in section for item in ("Title, artist:", "Licence:", "Source: package", "Done:"))
+    assert all(f"- {item}" in section for item in ("Title, artist:", "Licence:", "Source: package", "Changes:"))

@@ -77,7 +77,7 @@ def _contenders(names: Sequence[str], settings: Settings, progress: Progress) ->
 
     if len(names) < 2:
         raise BadRequestError("name at least two models; `musictagger evaluate` measures one")
-    # All names first, so that a typing error in the last one is found before the others are loaded.
+    # Check all names first, so that a typing error in the last one is found before the others are loaded.
     if len({find_model(name, settings.model_folders) or name for name in names}) < len(names):
         raise BadRequestError("the same model is named twice; name each once")
     found = [find_or_pull(name, settings.model_folders, progress) for name in names]

@@ -34,7 +34,7 @@ def read(
     seed: int = 0,
     genres_file: Path | None = None,
 ) -> Dataset:
-    """Tracks of the database at `folder` (a path or URL) that carry a genre, or were given one with `musictagger fix`.
+    """Tracks of the database at `folder` (a path or URL) that have a genre, or were given one with `musictagger fix`.
 
     Genres are named as this program writes them, `genres_file` being the user's own genres.toml. Those with fewer
     than `min_tracks_per_genre` tracks, or fewer artists than splits, are left out. The task is tags where tracks have

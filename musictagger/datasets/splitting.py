@@ -1,4 +1,4 @@
-"""Splits for datasets that bring none: stratified by tag, each artist in one split, drawn by a seed.
+"""Splits for datasets without their own: stratified by tag, each artist in one split, drawn by a seed.
 
 They do not depend on the order of the tracks, on their folder or on Python's random numbers: tracks are shuffled by a
 digest of the seed and their key.
@@ -97,7 +97,7 @@ def groups_per_tag(tracks: Tracks) -> Counter[str]:
 
 
 def frequent_tags(tracks: Tracks, min_tracks: int, min_groups: int) -> set[str]:
-    """The tags with at least so many tracks, in at least so many groups."""
+    """The tags with at least this many tracks, in at least this many groups."""
     counts = Counter(tag for track in tracks.values() for tag in track.tags)
     return {tag for tag, groups in groups_per_tag(tracks).items() if groups >= min_groups and counts[tag] >= min_tracks}
 

@@ -32,7 +32,7 @@ class FoundModel:
 
 
 def find_models(folders: Sequence[Path]) -> list[FoundModel]:
-    """Bundled models and those in `folders`, sorted by name; the first of a name is used."""
+    """Bundled models and those in `folders`, sorted by name; the first one of each name is used."""
     found: dict[str, FoundModel] = {}
     for folder in (bundled_folder("weights"), *folders):
         # A trained model is in the folder of its run, which has its name and contains other weights as well.

@@ -83,7 +83,7 @@ def _proposals(track: TrackView, settings: Settings) -> list[Proposal]:
 
 
 def _with_scores(track: TrackView, names: Sequence[str]) -> str:
-    """The names with the score of the best tag that is written as each: `Rock 0.81, Jazz 0.42`."""
+    """Each name with the score of the best tag that is written under it: `Rock 0.81, Jazz 0.42`."""
     scores: dict[str, float] = {}
     for tag, score in track.tags:
         scores.setdefault(track.written_as(tag), score)
@@ -159,7 +159,7 @@ class TagWriter:
         self._refresh(edit.path)
 
     def _refresh(self, path: Path) -> None:
-        """Record in the library what a file that we wrote now holds."""
+        """Record in the library the new content of a file that we wrote."""
         try:
             status, tags = path.stat(), read_tags(path)
         except (OSError, AudioError):

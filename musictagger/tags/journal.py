@@ -169,7 +169,7 @@ class Journal:
         """Settle the entries of interrupted writes by what the files hold now; returns those settled, newest first.
 
         Writes in progress in other processes are left to them. An entry whose drive is not mounted, or whose file
-        cannot be read at present, is left for the next time.
+        cannot be read at present, is left for the next recovery.
         """
         intended = select(JournalEntryRow).where(JournalEntryRow.state == "intended")
         with self._reading() as session:

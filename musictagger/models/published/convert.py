@@ -86,7 +86,7 @@ def _norm(
 ) -> Tensors:
     """BatchNorm `theirs`, taken out of `left`, as `ours`.
 
-    more: added to the variance. bias: of the convolution before it, which ours lacks: the mean absorbs it.
+    more: added to the variance. bias: that of the preceding convolution, which ours lacks; the mean absorbs it.
     """
     weight, shift, mean, variance = (left.pop(part.format(theirs)) for part in parts)
     if mean.ndim != 1 or (bias is not None and bias.shape != mean.shape):

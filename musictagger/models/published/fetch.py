@@ -36,7 +36,7 @@ class Wanted:
 
 
 def fetch(wanted: Wanted, downloads: Path, progress: Progress) -> Path:
-    """The path of the verified file in `downloads`, fetched unless it is there already.
+    """The path of the verified file in `downloads`, fetched unless it exists already.
 
     Raises ModelError with a remedy, and OSError where nothing can be written. An incomplete HTTPS download stays as
     `*.part`, and the next call resumes it.

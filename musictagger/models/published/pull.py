@@ -56,7 +56,7 @@ def pull(name: str, folder: Path, *, progress: Progress = SILENT, downloads: Pat
 
 
 def _check_name_is_free(wanted: CatalogueEntry, folder: Path) -> None:
-    """Raise BadRequestError where a model of this name exists, alone or in the folder of its run, that is not this one.
+    """Raise BadRequestError if another model of this name exists, alone or in the folder of its run.
 
     Thresholds do not count: the user may have changed them.
     """

@@ -1,7 +1,7 @@
 """All containers. A new one is a module and a row here.
 
-A container names its format, which decides which bytes are audio. Formats are in musictagger.audio.formats, below this
-room, because a digest needs no tags and several containers share a format.
+A container names its format, which decides which bytes are audio. Formats are in musictagger.audio.formats, because a
+digest needs no tags and several containers share a format.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def in_order(categories: Mapping[str, Category]) -> Mapping[str, Category]:
 
 
 def _weights(start_s: DoubleArray, end_s: DoubleArray, from_s: float, length_s: float) -> DoubleArray:
-    """The overlap in seconds of each window with the excerpt [from_s, from_s + length_s); not all are 0."""
+    """The overlap in seconds of each window with the excerpt [from_s, from_s + length_s); at least one is not 0."""
     track_s = float(end_s[-1])
     if math.isinf(length_s):
         return end_s - start_s
@@ -157,7 +157,7 @@ def _overlap(start_s: DoubleArray, end_s: DoubleArray, low_s: float, high_s: flo
 
 
 def decisions(scores: FloatArray, quantile: float = DECISION_QUANTILE) -> Truth:
-    """bool [tracks, tags]: whether a score is above that quantile of its tag's scores.
+    """bool [tracks, tags]: whether a score is above the given quantile of its tag's scores.
 
     Unknown scores (NaN) are False and do not count. A tag with equal scores for all tracks is False throughout.
     """

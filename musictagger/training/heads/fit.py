@@ -42,7 +42,7 @@ SEARCH_ROWS = 2_000
 genres x 9 combinations x 3 folds on 2,000 rows take under a minute on one core, on 8,000 a quarter of an hour."""
 
 RARE_TAG_ROWS = 5
-"""Embeddings of the rarest tag that remain, if it has so many, when only some rows are used."""
+"""Embeddings of the rarest tag that are kept, if it has that many, when only some rows are used."""
 
 
 @dataclass(frozen=True, eq=False)
