@@ -72,7 +72,7 @@ def test_scores_stay_between_those_of_the_frames(how: Aggregator) -> None:
     assert (got <= scores.max(axis=0) + 1e-6).all()
 
 
-def test_one_frame_of_zero_pulls_the_geometric_mean_down_but_not_out() -> None:
+def test_one_frame_of_zero_does_not_make_the_geometric_mean_zero() -> None:
     scores = np.array([[0.0, 0.0], [1.0, 0.0]], np.float32)
     np.testing.assert_allclose(aggregate(scores, "geometric"), [1e-7**0.5, 1e-7], rtol=1e-3)
 

@@ -120,7 +120,7 @@ def test_a_card_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
         {"outputs": ("ROCK", *FULL.outputs[1:]), "tags": TAGS[1:]},
     ],
 )
-def test_the_key_stays_when_scores_stay(change: dict[str, Any]) -> None:
+def test_the_key_is_unchanged_when_scores_are_unchanged(change: dict[str, Any]) -> None:
     assert dataclasses.replace(FULL, **change).key == FULL.key
 
 

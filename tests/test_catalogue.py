@@ -376,7 +376,7 @@ def test_invalid_imports_are_refused(
 
 
 @pytest.mark.usefixtures("readable")
-def test_a_published_models_name_is_for_that_model(
+def test_the_name_of_a_published_model_is_reserved_for_it(
     tmp_path: Path, wheel: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "any.name").write_bytes(wheel)

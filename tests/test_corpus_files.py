@@ -70,7 +70,7 @@ def test_files_without_an_encoder_are_reproduced_byte_for_byte(defect: Defect) -
 
 
 @pytest.mark.parametrize("defect", [d for d in DEFECTS if not d.exact], ids=ids)
-def test_encoded_files_come_out_the_same_twice(defect: Defect) -> None:
+def test_encoded_files_are_the_same_on_every_run(defect: Defect) -> None:
     assert defect.make() == defect.make()
 
 

@@ -142,7 +142,7 @@ def test_configuration_changes_what_it_names() -> None:
         {"input_norm": "columns", "padded_columns": None},
     ],
 )
-def test_nonsense_is_refused(config: dict[str, Any]) -> None:
+def test_invalid_configurations_are_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ModelError):
         crnn(**config)
 

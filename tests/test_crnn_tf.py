@@ -197,7 +197,7 @@ def test_a_training_step_lowers_the_loss_and_reaches_every_parameter() -> None:
         {"conv_dropout": 1},
     ],
 )
-def test_nonsense_is_refused(config: dict[str, Any]) -> None:
+def test_invalid_configurations_are_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ModelError):
         crnn_tf(**config)
 

@@ -135,7 +135,7 @@ def drawn_tracks(draw: st.DrawFn) -> dict[str, Example]:
 
 class TestSplitting:
     @given(drawn_tracks(), st.integers(0, 5))
-    def test_every_track_has_a_split_and_no_artist_two(self, tracks: dict[str, Example], seed: int) -> None:
+    def test_every_track_has_a_split_and_no_artist_has_two(self, tracks: dict[str, Example], seed: int) -> None:
         splits = RandomSplit(0.2, 0.2, seed).draw(tracks)
         assert set(splits) == set(tracks)
         assert shared_artists(replace(each, split=splits[key]) for key, each in tracks.items()) == []

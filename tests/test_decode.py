@@ -248,7 +248,7 @@ def vbr_mp3(path: Path, *, header: bool) -> Path:
 
 @pytest.mark.parametrize("header", [True, False])
 @pytest.mark.parametrize("max_frames", [None, 2])
-def test_a_variable_bit_rate_mp3_is_decoded_whole(header: bool, max_frames: int | None, tmp_path: Path) -> None:
+def test_a_variable_bit_rate_mp3_is_decoded_completely(header: bool, max_frames: int | None, tmp_path: Path) -> None:
     path = vbr_mp3(tmp_path / "a.mp3", header=header)
     frames, outcome = decoded(path, FrameRule(4 * RATE_HZ, 0, max_frames))
     assert outcome.duration_s == pytest.approx(40, abs=0.2)

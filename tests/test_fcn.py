@@ -190,7 +190,7 @@ def test_a_training_step_lowers_the_loss_and_reaches_every_parameter(config: dic
         {"pool_strides": [[2, 4]] * 4 + [[2, 0]]},
     ],
 )
-def test_nonsense_is_refused(config: dict[str, Any]) -> None:
+def test_invalid_configurations_are_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ModelError):
         fcn(**config)
 

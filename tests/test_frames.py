@@ -78,7 +78,7 @@ def test_the_division_into_blocks_does_not_change_the_frames(blocks: list[Wave],
 
 
 @given(partitions(), rules)
-def test_a_stream_knows_its_length_peak_and_padding(blocks: list[Wave], rule: FrameRule) -> None:
+def test_a_stream_reports_its_length_peak_and_padding(blocks: list[Wave], rule: FrameRule) -> None:
     slicer = Slicer(rule)
     for block in blocks:
         list(slicer.push(block))

@@ -445,7 +445,7 @@ def test_refusals_before_an_entry_is_made(file: Path, music: Path) -> None:
 
 
 def test_values_that_an_undo_could_not_restore_are_not_changed(file: Path, music: Path) -> None:
-    """Two frames of which the second is empty: written again, it would be one frame with one value."""
+    """Two frames, the second one empty: written again, they would be one frame with one value."""
     path = media.make("mp3", music)
     frames = b"TCON\0\0\0\x05\0\0\x03Rock" + b"TCON\0\0\0\x01\0\0\x03"
     path.write_bytes(b"ID3\x04\0\0\0\0\0" + bytes([len(frames)]) + frames + path.read_bytes())

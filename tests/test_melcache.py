@@ -116,7 +116,7 @@ def tones(folder: Path, count: int, seconds: float = 3.0) -> list[Path]:
 
 
 def mel_files(cache: MelCache) -> list[Path]:
-    """Every file in the cache but its index."""
+    """Every file in the cache except its index."""
     return sorted(path for path in cache.folder.rglob("*") if path.is_file() and path.suffix != ".jsonl")
 
 
@@ -125,7 +125,7 @@ def mel_file(cache: MelCache, digest: str) -> Path:
 
 
 class StopAt(Recorder):
-    """A progress that asks to stop once so many tracks are done."""
+    """A progress that asks to stop once this many tracks are done."""
 
     def __init__(self, count: int) -> None:
         super().__init__()

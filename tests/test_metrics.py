@@ -119,7 +119,7 @@ def test_recall_and_ndcg_agree_without_ties(k: int) -> None:
 
 
 @pytest.mark.parametrize("k", [1, 3, 50])
-def test_ndcg_shares_places_among_ties_as_scikit_learn_does(k: int) -> None:
+def test_ndcg_shares_ranks_among_ties_as_scikit_learn_does(k: int) -> None:
     truth, scores = tagged(4, ties=True)
     assert mean_ndcg(truth, scores, k) == pytest.approx(sk.ndcg_score(truth, scores, k=k), abs=1e-12)
 

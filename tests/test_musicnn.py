@@ -1,4 +1,4 @@
-"""The musicnn backbone: shapes, its two ways of computing one thing, and the published models' golden scores."""
+"""The musicnn backbone: shapes, its two equivalent computations, and the published models' golden scores."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_a_temporal_filter_of_the_mean_sees_the_mean_of_the_bands() -> None:
         *[(name, (-0.1, 1, "x", float("nan"))) for name in ("dropout", "norm_eps")],
     ],
 )
-def test_nonsense_is_refused(name: str, values: tuple[object, ...]) -> None:
+def test_invalid_configurations_are_refused(name: str, values: tuple[object, ...]) -> None:
     for value in values:
         with pytest.raises(ModelError, match=name):
             small(**{name: value})

@@ -159,7 +159,7 @@ def test_two_copies_are_decoded_once(tmp_path: Path) -> None:
     assert summary["audio_hours"] == pytest.approx(40 / 3600, abs=1e-3)
 
 
-def test_models_live_side_by_side_and_another_slicing_is_stale(music: Path, home: Path) -> None:
+def test_models_coexist_and_another_slicing_is_stale(music: Path, home: Path) -> None:
     make_model(home / "models", "other", seed=1)
     scan(music, "--write", "none")
     assert scan(music, "--write", "none", "--model", "other")["summary"]["tagged"] == 4

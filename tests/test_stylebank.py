@@ -255,7 +255,7 @@ def test_a_track_that_cannot_be_rendered_is_counted(tmp_path: Path, monkeypatch:
 
 
 @rendered
-def test_three_tracks_come_out_the_same_alone_together_and_resumed(tmp_path: Path, capsys: Any) -> None:
+def test_three_tracks_are_the_same_alone_together_and_resumed(tmp_path: Path, capsys: Any) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     flags = ["--tracks", "3", "--seconds", "6", "--test-seconds", "8"]
     assert main([str(one), *flags]) == 0

@@ -73,7 +73,7 @@ def test_a_threshold_lies_half_way_between_the_scores_it_separates() -> None:
 
 
 @pytest.mark.parametrize("score", [1e-5, 0.03, 0.5, 0.7, 0.9999])
-def test_of_two_adjacent_scores_the_lower_stays_below_the_threshold(score: float) -> None:
+def test_the_lower_of_two_adjacent_scores_is_below_the_threshold(score: float) -> None:
     """Scores are compared with thresholds in float32."""
     low = np.float32(score)
     high = np.nextafter(low, np.float32(1))

@@ -1,8 +1,8 @@
 """File to frames: two decoders behind one interface, streamed in blocks, mixed to mono, resampled and sliced.
 
 libsndfile (through soundfile) is tried first; FFmpeg (through PyAV, which bundles it) decodes what libsndfile cannot:
-m4a, ALAC, wma, an ID3 tag in front of Ogg, a damaged stream. Peak memory is a few frames, however long a track is.
-This module runs in worker processes and must not import torch.
+m4a, ALAC, wma, an ID3 tag in front of Ogg, a damaged stream. Peak memory is a few frames, regardless of the length of a
+track. This module runs in worker processes and must not import torch.
 """
 
 from __future__ import annotations

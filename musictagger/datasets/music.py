@@ -51,7 +51,7 @@ def read(
     """Every music file under `folder`, without tags or, with `genres`, with the genres in the file.
 
     The split is drawn by `seed`, and neither an artist nor a package is in two splits: a package is the folder of a
-    file or, with `depth`, the folder so many levels below `folder`. Files without an artist are grouped by package.
+    file or, with `depth`, the folder that many levels below `folder`. Files without an artist are grouped by package.
     Instead of a folder this may be a listing, a file of JSON lines: then the dataset consists of its files, its artist,
     album and genre override tags and folders, and its splits replace drawn ones (`valid`, `test` and `seed` are
     ignored). Genres are named as in dataset library; those with fewer than `min_tracks_per_genre` tracks, or in fewer

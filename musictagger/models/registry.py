@@ -52,7 +52,7 @@ class Plugin:
 def find_plugins(folders: Sequence[Path] = ()) -> list[Plugin]:
     """All plugins, sorted by name: bundled, in `folders`, and installed ones.
 
-    Of several plugins with one name, all but the first found are listed as broken.
+    If several plugins have one name, all except the first found are listed as broken.
     """
     found: dict[str, Plugin] = {}
     broken: list[Plugin] = []

@@ -1,6 +1,6 @@
 """Frames to scores: the frames of many tracks in common batches, their predictions per track.
 
-Memory holds one batch and the predictions of unfinished tracks, however long a track is.
+Memory holds one batch and the predictions of unfinished tracks, regardless of the length of a track.
 """
 
 from __future__ import annotations

@@ -247,7 +247,7 @@ def _checked(target: Path, break_hardlinks: bool) -> os.stat_result:
 
 
 def _verify(target: Path, temporary: Path, wanted: Values, others: Mapping[str, str], digest: str) -> None:
-    """Read the copy anew. Raises TagWriteError unless it differs from the original in the wanted fields alone."""
+    """Read the copy again. Raises TagWriteError unless it differs from the original in the wanted fields only."""
     got = read_fields(temporary, tuple(wanted))
     for field, values in wanted.items():
         if got[field] != values:

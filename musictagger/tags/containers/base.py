@@ -80,7 +80,7 @@ class TagFile(ABC, Generic[Item]):
         return [item for item in self._items if not any(self._is(item, key) for key in keys)]
 
     def others(self, keys: Collection[str]) -> dict[str, str]:
-        """A fingerprint of everything in the file but the values under `keys` and the audio, each under a name."""
+        """A fingerprint of everything in the file except the audio and the values under `keys`, by name."""
         items = [self._raw(item) for item in self._others(keys)]
         named = {f"{self.item_name} {index} {name}": fingerprint(raw) for index, (name, raw) in enumerate(items)}
         return {**named, **self._around}
