@@ -20,7 +20,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from musictagger.models.registry import build
 from musictagger.training.options import options_from
 from musictagger.training.run import RunRequest, run_training
 from musictagger.training.trainer import LOG
+from tools.tables import Table, markdown
 
 COMMON: Mapping[str, Any] = {
     "dataset": "manifest",
@@ -52,7 +53,6 @@ TARGET_TRACKS = 12
 """Training tracks of each genre in the small target dataset of the transfer; GTZAN has a few dozen."""
 
 Results = dict[str, Any]
-Table = list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -254,18 +254,6 @@ def _with_interval(figure: Mapping[str, float]) -> str:
 def _mean_and_deviation(values: Sequence[float]) -> str:
     deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.3f}{deviation}"
-
-
-def markdown(table: Table) -> str:
-    """A table as Markdown; its first row is the heading."""
-    return "\n".join(_lines(table))
-
-
-def _lines(table: Table) -> Iterator[str]:
-    head, *rows = table
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    yield from (f"| {' | '.join(row)} |" for row in rows)
 
 
 if __name__ == "__main__":

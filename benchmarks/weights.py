@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.papers import Results, Table, markdown
+from benchmarks.papers import Results
 from benchmarks.rank import rank_correlation, same_album_neighbours
 from benchmarks.weights_audio import INSTRUMENTS, VARIANTS, Contender, render_instruments, write_variants
 from musictagger.audio.frontend import FrontEnd
@@ -50,6 +50,7 @@ from musictagger.training.distillation.targets import CachedTeachers, decisions
 from musictagger.training.distillation.teacher_scores import load_teachers
 from musictagger.training.melcache.cache import MelCache
 from tools.corpus import listing_lines
+from tools.tables import Table, markdown
 
 WORST = 10
 FEWEST = 3

@@ -17,7 +17,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.papers import Table, markdown
 from musictagger.config import load_settings
 from musictagger.errors import BadRequestError, MusictaggerError, printable
 from musictagger.evaluation.speed import card_speed, measure_speed
@@ -26,6 +25,7 @@ from musictagger.models.find import DEFAULT, find_or_pull
 from musictagger.models.inference import Predictor
 from musictagger.models.published import catalogue
 from musictagger.models.weights import load_model
+from tools.tables import Table, markdown
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 MEASURED = "music/test"
