@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 EXIT_ERROR = 1
@@ -66,9 +66,13 @@ def reason_of(error: Exception) -> str:
 def hint(wrong: str, known: Iterable[str]) -> str:
     """`; did you mean ...?` with the known name that is most similar, ignoring case; empty where none is similar."""
     # Papers write CRNN and FCN; file names are lower case.
-    spelt = {each.lower(): each for each in known}
-    close = difflib.get_close_matches(wrong.lower(), list(spelt), n=1)
-    return f"; did you mean {spelt[close[0]]!r}?" if close else ""
+    return hint_by_key(wrong.lower(), {each.lower(): each for each in known})
+
+
+def hint_by_key(key: str, names: Mapping[str, str], likeness: float = 0.6) -> str:
+    """As `hint`, with the name of the most similar key; `likeness` is the least similarity (difflib's ratio)."""
+    close = difflib.get_close_matches(key, names, n=1, cutoff=likeness)
+    return f"; did you mean {names[close[0]]!r}?" if close else ""
 
 
 def printable(path: str | os.PathLike[str]) -> str:

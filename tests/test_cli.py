@@ -158,7 +158,7 @@ def test_brackets_in_names_are_printed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["query", "genr:rock"], "did you mean `genre:`"),
+        (["query", "genr:rock"], "did you mean 'genre'"),
         (["query", "genre:jaz"], "did you mean 'Jazz'"),
         (["query", "score.jazz:high"], "needs a range"),
         (["query", 'artist:"x'], "quotation mark"),

@@ -8,7 +8,6 @@ words that all have to match (spaces).
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from musictagger.errors import BadRequestError
+from musictagger.errors import BadRequestError, hint, hint_by_key
 from musictagger.models.card import CATEGORIES, Card
 from musictagger.models.vocabulary import meaning
 from musictagger.records import FloatArray
@@ -183,9 +182,8 @@ def _is_field(name: str, piece: str) -> bool:
     if lowered.startswith("score.") or lowered in FIELDS:
         return True
     if re.fullmatch(r"[a-z_.]+", lowered):
-        close = difflib.get_close_matches(lowered, FIELDS, n=1)
-        hint = f"; did you mean `{close[0]}:`?" if close else f"; fields are {', '.join(FIELDS)}"
-        raise BadRequestError(f"query {piece!r}: there is no field {name!r}{hint} (quote a text that has a colon)")
+        known = hint(lowered, FIELDS) or f"; fields are {', '.join(FIELDS)}"
+        raise BadRequestError(f"query {piece!r}: there is no field {name!r}{known} (quote a text that has a colon)")
     return False
 
 
@@ -210,10 +208,8 @@ def _tag_index(name: str, card: Card, category: str | None = None) -> int:
     for spelling in (name, meaning(name)[0]):
         if genre_key(spelling) in spellings:
             return spellings[genre_key(spelling)]
-    close = difflib.get_close_matches(genre_key(name), spellings, n=1)
-    hint = f"; did you mean {card.tags[spellings[close[0]]].name!r}?" if close else ";"
-    kind = category or "tag"
-    raise BadRequestError(f"model {card.name} has no {kind} {name!r}{hint} `musictagger tags` lists all")
+    known = hint_by_key(genre_key(name), {key: card.tags[index].name for key, index in spellings.items()}) or ";"
+    raise BadRequestError(f"model {card.name} has no {category or 'tag'} {name!r}{known} `musictagger tags` lists all")
 
 
 def _range(value: str, piece: str, number: Callable[[str], float]) -> tuple[float, float]:

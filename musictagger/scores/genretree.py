@@ -5,7 +5,6 @@ A genre may have several parents: Indie Rock is Rock and Indie. A user's own gen
 
 from __future__ import annotations
 
-import difflib
 import functools
 import graphlib
 import unicodedata
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from musictagger.errors import BadRequestError
+from musictagger.errors import BadRequestError, hint, hint_by_key
 from musictagger.paths import read_toml
 
 BUNDLED_FILE = Path(__file__).with_name("genres.toml")
@@ -161,9 +160,9 @@ def _apply_parents(draft: _Draft, parents: Mapping[str, Any], path: Path) -> Non
         key = draft.find(_name(child, path, "parents"))
         if key in lines:
             raise BadRequestError(f"{path}: {lines[key]!r} and {child!r} are the same genre: keep one of the two lines")
-        if key not in draft.names and (close := _closest(draft, child, TYPO_LIKENESS)):
+        if key not in draft.names and (known := _hint(draft, child, TYPO_LIKENESS)):
             otherwise = f'if it is a genre of its own, add "{child}" = "{child}" to [aliases]'
-            _refuse(path, f"unknown genre {child!r}; did you mean {close!r}? {otherwise}")
+            _refuse(path, f"unknown genre {child!r}{known} {otherwise}")
         lines[key] = child
     for key, child in lines.items():
         draft.names.setdefault(key, child)
@@ -176,15 +175,14 @@ def _apply_parents(draft: _Draft, parents: Mapping[str, Any], path: Path) -> Non
 def _parent(draft: _Draft, name: str, path: Path) -> str:
     key = draft.find(name)
     if key not in draft.names:
-        close = _closest(draft, name, HINT_LIKENESS)
-        hint = f"did you mean {close!r}?" if close else f'to add it, write "{name}" = ""'
-        _refuse(path, f"unknown genre {name!r} as a parent; {hint}")
+        known = _hint(draft, name, HINT_LIKENESS) or f'; to add it, write "{name}" = ""'
+        _refuse(path, f"unknown genre {name!r} as a parent{known}")
     return key
 
 
-def _closest(draft: _Draft, name: str, likeness: float) -> str | None:
-    close = difflib.get_close_matches(genre_key(name), [*draft.names, *draft.same], n=1, cutoff=likeness)
-    return draft.names[draft.same.get(close[0], close[0])] if close else None
+def _hint(draft: _Draft, name: str, likeness: float) -> str:
+    same = {key: draft.names[target] for key, target in draft.same.items()}
+    return hint_by_key(genre_key(name), draft.names | same, likeness)
 
 
 def _tree_of(draft: _Draft, path: Path) -> GenreTree:
@@ -203,9 +201,8 @@ def _tables(path: Path, wanted: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     content = read_toml(path)
     for name, table in content.items():
         if name not in wanted:
-            close = difflib.get_close_matches(name, wanted, n=1)
-            hint = f"did you mean [{close[0]}]?" if close else f"known are: {', '.join(f'[{w}]' for w in wanted)}"
-            _refuse(path, f"unknown table {name!r}; {hint}")
+            known = hint(name, wanted) or f"; known are: {', '.join(wanted)}"
+            _refuse(path, f"unknown table {name!r}{known}")
         if not isinstance(table, dict):
             _refuse(path, f'{name} must be a table: a line [{name}], and below it lines like "Hip-Hop" = "Hip Hop"')
     return {name: content.get(name, {}) for name in wanted}
