@@ -1,8 +1,8 @@
 """The identity of a track: a digest of its audio payload that does not change when the file is retagged.
 
-The format, recognised by content and never by name, decides which bytes are audio: see `_hash_payload` in each module
-of `musictagger.audio.formats`. The format's name is hashed first, so that two formats never collide. A file that does
-not follow the format its first bytes announce is hashed as a whole.
+The format, recognised by content and never by name, decides which bytes are audio: see `Format.hash_payload` in
+`musictagger.audio.formats.base`. The format's name is hashed first, so that two formats never collide. A file that
+does not follow the format its first bytes announce is hashed as a whole.
 """
 
 from __future__ import annotations

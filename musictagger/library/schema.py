@@ -42,9 +42,9 @@ class File(Base):
     mtime_ns: Mapped[int] = mapped_column(BigInteger)
     audio_id: Mapped[int | None] = mapped_column(ForeignKey("audio.id"), index=True)
     container: Mapped[str] = mapped_column(String(16), default="unknown")
-    """The container, a key of tags.containers.CONTAINERS."""
+    """The container, a key of tags.containers.table.CONTAINERS."""
     tag_system: Mapped[str | None] = mapped_column(String(16))
-    """The kind of tags it has or would get: see tags.containers.System."""
+    """The kind of tags it has or would get: see tags.containers.systems.System."""
     artist: Mapped[str | None] = mapped_column(Text)
     title: Mapped[str | None] = mapped_column(Text)
     album: Mapped[str | None] = mapped_column(Text)
