@@ -68,7 +68,7 @@ def test_the_next_step_of_a_file(store: Store) -> None:
     assert need(store, file("a.mp3"), model) == ("nothing", "unchanged")
     assert need(store, file("a.mp3"), model, force=True) == ("analysis", "forced")
     assert need(store, file("a.mp3"), model, retry_failed=True) == ("nothing", "unchanged")
-    assert need(store, file("a.mp3"), model, "other rule") == ("analysis", f"sliced differently before ({RULE})")
+    assert need(store, file("a.mp3"), model, "other rule") == ("analysis", "sliced differently before")
     assert need(store, file("a.mp3"), other) == ("analysis", "not analysed by this model")
     assert need(store, file("a.mp3", size=11), model) == ("inspection", "changed")
     assert need(store, file("a.mp3", mtime_ns=1), model, force=True) == ("inspection", "changed")
@@ -127,7 +127,7 @@ def test_scores_come_back_as_float16(store: Store) -> None:
     done = analysed("a.mp3", "d1", frames=3)
     store.record_analysis(model, RULE, done)
     row = rows(store, model)[0]
-    np.testing.assert_allclose(row.frame_scores(OUTPUTS), done.scores, atol=5e-4)
+    np.testing.assert_allclose(np.frombuffer(row.scores or b"", "<f2").reshape(-1, OUTPUTS), done.scores, atol=5e-4)
     assert np.frombuffer(row.embedding or b"", "<f2").tolist() == [0, 1, 2, 3]
     assert (row.frames, row.duration_s, row.padded, row.status) == (3, 63.5, False, "ok")
     assert (row.artist, row.title, row.album, row.genres) == ("artist", "title", "album", ("Rock",))

@@ -15,11 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from musictagger.errors import ModelError, StoreError
 from musictagger.models.card import Card
-from musictagger.records import FloatArray
 from musictagger.sqlite.connection import Advice, path_from_text, path_to_text, readable_errors
 
 REVISION = "0001"
@@ -77,10 +74,6 @@ class TrackRow:
     chosen_genres: Sequence[str] | None
     excluded_genres: Sequence[str] | None
     locked: bool | None
-
-    def frame_scores(self, outputs: int) -> FloatArray:
-        """Scores per frame, float32 [frames, outputs]."""
-        return np.frombuffer(self.scores or b"", "<f2").reshape(-1, outputs).astype(np.float32)
 
 
 _TRACKS = """

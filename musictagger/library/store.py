@@ -27,6 +27,16 @@ from musictagger.tags.fields import FileTags
 
 Table = TypeVar("Table", bound=Base)
 Need = Literal["nothing", "analysis", "inspection"]
+Why = Literal[
+    "new",
+    "changed",
+    "failed before",
+    "not inspected",
+    "forced",
+    "unchanged",
+    "not analysed by this model",
+    "sliced differently before",
+]
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class Todo:
 
     file: FoundFile
     need: Need
-    why: str
+    why: Why
     file_id: int | None = None
     digest: str | None = None
     has_genre: bool = False
@@ -242,7 +252,7 @@ def _next_step(
         return Todo(file, "inspection", "new")
     row, digest, made_by = known
 
-    def todo(need: Need, why: str) -> Todo:
+    def todo(need: Need, why: Why) -> Todo:
         return Todo(file, need, why, row.id, digest, any(row.fields.get("genre", ())))
 
     if (row.size, row.mtime_ns) != (file.size, file.mtime_ns):
@@ -257,7 +267,7 @@ def _next_step(
     if made_by is None:
         return todo("analysis", "not analysed by this model")
     if made_by != rule:
-        return todo("analysis", f"sliced differently before ({made_by})")
+        return todo("analysis", "sliced differently before")
     return todo("nothing", "unchanged")
 
 
