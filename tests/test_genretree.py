@@ -175,7 +175,7 @@ def test_a_user_can_move(tmp_path: Path, text: str, expected: dict[str, set[str]
     [
         ("[aliases", "cannot be read as TOML"),
         ("[alias]", r"unknown table 'alias'; did you mean 'aliases'\?"),
-        ("[zzz]", r"unknown table 'zzz'; known are: \[aliases\], \[parents\]"),
+        ("[zzz]", r"unknown table 'zzz'; known are: aliases, parents"),
         ("parents = 3", r"parents must be a table"),
         ('[aliases]\n"Rap" = 3', "Rap: 3 is not the name of a genre"),
         ('[aliases]\n"Rap" = " "', "Rap: ' ' is not the name of a genre"),
