@@ -90,7 +90,7 @@ def test_the_example_backbone_works(tmp_path: Path) -> None:
     (tmp_path / "mean_spectrum.py").write_text(code[1])
     plugin = next(plugin for plugin in find_plugins([tmp_path]) if plugin.name == "mean_spectrum")
     assert plugin.backbone is not None, plugin.error
-    backbone = plugin.backbone(7)  # type: ignore[call-arg]
+    backbone = plugin.backbone(7)
     logits, embedding = backbone(torch.randn(3, 96, 1366))
     assert logits.shape == (3, 7) and embedding.shape == (3, 128)
     assert {name.split(".")[0] for name, _ in backbone.named_parameters()} <= {"cnn", "rnn", "dense"}

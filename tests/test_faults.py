@@ -31,13 +31,15 @@ from musictagger.audio.digest import audio_digest
 from musictagger.errors import StoreError, TagWriteError
 from musictagger.tags.containers.systems import FIELDS, Values
 from musictagger.tags.fields import read_fields, snapshot
-from musictagger.tags.journal import JOURNALLED_STEPS, Journal, journalled_write
+from musictagger.tags.journal import Journal, journalled_write
 from musictagger.tags.journalfile import EntryState
-from musictagger.tags.safewrite import Edit, Step, no_step, sweep, write_fields
+from musictagger.tags.safewrite import STEPS, Edit, Step, no_step, sweep, write_fields
 
 TAGS = {"artist": "Ein Künstler", "title": "A title", "genre": "Rock"}
 AFTER: Values = {"genre": ("Jazz", "Música"), "mood": ("calm", "träumerisch"), "provenance": ('{"model": "m"}',)}
 
+JOURNALLED_STEPS = ("intend", *STEPS, "settle")
+"""The steps of a journalled write in order."""
 Outcome = str
 """How the process of a fault ended: `written`, `refused`, `no journal`, `interrupted`, `killed` or `other`."""
 _EXIT_CODES: dict[Outcome, int] = {"written": 0, "other": 1, "refused": 3, "no journal": 4, "interrupted": 5}

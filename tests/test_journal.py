@@ -20,6 +20,7 @@ from typing import Any, get_args
 
 import media
 import pytest
+from test_faults import JOURNALLED_STEPS
 
 from musictagger.audio.digest import audio_digest
 from musictagger.errors import StoreError, TagWriteError
@@ -27,7 +28,7 @@ from musictagger.library.store import Store
 from musictagger.tags import journal as journal_module
 from musictagger.tags import journalfile
 from musictagger.tags.fields import read_fields, set_fields, snapshot
-from musictagger.tags.journal import JOURNALLED_STEPS, Journal, journalled_write
+from musictagger.tags.journal import Journal, journalled_write
 from musictagger.tags.journalfile import EntryState, JournalEntry
 from musictagger.tags.safewrite import Edit, WriteOptions, sweep
 

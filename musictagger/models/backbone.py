@@ -43,9 +43,6 @@ class Backbone(nn.Module):
     patch_columns: int | None = None
     """Length of the patches that the backbone scores separately and averages; None when it reads a frame as a whole."""
 
-    def __init__(self) -> None:
-        super().__init__()
-
     @property
     def output_layer(self) -> nn.Linear | None:
         """The dense layer that computes the logits: the last nn.Linear, unless a backbone overrides this.

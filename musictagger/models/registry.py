@@ -80,7 +80,7 @@ def build(name: str, n_tags: int, config: Mapping[str, object], folders: Sequenc
         raise ModelError(f"there is no backbone {name!r} (found: {known}); `musictagger plugins` lists all")
     try:
         with quiet_output():
-            return backbones[name](n_tags, **config)  # type: ignore[call-arg]
+            return backbones[name](n_tags, **config)
     except TypeError as error:
         takes = [each for each in inspect.signature(backbones[name]).parameters if each != "n_tags"]
         strange = ", ".join(sorted(set(config) - set(takes)))

@@ -42,9 +42,6 @@ from musictagger.tags.journalfile import (
 )
 from musictagger.tags.safewrite import ABANDONED_S, DEFAULT_OPTIONS, Edit, Step, WriteOptions
 
-JOURNALLED_STEPS = ("intend", *safewrite.STEPS, "settle")
-"""The steps of a journalled write in order; `step` is called with each name before it."""
-
 _CHUNK = 500
 """Paths in one statement: SQLite limits its parameters."""
 _WRITTEN: tuple[EntryState, ...] = ("written",)
