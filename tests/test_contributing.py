@@ -43,6 +43,8 @@ def blocks(text: str, language: str) -> list[str]:
 def test_the_backbone_example_is_listed_trained_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUSICTAGGER_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("MUSICTAGGER_CONFIG", str(tmp_path / "config.toml"))
+    # Room for the path of the temporary folder beside the description.
+    monkeypatch.setenv("COLUMNS", "300")
     (tmp_path / "config.toml").touch()
     monkeypatch.chdir(tmp_path)
     text = section("Add a backbone")
