@@ -271,7 +271,7 @@ class TestTransfer:
     def test_another_backbone_than_the_models_is_refused(
         self, first: Path, music: Path, cache: Path, tmp_path: Path
     ) -> None:
-        with pytest.raises(BadRequestError, match="has another backbone than asked for"):
+        with pytest.raises(BadRequestError, match="has another backbone than requested"):
             _run(_request(music, cache, tmp_path, {"backbone": "crnn", "config": None, "init": str(first)}))
 
     @pytest.mark.parametrize("head", ["svm", "logistic", "knn"])

@@ -111,7 +111,7 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
             "dense.weight is 9 x 5 instead of 9 x 96",
         ),
         ({"dense.weight": torch.zeros(9, 96)}, "dense.bias is missing"),
-        (tensors() | {"rnn.weight": torch.zeros(1)}, "it has no place for rnn.weight"),
+        (tensors() | {"rnn.weight": torch.zeros(1)}, "the backbone has no tensor rnn.weight"),
     ],
 )
 def test_weights_of_another_shape_are_refused(values: dict[str, Tensor], reason: str, tmp_path: Path) -> None:

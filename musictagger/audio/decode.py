@@ -277,7 +277,7 @@ def open_ffmpeg(path: Path) -> Iterator[AudioReader]:
         # Through Python's own file: PyAV encodes names strictly and would refuse an undecodable one.
         with path.open("rb") as file, av.open(file, mode="r", metadata_errors="ignore") as container:
             if not container.streams.audio:
-                raise BrokenAudio("no audio in it")
+                raise BrokenAudio("the file contains no audio")
             yield _FFmpegReader(container, container.streams.audio[0])
     except (av.error.FFmpegError, OSError, ValueError, EOFError) as error:
         raise BrokenAudio(f"FFmpeg: {getattr(error, 'strerror', None) or error}") from error
@@ -290,7 +290,7 @@ class _FFmpegReader:
         self._fresh = True
         self.rate_hz = stream.rate
         if not self.rate_hz:
-            raise BrokenAudio("FFmpeg: states no sample rate")
+            raise BrokenAudio("FFmpeg: the file states no sample rate")
         self.stated_samples = None
         if stream.duration and stream.time_base and container.format.name not in _ESTIMATED:
             self.stated_samples = round(stream.duration * stream.time_base * self.rate_hz)

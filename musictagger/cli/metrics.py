@@ -39,8 +39,8 @@ def interval_text(metric: Interval, sign: str = "") -> str:
 def overlap_warning(model: str, overlap: int) -> str:
     """A warning about metrics on tracks that the model was trained on."""
     return (
-        f"{model} was trained on {overlap:,} of these tracks, so that its metrics are too good; "
-        "split as its training did (--dataset-option, see its card), or take other tracks"
+        f"{model} was trained on {overlap:,} of these tracks, so its metrics are too good; "
+        "use its training split (--dataset-option, see its card) or other tracks"
     )
 
 

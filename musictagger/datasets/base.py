@@ -121,8 +121,7 @@ def _require_labels(dataset: Dataset) -> None:
     """The checks where the dataset's own tags are the only targets."""
     if dataset.partial and not all(example.tags for example in dataset.examples):
         raise BadRequestError(
-            f"dataset {dataset.name}: has unlabelled tracks; name teachers whose scores are learnt, "
-            "or take a dataset with labels"
+            f"dataset {dataset.name}: has unlabelled tracks; name teachers to learn from, or use a dataset with labels"
         )
     if len(dataset.tags) < 2:
         found = f"only one tag, {dataset.tags[0]!r}" if dataset.tags else "no tag"

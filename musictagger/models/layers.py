@@ -70,7 +70,7 @@ class MelInput(nn.Module):
         if mel.dim() != 3 or mel.shape[1] != self.n_mels:
             raise ModelError(
                 f"this backbone reads [batch, {self.n_mels} mel bands, columns], not {list(mel.shape)}: "
-                "the front end must have as many mel bands as n_mels says"
+                "n_mels must equal the number of mel bands of the front end"
             )
         if not self.by_column:
             return self._padded(self.norm(mel.unsqueeze(1)))

@@ -71,7 +71,7 @@ def misfit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
         if given[name].shape != tensor.shape:
             return f"{name} is {_shape(given[name])} instead of {_shape(tensor)}"
     unknown = sorted(given.keys() - wanted.keys())
-    return f"it has no place for {clipped(unknown[0])}" if unknown else ""
+    return f"the backbone has no tensor {clipped(unknown[0])}" if unknown else ""
 
 
 def _shape(tensor: Tensor) -> str:

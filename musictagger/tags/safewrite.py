@@ -218,7 +218,7 @@ def as_tag_write_error(path: Path) -> Iterator[None]:
         raise TagWriteError(path, error.reason) from error
     except OSError as error:
         cause = _ADVICE.get(error.errno or 0) or error.strerror or str(error)
-        raise TagWriteError(path, f"not written, the file is as it was: {cause}") from error
+        raise TagWriteError(path, f"not written; the file is unchanged: {cause}") from error
 
 
 def _resolved(path: Path) -> Path:

@@ -48,7 +48,7 @@ def origin_of(options: TrainOptions, settings: Settings, progress: Progress) -> 
     ):
         if asked and asked != own:
             raise BadRequestError(
-                f"model {card.name} has another {name} than asked for ({_differences(own, asked)}); "
+                f"model {card.name} has another {name} than requested ({_differences(own, asked)}); "
                 f"leave it out: a model brings its own"
             )
     return Origin(card.backbone, dict(card.config), card.front_end, model)

@@ -174,8 +174,8 @@ def _student_dataset(dataset: Dataset, tracks: Mapping[Split, Sequence[Track]], 
     for track, row in zip(tracks["test"], targets.truth(tracks["test"]), strict=True):
         tags[track.path] = targets.names(row)
     note = (
-        "measured (epochs' AUC, test figures) by the teachers' decisions: scores in the tag's highest tenth of the "
-        "split; thresholds, where they are fitted to labels, by where the teachers reach their own"
+        "metrics are measured against the teachers' decisions: scores in the highest tenth of the tag in the split. "
+        "Thresholds that are fitted to labels are fitted to the teachers' own thresholds"
     )
     return dataclasses.replace(
         dataset,

@@ -43,7 +43,7 @@ def _reader() -> Iterator[None]:
 def check_size(size_bytes: int) -> None:
     """Raise ModelError for more than any model holds. Called before memory is allocated for what a file claims."""
     if size_bytes > MAX_BYTES:
-        raise ModelError(f"it claims to hold {size_bytes / 1e6:,.0f} MB; no model here has a tenth of that")
+        raise ModelError(f"it claims to hold {size_bytes / 1e6:,.0f} MB, over ten times the largest model here")
 
 
 def _check_file(file: Path) -> None:

@@ -158,7 +158,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise MusictaggerError(
             f"cache {printable(folder)}: {reason_of(error)}. What is already cached is kept; "
-            "run the same command again to go on, or choose another folder for the cache"
+            "run the same command again to continue, or choose another folder for the cache"
         ) from error
 
 
