@@ -134,7 +134,7 @@ def test_no_global_state_changes() -> None:
         assert mpl.rcParams["font.size"] == 31
     finally:
         mpl.rcParams.update(before)
-    assert "pyplot" not in inspect.getsource(plots).replace("Without pyplot", "")
+    assert "pyplot" not in inspect.getsource(plots).replace("without pyplot", "")
 
 
 def test_roc_shows_the_mean_the_best_and_the_worst() -> None:
