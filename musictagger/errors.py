@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import ClassVar
 
 EXIT_ERROR = 1
@@ -73,6 +73,13 @@ def hint_by_key(key: str, names: Mapping[str, str], likeness: float = 0.6) -> st
     """As `hint`, with the name of the most similar key; `likeness` is the least similarity (difflib's ratio)."""
     close = difflib.get_close_matches(key, names, n=1, cutoff=likeness)
     return f"; did you mean {names[close[0]]!r}?" if close else ""
+
+
+def require_known(what: str, value: str, known: Collection[str]) -> None:
+    """Raise BadRequestError, with a suggestion or all known values, for an unknown one."""
+    if value not in known:
+        suggestion = hint(value, known) or f"; there are: {', '.join(known)}"
+        raise BadRequestError(f"unknown {what} {value!r}{suggestion}")
 
 
 def printable(path: str | os.PathLike[str]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from musictagger.cli.options import aggregate_option, batch_size_option, chain, device_option, stoppable, workers_option
-from musictagger.errors import EXIT_INTERRUPTED, BadRequestError, MusictaggerError, printable
+from musictagger.errors import EXIT_INTERRUPTED, BadRequestError, MusictaggerError, printable, require_known
 
 if TYPE_CHECKING:
     from musictagger.cli.progress import Quiet
@@ -76,10 +76,9 @@ def measuring(quiet: bool) -> Iterator[Quiet]:
 def read_labelled(flags: dict[str, Any], settings: Settings) -> Dataset:
     """Read the dataset that the options of `dataset_options` name."""
     from musictagger.datasets import DATASETS, read_dataset
-    from musictagger.datasets.reading import require_known
 
     name = flags["dataset"] or "folders"
-    require_known("dataset", name, list(DATASETS))
+    require_known("dataset", name, DATASETS)
     folder = data_of(flags["data"], name, settings)
     return read_dataset(name, folder, settings.genres_file, **assigned(flags["dataset_option"], "--dataset-option"))
 

@@ -84,7 +84,7 @@ def _setting(*names: str, **attributes: Any) -> Callable[[Command], Command]:
 
     def keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
         if value is not None and value != ():
-            context.meta.setdefault(_GIVEN, {})[parameter.name] = value
+            given_settings()[str(parameter.name)] = value
 
     return click.option(*names, expose_value=False, callback=keep, **attributes)
 

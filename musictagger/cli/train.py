@@ -23,7 +23,7 @@ from musictagger.cli.options import (
     stoppable,
     workers_option,
 )
-from musictagger.errors import EXIT_INTERRUPTED, BadRequestError, printable
+from musictagger.errors import EXIT_INTERRUPTED, BadRequestError, printable, require_known
 
 if TYPE_CHECKING:
     from musictagger.config import Settings
@@ -182,17 +182,16 @@ def read_value(text: str) -> Any:
 def _require_known(options: TrainOptions, settings: Settings) -> None:
     """Raise BadRequestError for an unknown name, before the data are read or a cache is filled."""
     from musictagger.datasets import DATASETS
-    from musictagger.datasets.reading import require_known
     from musictagger.models.find import find_model
     from musictagger.models.registry import find_backbones
     from musictagger.training.recipes import recipes
 
-    require_known("dataset", options.dataset, list(DATASETS))
+    require_known("dataset", options.dataset, DATASETS)
     if options.backbone:
-        require_known("backbone", options.backbone, list(find_backbones(settings.plugin_folders)))
+        require_known("backbone", options.backbone, find_backbones(settings.plugin_folders))
     source = DATASETS[options.dataset]
     for name in options.dataset_options:
-        require_known(f"option of dataset {options.dataset}", name, list(source.options))
+        require_known(f"option of dataset {options.dataset}", name, source.options)
     for model in filter(None, (options.init, *options.teachers)):
         try:
             find_model(model, settings.model_folders)

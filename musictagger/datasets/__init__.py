@@ -11,7 +11,7 @@ from typing import get_type_hints
 
 from musictagger.datasets import fma, folders, gtzan, jamendo, library, manifest, mtat, music
 from musictagger.datasets.base import Dataset
-from musictagger.datasets.reading import require_known
+from musictagger.errors import require_known
 from musictagger.values import convert
 
 
@@ -49,12 +49,12 @@ def read_dataset(name: str, folder: Path | str, genres_toml: Path | None = None,
     Raises BadRequestError for an unknown name or option, with a suggestion, for an invalid value, and for invalid
     data. The dataset is not always usable for training: see `require_usable`.
     """
-    require_known("dataset", name, list(DATASETS))
+    require_known("dataset", name, DATASETS)
     source = DATASETS[name]
     hints = get_type_hints(source.read)
     values: dict[str, object] = {"genres_file": genres_toml} if "genres_file" in source.options else {}
     for option, value in options.items():
-        require_known(f"option of dataset {name}", option, list(source.options))
+        require_known(f"option of dataset {name}", option, source.options)
         values[option] = convert(value, hints[option], f"option {option} of dataset {name}", lenient=True)
     where = folder if isinstance(folder, Path) or name == library.NAME else Path(folder).expanduser()
     return source.read(where, **values)

@@ -189,10 +189,3 @@ def number(path: Path, line: int, text: str) -> float | None:
     if not 0 <= value <= LONGEST_S:
         bad_line(path, line, f"{text!r} is not a length in seconds")
     return value
-
-
-def require_known(what: str, value: str, known: Sequence[str]) -> None:
-    """Raise BadRequestError, with a suggestion or all known values, for an unknown one."""
-    if value not in known:
-        suggestion = hint(value, known) or f"; there are: {', '.join(known)}"
-        raise BadRequestError(f"unknown {what} {value!r}{suggestion}")

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from musictagger.datasets.reading import require_known
-from musictagger.errors import BadRequestError, hint, printable
+from musictagger.errors import BadRequestError, hint, printable, require_known
 from musictagger.paths import read_toml
 from musictagger.training.options import TrainOptions, options_from
 from musictagger.values import convert, field_types, load
